@@ -1,0 +1,92 @@
+/* internal.h: what the files of core/ share: the real type, errors, the tensor itself, threads, allocation.
+** Everything here is private to core and the backends. */
+#ifndef PENUMBRA_INTERNAL_H
+#define PENUMBRA_INTERNAL_H
+#include <stdatomic.h>
+#include <stdio.h>
+#include "penumbra.h"
+
+#ifdef PN_F64_BUILD
+typedef double real;
+#define PN_REAL_DTYPE PN_F64
+#else
+typedef float real;
+#define PN_REAL_DTYPE PN_F32
+#endif
+
+/* ---- errors (error.c): every failure says what, which, and the figures ------------------------------------------- */
+int pn_fail(const char *format, ...) __attribute__((format(printf, 1, 2))); /* sets the message, returns -1 */
+int pn_fail_memory(int64_t bytes, int device);                              /* names the label in force and the largest holders */
+int pn_fail_errno(const char *path, const char *doing);                     /* "path: cannot DOING: strerror" */
+void pn_error_clear(void);
+
+/* ---- host memory that is not tensors: counted, and part of the nth-allocation test ------------------------------- */
+void *pn_alloc(size_t bytes);        /* 64-byte aligned, not initialised; NULL with pn_error set */
+void *pn_alloc_zero(size_t bytes);
+void pn_free(void *p);
+
+/* ---- storages (storage.c) ------------------------------------------------------------------------------------------ */
+typedef struct pn_storage {
+  atomic_int refs;
+  int device;
+  size_t bytes;      /* asked for */
+  size_t block;      /* held, a size class */
+  void *data;
+  uint64_t id;
+  uint32_t version;  /* grows with each in-place write; backward refuses a saved tensor that changed */
+  char label[64];    /* who allocated it */
+  struct pn_storage *next, *previous; /* the list of live ones, for reports */
+} pn_storage;
+PN_CHECKED int pn_storage_new(pn_storage **out, size_t bytes, int device);
+void pn_storage_retain(pn_storage *s);
+void pn_storage_release(pn_storage *s);
+
+/* ---- tensors (tensor.c) -------------------------------------------------------------------------------------------- */
+typedef struct pn_node pn_node; /* tape.c */
+
+struct pn_tensor {
+  atomic_int refs;
+  pn_storage *storage;
+  int64_t offset; /* elements */
+  int n_dims;
+  int64_t shape[PN_MAX_DIMS], stride[PN_MAX_DIMS];
+  pn_dtype dtype;
+  bool is_slot;       /* made to be written by an operation; that write does not count as in-place */
+  bool requires_grad; /* leaf that wants a gradient, or result of one that does */
+  bool has_grid;
+  double grid_stride[3], grid_centre[3];
+  pn_tensor *grad;
+  pn_node *node;      /* owned; NULL for leaves */
+  int node_output;
+};
+
+static inline int pn_device_of(const pn_tensor *t) { return t->storage->device; }
+static inline char *pn_bytes_of(const pn_tensor *t) { return (char *)t->storage->data + t->offset * pn_dtype_bytes(t->dtype); }
+static inline real *pn_real_of(const pn_tensor *t) { return (real *)t->storage->data + t->offset; }
+PN_CHECKED int pn_tensor_like(pn_tensor **out, const pn_tensor *t); /* same shape and type; same memory order where t is dense, else the layout of its kind */
+PN_CHECKED int pn_tensor_on(pn_tensor **out, pn_storage *s, pn_dtype dtype, int n_dims, const int64_t *shape, const int64_t *stride, int64_t offset);
+PN_CHECKED int pn_check_shape(int n_dims, const int64_t *shape); /* 0..PN_MAX_DIMS, sizes >= 0, product fits */
+bool pn_same_shape(const pn_tensor *a, const pn_tensor *b);
+void pn_strides_of(int n_dims, const int64_t *shape, pn_layout layout, int64_t *stride);
+bool pn_is_plain(const pn_tensor *t); /* some order of axes makes it dense */
+int pn_format_shape(char *buffer, size_t bytes, int n_dims, const int64_t *shape); /* "1,64,16,56,56" */
+PN_CHECKED int pn_add_into(pn_tensor *to, const pn_tensor *from);   /* to += from; same shape, real type, any strides */
+
+/* ---- threads (parallel.c) ------------------------------------------------------------------------------------------ */
+/* Splits 0..n-1 into contiguous ranges, one a thread, none shorter than grain (when n allows), and runs fn on each.
+** Nested calls run inline. A body must not depend on where the ranges are cut. */
+void pn_parallel(int64_t n, int64_t grain, void (*fn)(void *context, int64_t begin, int64_t end), void *context);
+/* As pn_parallel, where the body can fail; the first failure's message reaches the caller's thread. */
+PN_CHECKED int pn_parallel_try(int64_t n, int64_t grain, int (*fn)(void *context, int64_t begin, int64_t end), void *context);
+
+/* ---- operations, from inside core ----------------------------------------------------------------------------------- */
+void pn_node_release(pn_node *node);
+PN_CHECKED int pn_apply1(pn_tensor **y, const pn_op *op, const char *args, int n_x, ...); /* one output; args as text */
+
+/* ---- small things ---------------------------------------------------------------------------------------------------- */
+#define PN_LENGTH(a) (sizeof(a) / sizeof(*(a)))
+static inline int64_t pn_min64(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t pn_max64(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t pn_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+#endif
