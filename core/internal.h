@@ -19,6 +19,7 @@ int pn_fail(const char *format, ...) __attribute__((format(printf, 1, 2))); /* s
 int pn_fail_memory(int64_t bytes, int device);                              /* names the label in force and the largest holders */
 int pn_fail_errno(const char *path, const char *doing);                     /* "path: cannot DOING: strerror" */
 void pn_error_clear(void);
+const char *pn_memory_label(void);
 
 /* ---- host memory that is not tensors: counted, and part of the nth-allocation test ------------------------------- */
 void *pn_alloc(size_t bytes);        /* 64-byte aligned, not initialised; NULL with pn_error set */

@@ -1,0 +1,340 @@
+/* apply.c: pn_apply, the one door of computation, and what kernels may ask of it (op.h).
+**
+** Checks, shapes, memory, the kernel, the tape, the clock and the NaN trap each happen here, once, for every operation. */
+#include <assert.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include "op.h"
+#include "tape.h"
+
+static atomic_bool trap_nan, profiling;
+
+void pn_trap_nan(bool on) { atomic_store(&trap_nan, on); }
+bool pn_trapping_nan(void) { return atomic_load(&trap_nan); }
+
+/* ---- names of inputs -------------------------------------------------------------------------------------------------- */
+
+/* The i-th word of "x weight bias?" or "x..."; sets whether it may be absent. False past the end. */
+static bool input_name(const pn_op *op, int i, char *name, size_t bytes, bool *optional) {
+  const char *p = op->inputs;
+  for (int k = 0;; k++) {
+    p += strspn(p, " ");
+    size_t n = strcspn(p, " ");
+    if (!n) return false;
+    bool many = n > 3 && !strncmp(p + n - 3, "...", 3);
+    if (k == i || many) {
+      *optional = p[n - 1] == '?' || (many && i > k);
+      size_t keep = many ? n - 3 : n - (p[n - 1] == '?');
+      if (many) snprintf(name, bytes, "%.*s%d", (int)keep, p, i - k + 1);
+      else snprintf(name, bytes, "%.*s", (int)keep, p);
+      return true;
+    }
+    p += n;
+  }
+}
+
+int pn_fail_shapes(const pn_call *call, const char *format, ...) {
+  char text[512], shapes[768] = "";
+  va_list ap;
+  va_start(ap, format);
+  vsnprintf(text, sizeof text, format, ap);
+  va_end(ap);
+  size_t used = 0;
+  for (int i = 0; i < call->n_x && used < sizeof shapes - 1; i++) {
+    char name[32] = "", shape[128];
+    bool optional;
+    if (!call->x[i]) continue;
+    (void)input_name(call->op, i, name, sizeof name, &optional);
+    pn_format_shape(shape, sizeof shape, call->x[i]->n_dims, call->x[i]->shape);
+    int n = snprintf(shapes + used, sizeof shapes - used, "%s%s %s", used ? "; " : "", name, shape);
+    used += n > 0 ? (size_t)n : 0;
+  }
+  return pn_fail("%s: %s   (%s)", call->op->name, text, shapes);
+}
+
+int pn_need_dims(const pn_call *call, int i, int n_dims) {
+  if (call->x[i]->n_dims == n_dims) return 0;
+  char name[32] = "";
+  bool optional;
+  (void)input_name(call->op, i, name, sizeof name, &optional);
+  return pn_fail_shapes(call, "%s has %d axes, expected %d", name, call->x[i]->n_dims, n_dims);
+}
+
+int pn_need_real(const pn_call *call, int i) {
+  if (call->x[i]->dtype == PN_REAL_DTYPE) return 0;
+  char name[32] = "";
+  bool optional;
+  (void)input_name(call->op, i, name, sizeof name, &optional);
+  return pn_fail_shapes(call, "%s is %s, expected %s", name, pn_dtype_name(call->x[i]->dtype), pn_dtype_name(PN_REAL_DTYPE));
+}
+
+int pn_need_same_shape(const pn_call *call, int i, int j) {
+  if (pn_same_shape(call->x[i], call->x[j])) return 0;
+  char a[32] = "", b[32] = "";
+  bool optional;
+  (void)input_name(call->op, i, a, sizeof a, &optional);
+  (void)input_name(call->op, j, b, sizeof b, &optional);
+  return pn_fail_shapes(call, "%s and %s differ in shape", a, b);
+}
+
+/* ---- services ----------------------------------------------------------------------------------------------------------- */
+
+const pn_value *pn_call_arg(const pn_call *call, const char *name) {
+  for (int i = 0; call->op->args && call->op->args[i].name; i++)
+    if (!strcmp(call->op->args[i].name, name)) return &call->arg[i];
+  assert(!"an operation asked for an argument that it has not declared");
+  abort();
+}
+
+void pn_call_save(pn_call *call, int slot, pn_tensor *t) {
+  pn_tensor_release(call->saved[slot]);
+  call->saved[slot] = t;
+}
+
+bool pn_call_wants(const pn_call *call, int i) { return call->x[i] && call->x[i]->requires_grad && !call->op->constant_inputs[i]; }
+
+static pn_tensor **gradient_of(pn_tensor *x) { return x->node ? &x->node->dy[x->node_output] : &x->grad; }
+
+int pn_call_dx(pn_call *call, int i, pn_tensor **dx, bool *fresh) {
+  *dx = NULL;
+  if (fresh) *fresh = false;
+  if (!pn_call_wants(call, i)) return 0;
+  pn_tensor **grad = gradient_of(call->x[i]);
+  if (!*grad) {
+    if (pn_tensor_like(grad, call->x[i])) return -1;
+    if (fresh) *fresh = true;
+    else if (pn_tensor_fill(*grad, 0)) return -1;
+  }
+  *dx = *grad;
+  return 0;
+}
+
+static bool overlaps_itself(const pn_tensor *t) {
+  for (int d = 0; d < t->n_dims; d++)
+    if (t->shape[d] > 1 && t->stride[d] == 0) return true;
+  return false;
+}
+
+int pn_call_dx_give(pn_call *call, int i, pn_tensor *view) {
+  if (!pn_call_wants(call, i)) return 0;
+  pn_tensor **grad = gradient_of(call->x[i]);
+  if (!*grad && call->x[i]->node && !overlaps_itself(view)) {
+    pn_tensor_retain(view);
+    *grad = view;
+    return 0;
+  }
+  pn_tensor *dx;
+  bool fresh;
+  if (pn_call_dx(call, i, &dx, &fresh)) return -1;
+  return fresh ? pn_tensor_copy(dx, view) : pn_add_into(dx, view);
+}
+
+void pn_out_like(pn_out *out, const pn_tensor *x) {
+  *out = (pn_out){ .n_dims = x->n_dims, .dtype = x->dtype, .layout = PN_ROWS, .has_grid = x->has_grid };
+  memcpy(out->shape, x->shape, sizeof out->shape);
+  memcpy(out->grid_stride, x->grid_stride, sizeof out->grid_stride);
+  memcpy(out->grid_centre, x->grid_centre, sizeof out->grid_centre);
+  if (x->n_dims == 5) out->layout = pn_tensor_is_dense(x, PN_FILTER) && !pn_tensor_is_dense(x, PN_CHANNELS_LAST) ? PN_FILTER : PN_CHANNELS_LAST;
+}
+
+void pn_out_dims(pn_out *out, pn_dtype dtype, int n_dims, const int64_t *shape) {
+  *out = (pn_out){ .n_dims = n_dims, .dtype = dtype, .layout = n_dims == 5 ? PN_CHANNELS_LAST : PN_ROWS };
+  memcpy(out->shape, shape, sizeof(int64_t) * (size_t)n_dims);
+}
+
+void pn_same_pad(int64_t n, int64_t kernel, int64_t stride, int64_t dilation, int64_t *low, int64_t *high) {
+  int64_t total = pn_max64((pn_ceil_div(n, stride) - 1) * stride + (kernel - 1) * dilation + 1 - n, 0);
+  *low = total / 2;
+  *high = total - *low;
+}
+
+void pn_resolve_pad(const pn_value *pad, const int64_t *n, const int64_t *kernel, const int64_t *stride, const int64_t *dilation, int64_t *low, int64_t *high) {
+  for (int d = 0; d < 3; d++) {
+    if (pad->same) pn_same_pad(n[d], kernel[d], stride[d], dilation ? dilation[d] : 1, &low[d], &high[d]);
+    else low[d] = pad->i[2 * d], high[d] = pad->i[2 * d + 1];
+  }
+}
+
+bool pn_pixels_of(pn_pixels *out, pn_tensor *x) {
+  if (x->n_dims != 5 || (x->shape[1] > 1 && x->stride[1] != 1)) return false;
+  *out = (pn_pixels){ pn_real_of(x), x->shape[0], x->shape[1], x->shape[2], x->shape[3], x->shape[4], x->stride[0], x->stride[2], x->stride[3], x->stride[4] };
+  return true;
+}
+
+int pn_channels_last(pn_tensor **out, pn_tensor *x) {
+  if (x->n_dims == 5 && (x->shape[1] <= 1 || x->stride[1] == 1)) {
+    pn_tensor_retain(x);
+    *out = x;
+    return 0;
+  }
+  return pn_tensor_contiguous(out, x, PN_CHANNELS_LAST);
+}
+
+/* ---- time by operation and layer --------------------------------------------------------------------------------------------- */
+
+typedef struct row {
+  const pn_op *op;
+  bool backward;
+  char label[64];
+  int64_t calls;
+  double seconds, flops, bytes;
+} row;
+
+static row *rows;
+static int n_rows, room;
+
+void pn_profile(bool on) {
+  if (on) n_rows = 0;
+  atomic_store(&profiling, on);
+}
+
+void pn_profile_add(const pn_op *op, bool backward, const char *label, double seconds, double flops, double bytes) {
+  int i = 0;
+  while (i < n_rows && (rows[i].op != op || rows[i].backward != backward || strcmp(rows[i].label, label) != 0)) i++;
+  if (i == n_rows) {
+    if (n_rows == room) {
+      int more = room ? 2 * room : 256;
+      row *grown = realloc(rows, sizeof *rows * (size_t)more);
+      if (!grown) return; /* a profile may lose a line; the computation goes on */
+      rows = grown, room = more;
+    }
+    rows[n_rows] = (row){ .op = op, .backward = backward };
+    snprintf(rows[n_rows++].label, sizeof rows[0].label, "%s", label);
+  }
+  rows[i].calls++;
+  rows[i].seconds += seconds;
+  rows[i].flops += flops;
+  rows[i].bytes += bytes;
+}
+
+bool pn_profiling(void) { return atomic_load_explicit(&profiling, memory_order_relaxed); }
+
+double pn_bytes_moved(pn_tensor *const *x, int n) {
+  double bytes = 0;
+  for (int i = 0; i < n; i++)
+    if (x[i]) bytes += (double)(pn_tensor_count(x[i]) * pn_dtype_bytes(x[i]->dtype));
+  return bytes;
+}
+
+int pn_profile_report(char *buffer, size_t bytes) {
+  if (!buffer || !bytes) return pn_fail("profile_report: no buffer");
+  size_t used = 0;
+  buffer[0] = 0;
+  for (int i = 0; i < n_rows; i++) {
+    int n = snprintf(buffer + used, bytes - used, "%s.%s\t%s\t%lld\t%.9f\t%.0f\t%.0f\n", rows[i].op->name, rows[i].backward ? "backward" : "forward",
+                     rows[i].label, (long long)rows[i].calls, rows[i].seconds, rows[i].flops, rows[i].bytes);
+    if (n < 0 || (size_t)n >= bytes - used) return pn_fail("profile_report: %zu bytes are too few", bytes);
+    used += (size_t)n;
+  }
+  return 0;
+}
+
+/* ---- pn_apply ------------------------------------------------------------------------------------------------------------------- */
+
+static int check_inputs(pn_call *call) {
+  char name[32];
+  bool optional;
+  for (int i = 0; i < call->n_x || input_name(call->op, i, name, sizeof name, &optional); i++) {
+    if (i >= PN_MAX_INPUTS) return pn_fail("%s: more than %d inputs", call->op->name, PN_MAX_INPUTS);
+    if (!input_name(call->op, i, name, sizeof name, &optional)) return pn_fail("%s takes %d tensors (%s), not %d", call->op->name, i, call->op->inputs, call->n_x);
+    if (i >= call->n_x || !call->x[i]) {
+      if (!optional) return pn_fail("%s: %s is missing (takes %s)", call->op->name, name, call->op->inputs);
+      if (i >= call->n_x) {
+        if (strstr(call->op->inputs, "...")) break;
+        call->x[call->n_x++] = NULL;
+      }
+      continue;
+    }
+    if (pn_device_of(call->x[i]) != pn_device_of(call->x[0])) return pn_fail("%s: %s is on another device than the first input", call->op->name, name);
+  }
+  return 0;
+}
+
+static int check_destination(const pn_call *call, int i) {
+  const pn_tensor *y = call->y[i];
+  const pn_out *o = &call->out[i];
+  if (y->n_dims != o->n_dims || memcmp(y->shape, o->shape, sizeof(int64_t) * (size_t)o->n_dims) != 0 || y->dtype != o->dtype) {
+    char a[96], b[96];
+    pn_format_shape(a, sizeof a, y->n_dims, y->shape);
+    pn_format_shape(b, sizeof b, o->n_dims, o->shape);
+    return pn_fail_shapes(call, "the destination is %s %s, the result %s %s", pn_dtype_name(y->dtype), a, pn_dtype_name(o->dtype), b);
+  }
+  if (call->recording && (y->node || y->requires_grad)) return pn_fail("%s: the destination already takes part in a gradient; write it inside no_grad", call->op->name);
+  return 0;
+}
+
+static int make_output(pn_call *call, int i) {
+  const pn_out *o = &call->out[i];
+  if (call->op->view) {
+    if (call->y[i]) return pn_fail("%s re-describes memory and takes no destination", call->op->name);
+    if (pn_tensor_view(&call->y[i], call->x[0], o->n_dims, o->shape, o->stride, o->offset)) return -1;
+  } else if (call->y[i]) {
+    if (check_destination(call, i)) return -1;
+    pn_tensor_retain(call->y[i]);
+  } else if (pn_tensor_new(&call->y[i], o->dtype, o->n_dims, o->shape, o->layout, pn_device_of(call->x[0]))) return -1;
+  if (o->has_grid) pn_tensor_set_grid(call->y[i], o->grid_stride, o->grid_centre);
+  return 0;
+}
+
+static int trap(pn_call *call) {
+  for (int i = 0; i < call->n_y; i++) {
+    int64_t bad;
+    if (pn_tensor_check_finite(call->y[i], &bad)) return -1;
+    if (bad) return pn_fail_shapes(call, "%lld of the %lld values it made are not finite", (long long)bad, (long long)pn_tensor_count(call->y[i]));
+  }
+  return 0;
+}
+
+static int run(pn_call *call) {
+  const pn_op *op = call->op;
+  double start = pn_profiling() ? pn_clock() : 0;
+  if (op->cpu.forward && op->cpu.forward(call)) return -1;
+  if (pn_profiling())
+    pn_profile_add(op, false, pn_memory_label(), pn_clock() - start, call->flops, pn_bytes_moved(call->x, call->n_x) + pn_bytes_moved(call->y, call->n_y));
+  if (pn_trapping_nan() && trap(call)) return -1;
+  return call->recording ? pn_tape_record(call) : 0;
+}
+
+int pn_apply(const pn_op *op, pn_tensor *const *x, int n_x, const pn_value *args, pn_tensor **y, int *n_y) {
+  if (!op || !y || !n_y || (n_x && !x) || (op->args && op->args[0].name && !args)) return pn_fail("apply: NULL");
+  if (n_x < 0 || n_x > PN_MAX_INPUTS) return pn_fail("%s: %d inputs", op->name, n_x);
+  pn_call call = { .op = op, .arg = args, .n_x = n_x, .n_y = 1 };
+  pn_tensor *destination[PN_MAX_OUTPUTS];
+  if (n_x) memcpy(call.x, x, sizeof *x * (size_t)n_x);
+  memcpy(destination, y, sizeof destination);
+  if (check_inputs(&call)) return -1;
+  for (int i = 0; i < call.n_x && pn_recording() && pn_op_differentiable(op); i++) call.recording |= pn_call_wants(&call, i);
+  if (op->view ? op->view(&call) : op->shape(&call)) return -1;
+  for (int i = 0; i < call.n_y; i++)
+    if (pn_check_shape(call.out[i].n_dims, call.out[i].shape)) return pn_fail_shapes(&call, "%s", pn_error());
+  int rc = 0, made = 0;
+  for (; made < call.n_y && !rc; made++) {
+    call.y[made] = destination[made];
+    rc = make_output(&call, made);
+    if (rc) break;
+    if (destination[made] && !destination[made]->is_slot) destination[made]->storage->version++;
+  }
+  rc = rc ? rc : run(&call);
+  for (int i = 0; i < PN_MAX_SAVED; i++) pn_tensor_release(call.saved[i]);
+  if (rc) {
+    for (int i = 0; i < made; i++) pn_tensor_release(call.y[i]);
+    return -1;
+  }
+  memcpy(y, call.y, sizeof *y * (size_t)call.n_y);
+  *n_y = call.n_y;
+  return 0;
+}
+
+int pn_apply1(pn_tensor **y, const pn_op *op, const char *args, int n_x, ...) {
+  pn_value values[PN_MAX_ARGS];
+  pn_tensor *x[PN_MAX_INPUTS], *made[PN_MAX_OUTPUTS] = { 0 };
+  va_list ap;
+  va_start(ap, n_x);
+  for (int i = 0; i < n_x && i < PN_MAX_INPUTS; i++) x[i] = va_arg(ap, pn_tensor *);
+  va_end(ap);
+  int n_y;
+  if (pn_op_parse(op, args, values) || pn_apply(op, x, n_x, values, made, &n_y)) return -1;
+  *y = made[0];
+  return 0;
+}

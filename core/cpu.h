@@ -1,0 +1,7 @@
+/* cpu.h: the CPU variants, best last. A kernel table has an entry for each; a missing entry means the one before. */
+#ifndef PENUMBRA_CPU_H
+#define PENUMBRA_CPU_H
+#include "internal.h"
+enum { PN_CPU_PLAIN, PN_CPU_AVX2, PN_CPU_AVX512, PN_N_CPU_VARIANTS };
+int pn_cpu(void); /* the variant in force */
+#endif

@@ -1,0 +1,42 @@
+/* error.c: the message of the last failure, one per thread. Text that came from outside is always an argument, never a format. */
+#include <errno.h>
+#include <stdarg.h>
+#include <string.h>
+#include "internal.h"
+
+static _Thread_local char message[2048];
+
+const char *pn_error(void) { return message; }
+
+void pn_error_clear(void) { message[0] = 0; }
+
+int pn_fail(const char *format, ...) {
+  char text[sizeof message]; /* an argument may be pn_error() itself */
+  va_list ap;
+  va_start(ap, format);
+  vsnprintf(text, sizeof text, format, ap);
+  va_end(ap);
+  memcpy(message, text, sizeof message);
+  return -1;
+}
+
+int pn_fail_errno(const char *path, const char *doing) {
+  int code = errno;
+  char text[128];
+  return pn_fail("%s: cannot %s: %s", path, doing, strerror_r(code, text, sizeof text));
+}
+
+static void one_line(char *text) {
+  for (; *text; text++)
+    if (*text == '\n') *text = ';';
+}
+
+int pn_fail_memory(int64_t bytes, int device) {
+  char holders[768] = "";
+  pn_memory m = { 0 };
+  if (pn_memory_stats(device, &m) || pn_memory_holders(device, holders, sizeof holders)) holders[0] = 0;
+  one_line(holders);
+  return pn_fail("out of memory: %.1f MiB wanted on %s by %s; %.1f MiB live%s%.*s", (double)bytes / 1048576.0,
+                 device == PN_CPU ? "the CPU" : "the GPU", pn_memory_label()[0] ? pn_memory_label() : "(no layer)",
+                 (double)m.live_bytes / 1048576.0, holders[0] ? "; largest holders: " : "", (int)sizeof holders, holders);
+}

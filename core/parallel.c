@@ -1,0 +1,175 @@
+/* parallel.c: one pool of worker threads for everything. Work is a range; each thread gets one contiguous piece.
+**
+** The caller is thread 0. A call from inside a body, or while another thread uses the pool, runs inline. The number of
+** threads is PENUMBRA_THREADS, else the smaller of the affinity mask and the container's CPU quota (cgroup v2 or v1). */
+#include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include "internal.h"
+
+#if defined(__x86_64__) || defined(__i386__)
+#define relax() __builtin_ia32_pause()
+#else
+#define relax() atomic_thread_fence(memory_order_acquire)
+#endif
+
+enum { MOST_THREADS = 256, SPIN = 4000 };
+
+typedef struct job {
+  void (*fn)(void *, int64_t, int64_t);
+  void *context;
+  int64_t n;
+  int pieces;
+} job;
+
+static pthread_mutex_t pool_lock = PTHREAD_MUTEX_INITIALIZER; /* held by the caller of a running job */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t wake = PTHREAD_COND_INITIALIZER, done = PTHREAD_COND_INITIALIZER;
+static job current;
+static atomic_uint generation;
+static atomic_int pending;
+static int n_threads, n_started;
+static _Thread_local bool inside;
+
+double pn_clock(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static int quota(void) {
+  long long max = -1, period = 100000;
+  FILE *f = fopen("/sys/fs/cgroup/cpu.max", "r");
+  if (f) {
+    char word[32];
+    if (fscanf(f, "%31s %lld", word, &period) == 2 && strcmp(word, "max") != 0) max = atoll(word);
+    fclose(f);
+  } else if ((f = fopen("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "r"))) {
+    if (fscanf(f, "%lld", &max) != 1) max = -1;
+    fclose(f);
+    if ((f = fopen("/sys/fs/cgroup/cpu/cpu.cfs_period_us", "r"))) {
+      if (fscanf(f, "%lld", &period) != 1) period = 100000;
+      fclose(f);
+    }
+  }
+  return max > 0 && period > 0 ? (int)((max + period - 1) / period) : MOST_THREADS;
+}
+
+static int default_threads(void) {
+  const char *text = getenv("PENUMBRA_THREADS");
+  int n = text ? atoi(text) : 0;
+  if (n < 1) {
+    cpu_set_t set;
+    n = sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
+    int q = quota();
+    if (q < n) n = q;
+  }
+  return n < 1 ? 1 : n > MOST_THREADS ? MOST_THREADS : n;
+}
+
+int pn_threads(void) {
+  if (!n_threads) n_threads = default_threads();
+  return n_threads;
+}
+
+int pn_set_threads(int n) {
+  if (n < 1 || n > MOST_THREADS) return pn_fail("set_threads: %d is not in 1..%d", n, MOST_THREADS);
+  n_threads = n;
+  return 0;
+}
+
+static void run_piece(const job *j, int piece) {
+  int64_t begin = j->n * piece / j->pieces, end = j->n * (piece + 1) / j->pieces;
+  if (begin < end) j->fn(j->context, begin, end);
+}
+
+static void *worker(void *argument) {
+  int index = (int)(intptr_t)argument; /* 1.. */
+  unsigned seen = 0;
+  inside = true;
+  for (;;) {
+    for (int i = 0; i < SPIN && atomic_load_explicit(&generation, memory_order_acquire) == seen; i++) relax();
+    if (atomic_load_explicit(&generation, memory_order_acquire) == seen) {
+      pthread_mutex_lock(&lock);
+      while (atomic_load_explicit(&generation, memory_order_acquire) == seen) pthread_cond_wait(&wake, &lock);
+      pthread_mutex_unlock(&lock);
+    }
+    seen = atomic_load_explicit(&generation, memory_order_acquire);
+    if (index < current.pieces) run_piece(&current, index);
+    if (atomic_fetch_sub_explicit(&pending, 1, memory_order_acq_rel) == 1) {
+      pthread_mutex_lock(&lock);
+      pthread_cond_signal(&done);
+      pthread_mutex_unlock(&lock);
+    }
+  }
+  return NULL;
+}
+
+static void start_workers(int n) {
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+  while (n_started < n - 1) {
+    pthread_t id;
+    if (pthread_create(&id, &attributes, worker, (void *)(intptr_t)(n_started + 1))) break; /* fewer threads, same results */
+    n_started++;
+  }
+  pthread_attr_destroy(&attributes);
+}
+
+void pn_parallel(int64_t n, int64_t grain, void (*fn)(void *, int64_t, int64_t), void *context) {
+  if (n <= 0) return;
+  if (grain < 1) grain = 1;
+  int64_t pieces = pn_min64(pn_threads(), pn_max64(n / grain, 1));
+  if (pieces == 1 || inside || pthread_mutex_trylock(&pool_lock)) {
+    fn(context, 0, n);
+    return;
+  }
+  start_workers((int)pieces);
+  pieces = pn_min64(pieces, n_started + 1);
+  current = (job){ fn, context, n, (int)pieces };
+  atomic_store(&pending, n_started);
+  pthread_mutex_lock(&lock);
+  atomic_fetch_add_explicit(&generation, 1, memory_order_release);
+  pthread_cond_broadcast(&wake);
+  pthread_mutex_unlock(&lock);
+  inside = true;
+  run_piece(&current, 0);
+  inside = false;
+  for (int i = 0; i < SPIN && atomic_load_explicit(&pending, memory_order_acquire); i++) relax();
+  if (atomic_load_explicit(&pending, memory_order_acquire)) {
+    pthread_mutex_lock(&lock);
+    while (atomic_load_explicit(&pending, memory_order_acquire)) pthread_cond_wait(&done, &lock);
+    pthread_mutex_unlock(&lock);
+  }
+  pthread_mutex_unlock(&pool_lock);
+}
+
+typedef struct try_job {
+  int (*fn)(void *, int64_t, int64_t);
+  void *context;
+  pthread_mutex_t lock;
+  int64_t first;
+  char message[1024];
+} try_job;
+
+static void try_piece(void *context, int64_t begin, int64_t end) {
+  try_job *t = context;
+  if (!t->fn(t->context, begin, end)) return;
+  pthread_mutex_lock(&t->lock);
+  if (t->first < 0 || begin < t->first) { /* the lowest range wins, whatever the order */
+    t->first = begin;
+    snprintf(t->message, sizeof t->message, "%s", pn_error());
+  }
+  pthread_mutex_unlock(&t->lock);
+}
+
+int pn_parallel_try(int64_t n, int64_t grain, int (*fn)(void *, int64_t, int64_t), void *context) {
+  try_job t = { .fn = fn, .context = context, .first = -1 };
+  pthread_mutex_init(&t.lock, NULL);
+  pn_parallel(n, grain, try_piece, &t);
+  pthread_mutex_destroy(&t.lock);
+  return t.first < 0 ? 0 : pn_fail("%s", t.message);
+}

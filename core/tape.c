@@ -1,0 +1,230 @@
+/* tape.c: recording and backward. Reverse-mode differentiation over the nodes that pn_apply recorded. */
+#include <stdlib.h>
+#include <string.h>
+#include "tape.h"
+
+static _Thread_local bool not_recording;
+static atomic_ullong next_number = 1, next_pass = 1;
+
+bool pn_recording(void) { return !not_recording; }
+
+bool pn_set_recording(bool on) {
+  bool was = !not_recording;
+  not_recording = !on;
+  return was;
+}
+
+bool pn_requires_grad(const pn_tensor *t) { return t->requires_grad; }
+
+int pn_set_requires_grad(pn_tensor *t, bool on) {
+  if (!t) return pn_fail("requires_grad: NULL");
+  if (t->node) return pn_fail("requires_grad: this tensor is the result of %s; only leaves can be switched", t->node->op->name);
+  if (on && t->dtype != PN_REAL_DTYPE) return pn_fail("requires_grad: a tensor of %s has no gradient", pn_dtype_name(t->dtype));
+  t->requires_grad = on;
+  return 0;
+}
+
+int pn_tape_record(pn_call *call) {
+  pn_node *node = calloc(1, sizeof *node);
+  if (!node) return pn_fail_memory((int64_t)sizeof *node, PN_CPU);
+  atomic_init(&node->refs, call->n_y);
+  node->number = atomic_fetch_add(&next_number, 1);
+  node->op = call->op;
+  node->n_x = call->n_x;
+  node->n_y = call->n_y;
+  node->flops = call->flops;
+  snprintf(node->label, sizeof node->label, "%s", pn_memory_label());
+  for (int i = 0; call->op->args && call->op->args[i].name; i++) node->arg[i] = call->arg[i];
+  for (int i = 0; i < PN_MAX_SAVED; i++) { /* a saved result would own its own node: save another view of the same memory */
+    pn_tensor *t = call->saved[i];
+    for (int k = 0; t && k < call->n_y; k++)
+      if (t == call->y[k]) {
+        if (pn_detach(&node->saved[i], t)) {
+          atomic_store(&node->refs, 1);
+          pn_node_release(node);
+          return -1;
+        }
+        pn_tensor_release(t);
+        t = NULL;
+      }
+    if (t) node->saved[i] = t;
+    call->saved[i] = NULL;
+  }
+  for (int i = 0; i < call->n_x; i++) {
+    pn_tensor_retain(call->x[i]);
+    node->x[i] = call->x[i];
+    node->version[i] = call->x[i] ? call->x[i]->storage->version : 0;
+  }
+  for (int i = 0; i < call->n_y; i++) {
+    call->y[i]->node = node;
+    call->y[i]->node_output = i;
+    call->y[i]->requires_grad = true;
+  }
+  return 0;
+}
+
+/* Gives back what the node holds. A long chain of nodes that die together is walked with a list, not with the stack. */
+static void strip(pn_node *node) {
+  node->spent = true;
+  for (int i = 0; i < PN_MAX_SAVED; i++) pn_tensor_release(node->saved[i]), node->saved[i] = NULL;
+  for (int i = 0; i < PN_MAX_OUTPUTS; i++) pn_tensor_release(node->dy[i]), node->dy[i] = NULL;
+  for (int i = 0; i < node->n_x; i++) pn_tensor_release(node->x[i]), node->x[i] = NULL;
+}
+
+void pn_node_release(pn_node *node) {
+  static _Thread_local pn_node *waiting[64];
+  static _Thread_local int n_waiting;
+  static _Thread_local bool busy;
+  if (!node || atomic_fetch_sub_explicit(&node->refs, 1, memory_order_acq_rel) != 1) return;
+  if (busy && n_waiting < (int)PN_LENGTH(waiting)) {
+    waiting[n_waiting++] = node;
+    return;
+  }
+  bool outer = !busy;
+  busy = true;
+  strip(node);
+  free(node);
+  while (outer && n_waiting) {
+    pn_node *next = waiting[--n_waiting];
+    strip(next);
+    free(next);
+  }
+  if (outer) busy = false;
+}
+
+/* ---- backward --------------------------------------------------------------------------------------------------------- */
+
+typedef struct node_list {
+  pn_node **at;
+  size_t n, room;
+} node_list;
+
+static int list_push(node_list *list, pn_node *node) {
+  if (list->n == list->room) {
+    size_t more = list->room ? 2 * list->room : 512;
+    pn_node **grown = realloc(list->at, sizeof *grown * more);
+    if (!grown) return pn_fail_memory((int64_t)(sizeof *grown * more), PN_CPU);
+    list->at = grown, list->room = more;
+  }
+  list->at[list->n++] = node;
+  atomic_fetch_add_explicit(&node->refs, 1, memory_order_relaxed);
+  return 0;
+}
+
+static int later_first(const void *a, const void *b) {
+  const pn_node *const *p = a, *const *q = b;
+  return (*p)->number < (*q)->number ? 1 : (*p)->number > (*q)->number ? -1 : 0;
+}
+
+/* Every node that the loss depends on. The list grows while it is read, so it is its own queue. */
+static int collect(node_list *list, pn_node *root) {
+  uint64_t pass = atomic_fetch_add(&next_pass, 1);
+  root->visited = pass;
+  if (list_push(list, root)) return -1;
+  for (size_t i = 0; i < list->n; i++) {
+    pn_node *node = list->at[i];
+    if (node->spent) return pn_fail("backward: the graph behind %s was given back by an earlier backward (keep_graph keeps it)", node->op->name);
+    for (int k = 0; k < node->n_x; k++) {
+      pn_node *from = node->x[k] ? node->x[k]->node : NULL;
+      if (!from || from->visited == pass || node->op->constant_inputs[k]) continue;
+      from->visited = pass;
+      if (list_push(list, from)) return -1;
+    }
+  }
+  qsort(list->at, list->n, sizeof *list->at, later_first);
+  return 0;
+}
+
+/* The gradient of a view: the same view of the gradient. */
+static int view_backward(pn_call *call) {
+  pn_tensor *dx, *part;
+  if (pn_call_dx(call, 0, &dx, NULL)) return -1;
+  if (!dx) return 0;
+  pn_call again = *call;
+  again.x[0] = dx;
+  if (call->op->view(&again)) return -1;
+  const pn_out *o = &again.out[0];
+  if (pn_tensor_view(&part, dx, o->n_dims, o->shape, o->stride, o->offset)) return -1;
+  int rc = pn_add_into(part, call->dy[0]);
+  pn_tensor_release(part);
+  return rc;
+}
+
+static int node_backward(pn_node *node) {
+  pn_call call = { .op = node->op, .arg = node->arg, .n_x = node->n_x, .n_y = node->n_y, .flops = node->flops };
+  bool any = false;
+  for (int i = 0; i < node->n_y; i++) any |= (call.dy[i] = node->dy[i]) != NULL;
+  if (!any) return 0;
+  for (int i = 0; i < node->n_x; i++) {
+    call.x[i] = node->x[i];
+    if (call.x[i] && call.x[i]->storage->version != node->version[i])
+      return pn_fail("backward: input %d of %s%s%s was changed in place after the forward", i + 1, node->op->name, node->label[0] ? " in " : "", node->label);
+  }
+  memcpy(call.saved, node->saved, sizeof call.saved);
+  pn_memory_set_label(node->label);
+  double start = pn_profiling() ? pn_clock() : 0;
+  int rc = node->op->view ? view_backward(&call) : node->op->cpu.backward(&call);
+  if (pn_profiling()) pn_profile_add(node->op, true, node->label, pn_clock() - start, 2 * node->flops, pn_bytes_moved(call.x, call.n_x) + pn_bytes_moved(call.dy, call.n_y));
+  if (rc) return -1;
+  for (int i = 0; i < node->n_x && pn_trapping_nan(); i++) {
+    int64_t bad = 0;
+    pn_tensor *x = call.x[i], *dx = !pn_call_wants(&call, i) ? NULL : x->node ? x->node->dy[x->node_output] : x->grad;
+    if (dx && pn_tensor_check_finite(dx, &bad)) return -1;
+    if (bad) return pn_fail_shapes(&call, "backward%s%s: the gradient of input %d holds %lld values that are not finite", node->label[0] ? " in " : "", node->label, i + 1, (long long)bad);
+  }
+  return 0;
+}
+
+static int seed_gradient(pn_tensor *loss, pn_tensor *seed) {
+  pn_tensor **dy = &loss->node->dy[loss->node_output];
+  if (seed && (!pn_same_shape(seed, loss) || seed->dtype != loss->dtype)) return pn_fail("backward: the seed must have the loss's shape and element type");
+  if (!seed && pn_tensor_count(loss) != 1) {
+    char text[96];
+    pn_format_shape(text, sizeof text, loss->n_dims, loss->shape);
+    return pn_fail("backward: the loss has shape %s; one element is expected, or a seed", text);
+  }
+  pn_tensor_release(*dy);
+  *dy = NULL;
+  if (pn_tensor_like(dy, loss)) return -1;
+  return seed ? pn_tensor_copy(*dy, seed) : pn_tensor_fill(*dy, 1);
+}
+
+int pn_backward(pn_tensor *loss, pn_tensor *seed, bool keep_graph) {
+  if (!loss) return pn_fail("backward: NULL");
+  if (!loss->node) return pn_fail("backward: nothing was recorded behind this tensor (no input requires a gradient, or it was made inside no_grad)");
+  node_list list = { 0 };
+  char label[64];
+  snprintf(label, sizeof label, "%s", pn_memory_label());
+  int rc = collect(&list, loss->node);
+  rc = rc ? rc : seed_gradient(loss, seed);
+  bool was = pn_set_recording(false);
+  for (size_t i = 0; i < list.n; i++) {
+    pn_node *node = list.at[i];
+    if (!rc) rc = node_backward(node);
+    for (int k = 0; k < PN_MAX_OUTPUTS; k++) pn_tensor_release(node->dy[k]), node->dy[k] = NULL;
+    if (!keep_graph && !rc) strip(node);
+    pn_node_release(node);
+  }
+  (void)pn_set_recording(was);
+  pn_memory_set_label(label);
+  free(list.at);
+  return rc;
+}
+
+/* ---- gradients of leaves -------------------------------------------------------------------------------------------------- */
+
+int pn_grad(pn_tensor **out, pn_tensor *t) {
+  if (!out || !t) return pn_fail("grad: NULL");
+  pn_tensor_retain(t->grad);
+  *out = t->grad;
+  return 0;
+}
+
+int pn_set_grad(pn_tensor *t, pn_tensor *grad) {
+  if (!t) return pn_fail("set_grad: NULL");
+  if (grad && (!pn_same_shape(t, grad) || t->dtype != grad->dtype)) return pn_fail("set_grad: the gradient must have the tensor's shape and element type");
+  pn_tensor_retain(grad);
+  pn_tensor_release(t->grad);
+  t->grad = grad;
+  return 0;
+}

@@ -1,0 +1,547 @@
+/* tensor.c: strided views over storages: making, looking, copying, converting. Nothing here is recorded for backward. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include "internal.h"
+
+pn_dtype pn_real(void) { return PN_REAL_DTYPE; }
+
+static const struct { const char *name; int bytes; } dtypes[PN_N_DTYPES] = {
+  [PN_F32] = { "f32", 4 }, [PN_F64] = { "f64", 8 }, [PN_F16] = { "f16", 2 }, [PN_BF16] = { "bf16", 2 },
+  [PN_I64] = { "i64", 8 }, [PN_I32] = { "i32", 4 }, [PN_U8] = { "u8", 1 },
+};
+
+const char *pn_dtype_name(pn_dtype dtype) { return (unsigned)dtype < PN_N_DTYPES ? dtypes[dtype].name : "?"; }
+int pn_dtype_bytes(pn_dtype dtype) { return (unsigned)dtype < PN_N_DTYPES ? dtypes[dtype].bytes : 0; }
+
+/* ---- shapes and strides ---------------------------------------------------------------------------------------- */
+
+int pn_format_shape(char *buffer, size_t bytes, int n_dims, const int64_t *shape) {
+  size_t used = 0;
+  if (bytes) buffer[0] = 0;
+  if (n_dims == 0) return snprintf(buffer, bytes, "scalar");
+  for (int d = 0; d < n_dims && used < bytes; d++) used += (size_t)snprintf(buffer + used, bytes - used, "%s%lld", d ? "," : "", (long long)shape[d]);
+  return (int)used;
+}
+
+int pn_check_shape(int n_dims, const int64_t *shape) {
+  if (n_dims < 0 || n_dims > PN_MAX_DIMS) return pn_fail("a tensor has 0 to %d axes, not %d", PN_MAX_DIMS, n_dims);
+  if (n_dims && !shape) return pn_fail("shape is NULL");
+  int64_t count = 1;
+  for (int d = 0; d < n_dims; d++) {
+    char text[160];
+    if (shape[d] < 0 || __builtin_mul_overflow(count, shape[d], &count) || count > INT64_MAX / 16) {
+      pn_format_shape(text, sizeof text, n_dims, shape);
+      return pn_fail("impossible shape %s", text);
+    }
+  }
+  return 0;
+}
+
+void pn_strides_of(int n_dims, const int64_t *shape, pn_layout layout, int64_t *stride) {
+  static const int channels_last[5] = { 1, 4, 3, 2, 0 }, filter[5] = { 0, 1, 4, 3, 2 }; /* fastest axis first */
+  int64_t step = 1;
+  for (int i = 0; i < n_dims; i++) {
+    int d = n_dims - 1 - i;
+    if (n_dims == 5 && layout == PN_CHANNELS_LAST) d = channels_last[i];
+    if (n_dims == 5 && layout == PN_FILTER) d = filter[i];
+    stride[d] = step;
+    step *= pn_max64(shape[d], 1);
+  }
+}
+
+static bool strides_match(const pn_tensor *t, const int64_t *stride) {
+  for (int d = 0; d < t->n_dims; d++)
+    if (t->shape[d] > 1 && t->stride[d] != stride[d]) return false;
+  return true;
+}
+
+bool pn_tensor_is_dense(const pn_tensor *t, pn_layout layout) {
+  int64_t stride[PN_MAX_DIMS];
+  if (!t) return false;
+  pn_strides_of(t->n_dims, t->shape, layout, stride);
+  return strides_match(t, stride);
+}
+
+/* Axes of size > 1 by stride, largest first; returns how many. */
+static int axes_by_stride(const pn_tensor *t, int *axes) {
+  int n = 0;
+  for (int d = 0; d < t->n_dims; d++) {
+    if (t->shape[d] <= 1) continue;
+    int i = n++;
+    while (i && t->stride[axes[i - 1]] < t->stride[d]) axes[i] = axes[i - 1], i--;
+    axes[i] = d;
+  }
+  return n;
+}
+
+bool pn_is_plain(const pn_tensor *t) {
+  int axes[PN_MAX_DIMS], n = axes_by_stride(t, axes);
+  int64_t step = 1;
+  for (int i = n - 1; i >= 0; i--) {
+    if (t->stride[axes[i]] != step) return false;
+    step *= t->shape[axes[i]];
+  }
+  return true;
+}
+
+bool pn_same_shape(const pn_tensor *a, const pn_tensor *b) {
+  return a->n_dims == b->n_dims && !memcmp(a->shape, b->shape, sizeof(int64_t) * (size_t)a->n_dims);
+}
+
+/* ---- making ------------------------------------------------------------------------------------------------------- */
+
+int pn_tensor_on(pn_tensor **out, pn_storage *s, pn_dtype dtype, int n_dims, const int64_t *shape, const int64_t *stride, int64_t offset) {
+  pn_tensor *t = calloc(1, sizeof *t);
+  if (!t) return pn_fail_memory((int64_t)sizeof *t, PN_CPU);
+  atomic_init(&t->refs, 1);
+  pn_storage_retain(s);
+  t->storage = s;
+  t->offset = offset;
+  t->n_dims = n_dims;
+  t->dtype = dtype;
+  for (int d = 0; d < n_dims; d++) t->shape[d] = shape[d], t->stride[d] = stride[d];
+  *out = t;
+  return 0;
+}
+
+static int new_strided(pn_tensor **out, pn_dtype dtype, int n_dims, const int64_t *shape, const int64_t *stride, int device) {
+  int64_t count = 1;
+  for (int d = 0; d < n_dims; d++) count *= shape[d];
+  pn_storage *s;
+  if (pn_storage_new(&s, (size_t)count * (size_t)pn_dtype_bytes(dtype), device)) return -1;
+  int rc = pn_tensor_on(out, s, dtype, n_dims, shape, stride, 0);
+  pn_storage_release(s);
+  return rc;
+}
+
+int pn_tensor_new(pn_tensor **out, pn_dtype dtype, int n_dims, const int64_t *shape, pn_layout layout, int device) {
+  if (!out) return pn_fail("tensor_new: out is NULL");
+  if ((unsigned)dtype >= PN_N_DTYPES) return pn_fail("no element type %d", (int)dtype);
+  if ((unsigned)layout > PN_FILTER) return pn_fail("no layout %d", (int)layout);
+  if (pn_check_shape(n_dims, shape)) return -1;
+  int64_t stride[PN_MAX_DIMS];
+  pn_strides_of(n_dims, shape, layout, stride);
+  return new_strided(out, dtype, n_dims, shape, stride, device);
+}
+
+int pn_tensor_like(pn_tensor **out, const pn_tensor *t) {
+  int64_t stride[PN_MAX_DIMS];
+  if (pn_is_plain(t)) memcpy(stride, t->stride, sizeof stride);
+  else pn_strides_of(t->n_dims, t->shape, t->n_dims == 5 ? PN_CHANNELS_LAST : PN_ROWS, stride);
+  return new_strided(out, t->dtype, t->n_dims, t->shape, stride, pn_device_of(t));
+}
+
+void pn_tensor_retain(pn_tensor *t) {
+  if (t) atomic_fetch_add_explicit(&t->refs, 1, memory_order_relaxed);
+}
+
+void pn_tensor_release(pn_tensor *t) {
+  if (!t || atomic_fetch_sub_explicit(&t->refs, 1, memory_order_acq_rel) != 1) return;
+  pn_storage_release(t->storage);
+  pn_tensor_release(t->grad);
+  pn_node_release(t->node);
+  free(t);
+}
+
+/* ---- looking ------------------------------------------------------------------------------------------------------ */
+
+int pn_tensor_dims(const pn_tensor *t) { return t->n_dims; }
+int64_t pn_tensor_size(const pn_tensor *t, int axis) { return axis >= 0 && axis < t->n_dims ? t->shape[axis] : -1; }
+int64_t pn_tensor_stride(const pn_tensor *t, int axis) { return axis >= 0 && axis < t->n_dims ? t->stride[axis] : -1; }
+pn_dtype pn_tensor_dtype(const pn_tensor *t) { return t->dtype; }
+int pn_tensor_device(const pn_tensor *t) { return pn_device_of(t); }
+void *pn_tensor_data(pn_tensor *t) { return pn_bytes_of(t); }
+uint64_t pn_tensor_storage_id(const pn_tensor *t) { return t->storage->id; }
+
+int64_t pn_tensor_count(const pn_tensor *t) {
+  int64_t count = 1;
+  for (int d = 0; d < t->n_dims; d++) count *= t->shape[d];
+  return count;
+}
+
+bool pn_tensor_grid(const pn_tensor *t, double *stride, double *centre) {
+  if (!t->has_grid) return false;
+  memcpy(stride, t->grid_stride, sizeof t->grid_stride);
+  memcpy(centre, t->grid_centre, sizeof t->grid_centre);
+  return true;
+}
+
+void pn_tensor_set_grid(pn_tensor *t, const double *stride, const double *centre) {
+  t->has_grid = true;
+  memcpy(t->grid_stride, stride, sizeof t->grid_stride);
+  memcpy(t->grid_centre, centre, sizeof t->grid_centre);
+}
+
+/* ---- views -------------------------------------------------------------------------------------------------------- */
+
+int pn_tensor_view(pn_tensor **out, pn_tensor *t, int n_dims, const int64_t *shape, const int64_t *stride, int64_t offset) {
+  if (!out || !t) return pn_fail("tensor_view: NULL");
+  if (pn_check_shape(n_dims, shape)) return -1;
+  int64_t low = t->offset + offset, high = low;
+  bool empty = false;
+  for (int d = 0; d < n_dims; d++) {
+    int64_t span;
+    if (shape[d] == 0) { empty = true; continue; }
+    if (__builtin_mul_overflow(shape[d] - 1, stride[d], &span)) return pn_fail("tensor_view: stride %lld overflows", (long long)stride[d]);
+    if (span < 0) low += span;
+    else high += span;
+  }
+  int64_t held = (int64_t)(t->storage->bytes / (size_t)pn_dtype_bytes(t->dtype));
+  if (!empty && (low < 0 || high >= held)) return pn_fail("tensor_view: elements %lld..%lld of a storage that holds %lld", (long long)low, (long long)high, (long long)held);
+  return pn_tensor_on(out, t->storage, t->dtype, n_dims, shape, stride, t->offset + offset);
+}
+
+int pn_tensor_slot(pn_tensor **out, pn_tensor *t, int axis, int64_t first, int64_t count) {
+  if (!out || !t) return pn_fail("tensor_slot: NULL");
+  if (axis < 0 || axis >= t->n_dims) return pn_fail("tensor_slot: axis %d of a tensor with %d axes", axis, t->n_dims);
+  if (first < 0 || count < 0 || first > t->shape[axis] - count) return pn_fail("tensor_slot: %lld from %lld along an axis of %lld", (long long)count, (long long)first, (long long)t->shape[axis]);
+  int64_t shape[PN_MAX_DIMS];
+  memcpy(shape, t->shape, sizeof shape);
+  shape[axis] = count;
+  if (pn_tensor_on(out, t->storage, t->dtype, t->n_dims, shape, t->stride, t->offset + first * t->stride[axis])) return -1;
+  (*out)->is_slot = true;
+  return 0;
+}
+
+int pn_detach(pn_tensor **out, pn_tensor *t) {
+  if (!out || !t) return pn_fail("detach: NULL");
+  if (pn_tensor_on(out, t->storage, t->dtype, t->n_dims, t->shape, t->stride, t->offset)) return -1;
+  if (t->has_grid) pn_tensor_set_grid(*out, t->grid_stride, t->grid_centre);
+  return 0;
+}
+
+/* ---- conversion of elements ---------------------------------------------------------------------------------------- */
+
+static float half_to_float(uint16_t h) {
+  uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = (h >> 10) & 31, fraction = h & 1023, bits;
+  if (exponent == 31) bits = sign | 0x7f800000u | fraction << 13;
+  else if (exponent) bits = sign | (exponent + 112) << 23 | fraction << 13;
+  else { /* zero or subnormal */
+    float f = (float)fraction * 0x1p-24f;
+    return sign ? -f : f;
+  }
+  float f;
+  memcpy(&f, &bits, 4);
+  return f;
+}
+
+static uint16_t float_to_half(float f) {
+  uint32_t bits;
+  memcpy(&bits, &f, 4);
+  uint16_t sign = (uint16_t)(bits >> 16 & 0x8000);
+  bits &= 0x7fffffff;
+  if (bits > 0x7f800000u) return sign | 0x7e00;                 /* NaN */
+  if (bits >= 0x477ff000u) return sign | 0x7c00;                /* rounds to infinity */
+  if (bits < 0x38800000u) {                                     /* subnormal: the float addition rounds to even */
+    float magic, value;
+    uint32_t m = 0x3f000000u;
+    memcpy(&magic, &m, 4);
+    memcpy(&value, &bits, 4);
+    value += magic;
+    memcpy(&bits, &value, 4);
+    return (uint16_t)(sign | (bits - m));
+  }
+  bits += 0xfffu + (bits >> 13 & 1);
+  return (uint16_t)(sign | ((bits - 0x38000000u) >> 13));
+}
+
+static float bfloat_to_float(uint16_t b) {
+  uint32_t bits = (uint32_t)b << 16;
+  float f;
+  memcpy(&f, &bits, 4);
+  return f;
+}
+
+static uint16_t float_to_bfloat(float f) {
+  uint32_t bits;
+  memcpy(&bits, &f, 4);
+  if ((bits & 0x7fffffff) > 0x7f800000u) return (uint16_t)(bits >> 16 | 0x40);
+  return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1)) >> 16);
+}
+
+static double get_element(const void *p, pn_dtype dtype) {
+  switch (dtype) {
+  case PN_F32: return (double)*(const float *)p;
+  case PN_F64: return *(const double *)p;
+  case PN_F16: return (double)half_to_float(*(const uint16_t *)p);
+  case PN_BF16: return (double)bfloat_to_float(*(const uint16_t *)p);
+  case PN_I64: return (double)*(const int64_t *)p;
+  case PN_I32: return (double)*(const int32_t *)p;
+  default: return (double)*(const uint8_t *)p;
+  }
+}
+
+static double clamp_to(double v, double low, double high) { return v != v ? 0 : v < low ? low : v > high ? high : v; }
+
+static void set_element(void *p, pn_dtype dtype, double v) { /* integers: truncated toward zero, held to their range, NaN is 0 */
+  switch (dtype) {
+  case PN_F32: *(float *)p = (float)v; break;
+  case PN_F64: *(double *)p = v; break;
+  case PN_F16: *(uint16_t *)p = float_to_half((float)v); break;
+  case PN_BF16: *(uint16_t *)p = float_to_bfloat((float)v); break;
+  case PN_I64: *(int64_t *)p = v >= 0x1p63 ? INT64_MAX : (int64_t)clamp_to(v, -0x1p63, 0x1.fffffffffffffp62); break;
+  case PN_I32: *(int32_t *)p = (int32_t)clamp_to(v, INT32_MIN, INT32_MAX); break;
+  default: *(uint8_t *)p = (uint8_t)clamp_to(v, 0, 255); break;
+  }
+}
+
+/* ---- walking two tensors of one shape ------------------------------------------------------------------------------- */
+
+typedef void (*line_fn)(char *to, int64_t to_step, pn_dtype to_type, const char *from, int64_t from_step, pn_dtype from_type, int64_t n);
+
+typedef struct walk {
+  line_fn line;
+  char *to;
+  const char *from;
+  pn_dtype to_type, from_type;
+  int n_outer;
+  int64_t outer[PN_MAX_DIMS], to_outer[PN_MAX_DIMS], from_outer[PN_MAX_DIMS]; /* strides in bytes, slowest first */
+  int64_t n, to_step, from_step;                                             /* the innermost line */
+} walk;
+
+static void walk_range(void *context, int64_t begin, int64_t end) {
+  const walk *w = context;
+  for (int64_t i = begin; i < end; i++) {
+    int64_t rest = i, to = 0, from = 0;
+    for (int d = w->n_outer - 1; d >= 0; d--) {
+      int64_t k = rest % w->outer[d];
+      rest /= w->outer[d];
+      to += k * w->to_outer[d];
+      from += k * w->from_outer[d];
+    }
+    w->line(w->to + to, w->to_step, w->to_type, w->from + from, w->from_step, w->from_type, w->n);
+  }
+}
+
+/* Axes in the memory order of `to`, neighbours merged where both allow it. */
+static void walk_run(pn_tensor *to, const char *from, const int64_t *from_stride, pn_dtype from_type, line_fn line) {
+  int axes[PN_MAX_DIMS], n = axes_by_stride(to, axes);
+  int64_t to_bytes = pn_dtype_bytes(to->dtype), from_bytes = pn_dtype_bytes(from_type);
+  int64_t size[PN_MAX_DIMS], ts[PN_MAX_DIMS], fs[PN_MAX_DIMS];
+  int m = 0;
+  for (int i = 0; i < n; i++) {
+    int d = axes[i];
+    int64_t s = to->shape[d], a = to->stride[d] * to_bytes, b = from_stride[d] * from_bytes;
+    if (m && ts[m - 1] == a * s && fs[m - 1] == b * s) size[m - 1] *= s, ts[m - 1] = a, fs[m - 1] = b;
+    else size[m] = s, ts[m] = a, fs[m] = b, m++;
+  }
+  walk w = { .line = line, .to = pn_bytes_of(to), .from = from, .to_type = to->dtype, .from_type = from_type, .n = 1, .to_step = to_bytes, .from_step = from_bytes };
+  int64_t lines = 1;
+  if (m) {
+    w.n = size[m - 1], w.to_step = ts[m - 1], w.from_step = fs[m - 1];
+    w.n_outer = m - 1;
+    for (int i = 0; i < m - 1; i++) w.outer[i] = size[i], w.to_outer[i] = ts[i], w.from_outer[i] = fs[i], lines *= size[i];
+    if (m == 1 && w.n > 1 << 16) { /* one long line: cut it, so that threads share it */
+      int64_t piece = 1 << 14, whole = w.n / piece;
+      char *end_to = w.to + whole * piece * w.to_step;
+      const char *end_from = w.from + whole * piece * w.from_step;
+      line(end_to, w.to_step, w.to_type, end_from, w.from_step, w.from_type, w.n - whole * piece);
+      w.n_outer = 1, w.outer[0] = lines = whole, w.to_outer[0] = piece * w.to_step, w.from_outer[0] = piece * w.from_step, w.n = piece;
+    }
+  }
+  pn_parallel(lines, pn_max64(1, (1 << 15) / pn_max64(w.n, 1)), walk_range, &w);
+}
+
+static void line_copy(char *to, int64_t ts, pn_dtype tt, const char *from, int64_t fs, pn_dtype ft, int64_t n) {
+  int64_t bytes = pn_dtype_bytes(tt);
+  if (tt == ft) {
+    if (ts == bytes && fs == bytes) memcpy(to, from, (size_t)(n * bytes));
+    else if (bytes == 4)
+      for (int64_t i = 0; i < n; i++) *(uint32_t *)(to + i * ts) = *(const uint32_t *)(from + i * fs);
+    else
+      for (int64_t i = 0; i < n; i++) memcpy(to + i * ts, from + i * fs, (size_t)bytes);
+  } else if (tt == PN_F32 && ft == PN_U8) {
+    for (int64_t i = 0; i < n; i++) *(float *)(to + i * ts) = (float)*(const uint8_t *)(from + i * fs);
+  } else {
+    for (int64_t i = 0; i < n; i++) set_element(to + i * ts, tt, get_element(from + i * fs, ft));
+  }
+}
+
+static void line_add(char *to, int64_t ts, pn_dtype tt, const char *from, int64_t fs, pn_dtype ft, int64_t n) {
+  (void)tt, (void)ft;
+  if (ts == sizeof(real) && fs == sizeof(real)) {
+    real *a = (real *)to;
+    const real *b = (const real *)from;
+    for (int64_t i = 0; i < n; i++) a[i] += b[i];
+  } else
+    for (int64_t i = 0; i < n; i++) *(real *)(to + i * ts) += *(const real *)(from + i * fs);
+}
+
+static int on_cpu(const pn_tensor *t, const char *what) {
+  return pn_device_of(t) == PN_CPU ? 0 : pn_fail("%s: no CUDA backend is loaded", what);
+}
+
+int pn_tensor_copy(pn_tensor *to, pn_tensor *from) {
+  if (!to || !from) return pn_fail("copy: NULL");
+  if (!pn_same_shape(to, from)) {
+    char a[96], b[96];
+    pn_format_shape(a, sizeof a, to->n_dims, to->shape);
+    pn_format_shape(b, sizeof b, from->n_dims, from->shape);
+    return pn_fail("copy: shapes differ (to %s; from %s)", a, b);
+  }
+  if (on_cpu(to, "copy") || on_cpu(from, "copy")) return -1;
+  if (pn_tensor_count(to)) walk_run(to, pn_bytes_of(from), from->stride, from->dtype, line_copy);
+  if (!to->is_slot) to->storage->version++;
+  return 0;
+}
+
+int pn_add_into(pn_tensor *to, const pn_tensor *from) {
+  if (to->dtype != PN_REAL_DTYPE || from->dtype != PN_REAL_DTYPE || !pn_same_shape(to, from)) return pn_fail("add_into: shapes or element types differ");
+  if (pn_tensor_count(to)) walk_run(to, pn_bytes_of(from), from->stride, from->dtype, line_add);
+  return 0;
+}
+
+int pn_tensor_fill(pn_tensor *t, double value) {
+  if (!t) return pn_fail("fill: NULL");
+  if (on_cpu(t, "fill")) return -1;
+  static const int64_t zero[PN_MAX_DIMS];
+  double element = 0; /* aligned room for one element of any type */
+  set_element(&element, t->dtype, value);
+  if (pn_tensor_count(t)) {
+    if (value == 0 && pn_is_plain(t)) memset(pn_bytes_of(t), 0, (size_t)(pn_tensor_count(t) * pn_dtype_bytes(t->dtype)));
+    else walk_run(t, (const char *)&element, zero, t->dtype, line_copy);
+  }
+  if (!t->is_slot) t->storage->version++;
+  return 0;
+}
+
+int pn_tensor_contiguous(pn_tensor **out, pn_tensor *t, pn_layout layout) {
+  if (!out || !t) return pn_fail("contiguous: NULL");
+  if (pn_tensor_is_dense(t, layout)) {
+    pn_tensor_retain(t);
+    *out = t;
+    return 0;
+  }
+  pn_tensor *made;
+  if (pn_tensor_new(&made, t->dtype, t->n_dims, t->shape, layout, pn_device_of(t))) return -1;
+  if (pn_tensor_copy(made, t)) {
+    pn_tensor_release(made);
+    return -1;
+  }
+  if (t->has_grid) pn_tensor_set_grid(made, t->grid_stride, t->grid_centre);
+  *out = made;
+  return 0;
+}
+
+int pn_tensor_cast(pn_tensor **out, pn_tensor *t, pn_dtype dtype) {
+  if (!out || !t) return pn_fail("cast: NULL");
+  if ((unsigned)dtype >= PN_N_DTYPES) return pn_fail("no element type %d", (int)dtype);
+  int64_t stride[PN_MAX_DIMS];
+  if (pn_is_plain(t)) memcpy(stride, t->stride, sizeof stride);
+  else pn_strides_of(t->n_dims, t->shape, t->n_dims == 5 ? PN_CHANNELS_LAST : PN_ROWS, stride);
+  pn_tensor *made;
+  if (new_strided(&made, dtype, t->n_dims, t->shape, stride, pn_device_of(t))) return -1;
+  if (pn_tensor_copy(made, t)) {
+    pn_tensor_release(made);
+    return -1;
+  }
+  if (t->has_grid) pn_tensor_set_grid(made, t->grid_stride, t->grid_centre);
+  *out = made;
+  return 0;
+}
+
+int pn_tensor_to(pn_tensor **out, pn_tensor *t, int device) {
+  if (!out || !t) return pn_fail("to: NULL");
+  if (device != pn_device_of(t)) return pn_fail("cuda:%d: no CUDA backend is loaded", device - PN_CUDA0);
+  pn_tensor_retain(t);
+  *out = t;
+  return 0;
+}
+
+static int element_of(pn_tensor *t, const int64_t *index, char **p) {
+  if (!t || (t->n_dims && !index)) return pn_fail("element: NULL");
+  if (on_cpu(t, "element")) return -1;
+  int64_t offset = 0;
+  for (int d = 0; d < t->n_dims; d++) {
+    if (index[d] < 0 || index[d] >= t->shape[d]) return pn_fail("index %lld along axis %d of size %lld", (long long)index[d] + 1, d + 1, (long long)t->shape[d]);
+    offset += index[d] * t->stride[d];
+  }
+  *p = pn_bytes_of(t) + offset * pn_dtype_bytes(t->dtype);
+  return 0;
+}
+
+int pn_tensor_get(pn_tensor *t, const int64_t *index, double *out) {
+  char *p;
+  if (element_of(t, index, &p)) return -1;
+  *out = get_element(p, t->dtype);
+  return 0;
+}
+
+int pn_tensor_set(pn_tensor *t, const int64_t *index, double value) {
+  char *p;
+  if (element_of(t, index, &p)) return -1;
+  set_element(p, t->dtype, value);
+  t->storage->version++;
+  return 0;
+}
+
+static int rows_buffer(pn_tensor *t, const void *buffer, size_t bytes, const char *what) {
+  if (!t || !buffer) return pn_fail("%s: NULL", what);
+  size_t want = (size_t)(pn_tensor_count(t) * pn_dtype_bytes(t->dtype));
+  return want == bytes ? 0 : pn_fail("%s: the tensor has %zu bytes, the buffer %zu", what, want, bytes);
+}
+
+/* A tensor struct over foreign memory, for the time of a copy. */
+static void borrow(pn_tensor *shell, pn_storage *s, const pn_tensor *like, void *memory, size_t bytes) {
+  *s = (pn_storage){ .device = PN_CPU, .bytes = bytes, .data = memory };
+  atomic_init(&s->refs, 1);
+  *shell = (pn_tensor){ .storage = s, .n_dims = like->n_dims, .dtype = like->dtype };
+  memcpy(shell->shape, like->shape, sizeof shell->shape);
+  pn_strides_of(like->n_dims, like->shape, PN_ROWS, shell->stride);
+}
+
+int pn_tensor_read(pn_tensor *t, void *buffer, size_t bytes) {
+  pn_tensor shell;
+  pn_storage s;
+  if (rows_buffer(t, buffer, bytes, "read")) return -1;
+  borrow(&shell, &s, t, buffer, bytes);
+  return pn_tensor_copy(&shell, t);
+}
+
+int pn_tensor_write(pn_tensor *t, const void *buffer, size_t bytes) {
+  pn_tensor shell;
+  pn_storage s;
+  if (rows_buffer(t, buffer, bytes, "write")) return -1;
+  borrow(&shell, &s, t, (void *)(uintptr_t)buffer, bytes); /* read only: it is the source of the copy */
+  return pn_tensor_copy(t, &shell);
+}
+
+typedef struct count_job {
+  const pn_tensor *t;
+  atomic_llong bad;
+} count_job;
+
+static bool finite_bits(const char *p, pn_dtype dtype) {
+  switch (dtype) {
+  case PN_F32: return (*(const uint32_t *)p & 0x7f800000u) != 0x7f800000u;
+  case PN_F64: return (*(const uint64_t *)p & 0x7ff0000000000000u) != 0x7ff0000000000000u;
+  case PN_F16: return (*(const uint16_t *)p & 0x7c00) != 0x7c00;
+  case PN_BF16: return (*(const uint16_t *)p & 0x7f80) != 0x7f80;
+  default: return true;
+  }
+}
+
+static void count_range(void *context, int64_t begin, int64_t end) {
+  count_job *j = context;
+  int64_t bytes = pn_dtype_bytes(j->t->dtype), bad = 0;
+  int last = j->t->n_dims - 1;
+  for (int64_t i = begin; i < end; i++) {
+    int64_t rest = i, offset = 0, n = last < 0 ? 1 : j->t->shape[last], step = last < 0 ? 1 : j->t->stride[last];
+    for (int d = last - 1; d >= 0; d--) offset += rest % j->t->shape[d] * j->t->stride[d], rest /= j->t->shape[d];
+    const char *p = pn_bytes_of(j->t) + offset * bytes;
+    for (int64_t k = 0; k < n; k++) bad += !finite_bits(p + k * step * bytes, j->t->dtype);
+  }
+  atomic_fetch_add(&j->bad, bad);
+}
+
+int pn_tensor_check_finite(pn_tensor *t, int64_t *n_bad) {
+  if (!t || !n_bad) return pn_fail("check_finite: NULL");
+  if (on_cpu(t, "check_finite")) return -1;
+  count_job j = { .t = t };
+  atomic_init(&j.bad, 0);
+  int64_t count = pn_tensor_count(t);
+  if (count) pn_parallel(t->n_dims ? count / t->shape[t->n_dims - 1] : 1, 64, count_range, &j);
+  *n_bad = atomic_load(&j.bad);
+  return 0;
+}
