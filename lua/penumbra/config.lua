@@ -1,0 +1,644 @@
+--- The configuration of a recipe: its table of defaults is the declaration; the command line overrides any key.
+--
+--     local cfg = pn.config{            -- penumbra oneshot sequence=camel optim.lr=5e-3 skips=1a,2c
+--       sequence = "blackswan",         -- a sequence of the set
+--       optim    = { lr = 1e-3, momentum = 0.9 },
+--       skips    = { "1a", "2c", "3c", "4f" },
+--       side_weight = function(epoch, n) return 1 - epoch / n end,
+--     }
+--
+-- A value is typed by its default: number, boolean, string, list (comma-separated, or a Lua table), function (a Lua
+-- expression; the schedules of penumbra.optim.schedule are in sight). An unknown key, or a value of another type, is an error.
+-- `config=FILE.lua` or `config=FILE.json` reads overrides from a file, in the order of the command line. `--help` prints the
+-- keys with their defaults and the comment beside each; `--print` the resolved configuration.
+-- Positional arguments land in cfg[1], cfg[2], ... where the recipe declares them: pn.required"help", pn.optional"help" or
+-- pn.rest"help" in the list part of its table.
+-- @module penumbra.config
+local usage = require "penumbra.usage"
+
+local config = {}
+
+-- ---- declarations ------------------------------------------------------------------------------------------------------
+
+local Declared = {}
+Declared.__index = Declared
+
+local kinds = { string = true, number = true, boolean = true, list = true, ["function"] = true, any = true }
+
+local function declare(what, help, kind)
+  kind = kind or "string"
+  if type(help) ~= "string" then error(("pn.%s: expects a help text"):format(what), 3) end
+  if not kinds[kind] then error(("pn.%s: unknown kind '%s'"):format(what, tostring(kind)), 3) end
+  return setmetatable({ what = what, help = help, kind = kind }, Declared)
+end
+
+--- A key without a default that must be given.
+-- @tparam string help one line
+-- @tparam ?string kind "string" (default), "number", "boolean", "list", "function" or "any"
+function config.required(help, kind) return declare("required", help, kind) end
+
+--- A key without a default that may stay nil.
+-- @tparam string help one line
+-- @tparam ?string kind as for required
+function config.optional(help, kind) return declare("optional", help, kind) end
+
+--- The remaining positional arguments, in the list part of a configuration.
+-- @tparam string help one line
+function config.rest(help) return declare("rest", help) end
+
+--- A key with a few possible strings; the first is the default.
+-- @tparam string ... the choices
+function config.choice(...)
+  local names = { ... }
+  for _, name in ipairs(names) do
+    if type(name) ~= "string" then error("pn.choice: expects strings", 2) end
+  end
+  if #names < 2 then error("pn.choice: expects at least two choices", 2) end
+  return setmetatable({ what = "choice", choices = names, kind = "string", value = names[1] }, Declared)
+end
+
+-- Keys that every recipe has, for the run itself (penumbra.run).
+local function common()
+  return {
+    out = config.optional "directory of the run; default out/<recipe>-<sequence>-<date-time>",
+    resume = config.optional "directory of a run to go on with",
+    checkpoint_every = 10,
+    threads = config.optional("worker threads; default one for each core", "number"),
+  }
+end
+local common_help = {
+  checkpoint_every = "epochs from one checkpoint to the next; 0: only at the end",
+  config = "a .lua or .json file of overrides",
+}
+
+-- ---- kinds and values ----------------------------------------------------------------------------------------------------
+
+local function is_list(t)
+  local n = 0
+  for key in pairs(t) do
+    if type(key) ~= "number" then return false end
+    n = n + 1
+  end
+  return n == #t
+end
+
+-- The kind of a default: "group" is a table with named keys, walked key by key.
+local function kind_of(default)
+  if getmetatable(default) == Declared then return default.kind end
+  local kind = type(default)
+  if kind == "table" then return is_list(default) and "list" or "group" end
+  if not kinds[kind] then return "any" end
+  return kind
+end
+
+local function show(value)
+  if type(value) == "string" then return "'" .. value .. "'" end
+  return tostring(value)
+end
+
+local expected = {
+  number = "a number", boolean = "true or false", string = "a string", list = "a list such as a,b,c",
+  ["function"] = "a Lua function such as 'function(epoch, n) return 1 - epoch / n end', or the name of a schedule",
+  group = "a table such as {key=value}",
+}
+
+local function wrong(path, value, kind, detail)
+  usage.fail("%s: expects %s, got %s%s", path, expected[kind], show(value), detail and " (" .. detail .. ")" or "")
+end
+
+-- What a Lua expression on the command line can see.
+local function expression_scope()
+  local scope = {}
+  local found, schedule = pcall(require, "penumbra.optim.schedule")
+  if found and type(schedule) == "table" then
+    for name, value in pairs(schedule) do scope[name] = value end
+  end
+  return setmetatable(scope, { __index = _G })
+end
+
+local function evaluate(path, text, kind)
+  local chunk, problem = loadstring("return " .. text, "=" .. path)
+  if not chunk then wrong(path, text, kind, problem:gsub("^.-:%d+: ", "")) end
+  setfenv(chunk, expression_scope())
+  local ok, value = pcall(chunk)
+  if not ok then wrong(path, text, kind, (tostring(value):gsub("^.-:%d+: ", ""))) end
+  return value
+end
+
+local booleans = { ["true"] = true, ["false"] = false, yes = true, no = false, on = true, off = false, ["1"] = true, ["0"] = false }
+
+local parse = {}
+function parse.string(_, text) return text end
+function parse.any(_, text)
+  local number = tonumber(text)
+  if number then return number end
+  if text == "true" or text == "false" then return text == "true" end
+  return text
+end
+function parse.number(path, text)
+  local value = tonumber(text)
+  if not value then wrong(path, text, "number") end
+  return value
+end
+function parse.boolean(path, text)
+  local value = booleans[text:lower()]
+  if value == nil then wrong(path, text, "boolean") end
+  return value
+end
+parse["function"] = function(path, text)
+  local value = evaluate(path, text, "function")
+  if type(value) ~= "function" then wrong(path, text, "function") end
+  return value
+end
+function parse.list(path, text, default)
+  if text:match("^%s*{") then return evaluate(path, text, "list") end
+  local element = type(default) == "table" and getmetatable(default) ~= Declared and type(default[1]) or nil
+  local list = {}
+  for part in (text .. ","):gmatch("([^,]*),") do
+    if part ~= "" then
+      local value = part
+      if element == "number" or element == nil then
+        value = tonumber(part) or part
+        if element == "number" and type(value) ~= "number" then wrong(path, text, "list", "'" .. part .. "' is not a number") end
+      elseif element == "boolean" then
+        value = parse.boolean(path, part)
+      end
+      list[#list + 1] = value
+    end
+  end
+  return list
+end
+function parse.group(path, text)
+  local value = evaluate(path, text, "group")
+  if type(value) ~= "table" then wrong(path, text, "group") end
+  return value
+end
+
+-- ---- setting keys ----------------------------------------------------------------------------------------------------------
+
+-- Every path of the defaults: leaves, and groups too.
+local function paths_of(defaults, prefix, into)
+  for key, value in pairs(defaults) do
+    if type(key) == "string" then
+      local path = prefix .. key
+      into[#into + 1] = path
+      if kind_of(value) == "group" then paths_of(value, path .. ".", into) end
+    end
+  end
+  return into
+end
+
+local function unknown(state, path)
+  local names = paths_of(state.defaults, "", { "config" })
+  table.sort(names)
+  -- In a known group, the nearest of its own keys.
+  local group = path:match("^(.*%.)")
+  if group then
+    local inside = {}
+    for _, name in ipairs(names) do
+      if name:sub(1, #group) == group then inside[#inside + 1] = name end
+    end
+    if #inside > 0 then names = inside end
+  end
+  usage.fail("unknown key '%s': the nearest is '%s' (penumbra %s --help lists all)", path, usage.nearest(path, names), state.name)
+end
+
+-- Checks a value that came as Lua (from a file or a group) against its default.
+local function fit(state, path, default, value)
+  local kind = kind_of(default)
+  if kind == "function" and type(value) == "string" then return parse["function"](path, value), value end
+  if kind == "list" then
+    if type(value) ~= "table" or not is_list(value) then wrong(path, value, kind) end
+  elseif kind ~= "any" and type(value) ~= kind then
+    wrong(path, value, kind)
+  end
+  if getmetatable(default) == Declared and default.choices then
+    for _, name in ipairs(default.choices) do
+      if name == value then return value end
+    end
+    usage.fail("%s: expects one of %s, got %s: the nearest is '%s'", path, table.concat(default.choices, ", "), show(value),
+      usage.nearest(value, default.choices))
+  end
+  return value, state and nil
+end
+
+local function merge(state, into, defaults, values, prefix)
+  for key, value in pairs(values) do
+    local path = prefix .. tostring(key)
+    local default = defaults[key]
+    if default == nil or type(key) ~= "string" then unknown(state, path) end
+    if kind_of(default) == "group" then
+      if type(value) ~= "table" then wrong(path, value, "group") end
+      merge(state, into[key], default, value, path .. ".")
+    else
+      local text
+      into[key], text = fit(state, path, default, value)
+      state.sources[path] = text
+    end
+  end
+end
+
+local function read_file(path)
+  local file, problem = io.open(path, "rb")
+  if not file then usage.fail("config: %s", problem) end
+  local text = file:read("*a")
+  file:close()
+  return text
+end
+
+local function load_file(state, path)
+  local text = read_file(path)
+  local values
+  if path:match("%.json$") then
+    local cjson = require "cjson"
+    local ok, decoded = pcall(cjson.decode, text)
+    if not ok then usage.fail("config: %s: %s", path, tostring(decoded)) end
+    local function drop_null(t)
+      for key, value in pairs(t) do
+        if value == cjson.null then t[key] = nil elseif type(value) == "table" then drop_null(value) end
+      end
+      return t
+    end
+    values = type(decoded) == "table" and drop_null(decoded)
+  else
+    local chunk, problem = loadstring(text, "@" .. path)
+    if not chunk then usage.fail("config: %s", problem) end
+    values = chunk()
+  end
+  if type(values) ~= "table" then usage.fail("config: %s: expects a table of keys", path) end
+  -- Positional arguments that a run wrote into its config.json are not keys.
+  for i = #values, 1, -1 do values[i] = nil end
+  for key in pairs(values) do
+    if type(key) == "string" and key:match("^%d+$") then values[key] = nil end
+  end
+  merge(state, state.values, state.defaults, values, "")
+end
+
+local function set(state, path, text)
+  if path == "config" and state.defaults.config == nil then return load_file(state, text) end
+  local defaults, values = state.defaults, state.values
+  local parts = {}
+  for part in path:gmatch("[^.]+") do parts[#parts + 1] = part end
+  for i = 1, #parts - 1 do
+    local default = defaults[parts[i]]
+    if default == nil or kind_of(default) ~= "group" then unknown(state, path) end
+    defaults, values = default, values[parts[i]]
+  end
+  local key = parts[#parts]
+  local default = key and defaults[key]
+  if default == nil then unknown(state, path) end
+  local kind = kind_of(default)
+  local value = parse[kind](path, text, default)
+  if kind == "group" then return merge(state, values, { [key] = default }, { [key] = value }, path:match("^(.*%.)") or "") end
+  values[key] = fit(state, path, default, value)
+  state.sources[path] = kind == "function" and text or nil
+end
+
+local function copy(defaults)
+  local into = {}
+  for key, value in pairs(defaults) do
+    if getmetatable(value) == Declared then value = value.value end
+    if type(value) == "table" and not getmetatable(value) then value = copy(value) end
+    into[key] = value
+  end
+  return into
+end
+
+-- ---- the source of a recipe: comments for --help, texts of functions ------------------------------------------------------
+
+local function source_lines(file)
+  local handle = file and io.open(file, "r")
+  if not handle then return {} end
+  local lines = {}
+  for line in handle:lines() do lines[#lines + 1] = line end
+  handle:close()
+  return lines
+end
+
+-- Walks the text of pn.config{...}: each key with its path, the comment on its line, and the comment lines above it.
+local function annotate(lines)
+  local notes, order = {}, {}
+  local text = table.concat(lines, "\n")
+  local at = text:match("()config%s*%b{}") or text:match("()config%s*%(%s*%b{}")
+  if not at then return notes, order end
+  local i = text:find("{", at, true)
+  local prefix, depth, curly = {}, 0, {}
+  local pending, this_line, expects_key = {}, {}, false
+  local function is_block_comment(position) return text:match("^%-%-%[=*%[", position) end
+  local head = text:sub(1, i):match("([^\n]*)$")
+  while i <= #text do
+    local c = text:sub(i, i)
+    local word = text:match("^[%a_][%w_]*", i)
+    if is_block_comment(i) then
+      local level = text:match("^%-%-%[(=*)%[", i)
+      i = (select(2, text:find("]" .. level .. "]", i, true)) or #text) + 1
+    elseif text:match("^%-%-", i) then
+      local comment, stop = text:match("^%-%-+%s*([^\n]*)()", i)
+      if #this_line > 0 then
+        notes[this_line[#this_line]].comment = comment
+      elseif depth == 1 and not head then
+        pending[#pending + 1] = comment
+      end
+      i = stop
+    elseif c == "\n" then
+      if #this_line == 0 and not head and text:match("^%s*\n", i + 1) then pending = {} end
+      head, this_line = nil, {}
+      i = i + 1
+    elseif c == '"' or c == "'" then
+      local j = i + 1
+      while j <= #text and text:sub(j, j) ~= c do j = j + (text:sub(j, j) == "\\" and 2 or 1) end
+      i, expects_key = j + 1, false
+    elseif text:match("^%[=*%[", i) then
+      local level = text:match("^%[(=*)%[", i)
+      i = (select(2, text:find("]" .. level .. "]", i, true)) or #text) + 1
+    elseif c == "{" then
+      depth = depth + 1
+      curly[depth], expects_key = prefix.next or "", true
+      prefix.next = nil
+      i = i + 1
+    elseif c == "}" then
+      depth = depth - 1
+      if depth == 0 then break end
+      i, expects_key = i + 1, false
+    elseif c == "," or c == ";" then
+      i, expects_key, prefix.next = i + 1, true, nil
+    elseif word then
+      local after = text:match("^%s*=[^=]()", i + #word)
+      if word == "function" then -- to its end: a function's body has no keys
+        local nested, j = 1, i + #word
+        while nested > 0 and j <= #text do
+          local w = text:match("^[%a_][%w_]*", j)
+          if w then
+            if w == "function" or w == "if" or w == "do" or w == "repeat" then nested = nested + 1
+            elseif w == "end" or w == "until" then nested = nested - 1 end
+            j = j + #w
+          else
+            j = j + 1
+          end
+        end
+        i = j
+      else
+        if expects_key and after and curly[depth] ~= false then
+          local path = curly[depth] .. word
+          notes[path] = { above = depth == 1 and #pending > 0 and pending or nil }
+          order[#order + 1] = path
+          this_line[#this_line + 1] = path
+          if depth == 1 then pending = {} end
+          prefix.next = path .. "."
+          head = nil
+        end
+        i = i + #word
+      end
+      expects_key = false
+    else
+      if not c:match("%s") then expects_key = expects_key and c == "[" end
+      i = i + 1
+    end
+  end
+  return notes, order
+end
+
+-- The text of a function in its file.
+local function function_text(f)
+  local info = debug.getinfo(f, "S")
+  local file = info.source:match("^@(.*)")
+  if not file then return nil end
+  local lines = source_lines(file)
+  local text = table.concat(lines, "\n", info.linedefined, math.min(info.lastlinedefined, #lines))
+  local from = 1
+  while true do
+    local start = text:find("function", from, true)
+    if not start then return nil end
+    -- The shortest piece that compiles is the function itself.
+    for stop in text:sub(start):gmatch("end()") do
+      local piece = text:sub(start, start + stop - 2)
+      if loadstring("return " .. piece) then return piece end
+    end
+    from = start + 8
+  end
+end
+
+-- ---- printing -------------------------------------------------------------------------------------------------------------
+
+local function format_value(value, path, sources)
+  if type(value) == "function" then
+    return ((sources and sources[path] or function_text(value) or "function"):gsub("%s*\n%s*", " "))
+  end
+  if type(value) == "table" and getmetatable(value) == Declared then
+    if value.choices then return table.concat(value.choices, " | ") end
+    return value.what == "required" and "(required)" or "(none)"
+  end
+  if type(value) == "table" then
+    local parts = {}
+    for i, element in ipairs(value) do parts[i] = format_value(element, path) end
+    return table.concat(parts, ",")
+  end
+  if type(value) == "number" then return ("%.14g"):format(value) end
+  return tostring(value)
+end
+
+local function flatten(values, prefix, into)
+  for key, value in pairs(values) do
+    local path = prefix .. tostring(key)
+    if type(value) == "table" and getmetatable(value) == nil and not is_list(value) then
+      flatten(value, path .. ".", into)
+    else
+      into[#into + 1] = { path = path, value = value }
+    end
+  end
+  table.sort(into, function(a, b) return a.path < b.path end)
+  return into
+end
+
+local meta = setmetatable({}, { __mode = "k" }) -- cfg -> { name, sources }
+
+local Config = {}
+function Config.__tostring(cfg)
+  local lines = {}
+  for _, row in ipairs(flatten(cfg, "", {})) do
+    lines[#lines + 1] = ("%s = %s"):format(row.path, (format_value(row.value, row.path, meta[cfg].sources)))
+  end
+  return table.concat(lines, "\n")
+end
+
+local function head_comment(lines)
+  local head = {}
+  for i, line in ipairs(lines) do
+    local text = line:match("^%-%-%-?%s?(.*)$")
+    if not text and not (i == 1 and line:match("^#!")) then break end
+    if text then head[#head + 1] = text end
+  end
+  return head
+end
+
+local function help(state)
+  local lines = source_lines(state.file)
+  local notes, order = annotate(lines)
+  local out = {}
+  local function say(format, ...) out[#out + 1] = select("#", ...) > 0 and format:format(...) or format end
+  local usage_line = { "usage: penumbra " .. state.name }
+  for _, declared in ipairs(state.positional) do
+    local word = declared.help:match("^[^:;, ]+")
+    usage_line[#usage_line + 1] = declared.what == "required" and word
+      or declared.what == "rest" and word .. " ..." or "[" .. word .. "]"
+  end
+  say("%s key=value ...", table.concat(usage_line, " "))
+  for _, text in ipairs(head_comment(lines)) do say(text) end
+  for _, declared in ipairs(state.positional) do say("  %s", declared.help) end
+  say("")
+  local rows, known = {}, {}
+  for _, row in ipairs(flatten(state.recipe, "", {})) do known[row.path] = row.value end
+  local function add(path, value, note)
+    local declared = getmetatable(value) == Declared and value.help
+    rows[#rows + 1] = { path = path, value = format_value(value, path), above = note and note.above,
+      comment = note and note.comment or declared or common_help[path] or "" }
+  end
+  for _, path in ipairs(order) do
+    local note = notes[path]
+    if known[path] ~= nil then
+      add(path, known[path], note)
+      known[path] = nil
+    elseif note.above then
+      rows[#rows + 1] = { above = note.above }
+    end
+  end
+  for _, row in ipairs(flatten(known, "", {})) do
+    if not row.path:match("^%d+$") then add(row.path, row.value) end
+  end
+  rows[#rows + 1] = { above = { "keys of every recipe" } }
+  for _, row in ipairs(flatten(common(), "", {})) do
+    if state.recipe[row.path] == nil then add(row.path, row.value) end
+  end
+  rows[#rows + 1] = { path = "config", value = "(none)", comment = common_help.config }
+  local width, value_width = 0, 0
+  for _, row in ipairs(rows) do
+    if row.path then
+      width = math.max(width, #row.path)
+      if #row.value <= 32 then value_width = math.max(value_width, #row.value) end
+    end
+  end
+  for _, row in ipairs(rows) do
+    for _, text in ipairs(row.above or {}) do say("  -- %s", text) end
+    if row.path then
+      local line = ("  %-" .. width .. "s  %-" .. value_width .. "s  %s"):format(row.path, row.value, row.comment)
+      say((line:gsub("%s+$", "")))
+    end
+  end
+  return table.concat(out, "\n")
+end
+
+-- ---- the door ----------------------------------------------------------------------------------------------------------------
+
+--- The resolved configuration from defaults and a command line.
+-- @tparam table defaults the recipe's table
+-- @tparam table args list of "key=value", positional arguments, "--help", "--print"
+-- @tparam table about name = of the recipe (for messages), file = its source (for --help)
+-- @treturn table cfg; prints as a sorted list of keys
+function config.resolve(defaults, args, about)
+  if type(defaults) ~= "table" then error("pn.config: expects a table", 3) end
+  local state = { name = about.name, file = about.file, recipe = defaults, sources = {}, positional = {} }
+  state.defaults = common()
+  for key, value in pairs(defaults) do
+    if type(key) == "number" then
+      if getmetatable(value) ~= Declared then
+        error("pn.config: a positional argument is declared with pn.required, pn.optional or pn.rest", 3)
+      end
+      state.positional[key] = value
+    else
+      state.defaults[key] = value
+    end
+  end
+  state.values = copy(state.defaults)
+
+  local given, prints = {}, false
+  for _, text in ipairs(args) do
+    local key, value = text:match("^([%a_][%w_.]*)=(.*)$")
+    if text == "--help" or text == "-h" then
+      print(help(state))
+      usage.leave(0)
+    elseif text == "--print" then
+      prints = true
+    elseif key then
+      set(state, key, value)
+    elseif text:sub(1, 1) == "-" and #text > 1 then
+      usage.fail("unknown option '%s': keys are given as key=value; --help lists them", text)
+    else
+      given[#given + 1] = text
+    end
+  end
+
+  local cfg = state.values
+  for i, text in ipairs(given) do
+    local declared = state.positional[i] or state.positional[#state.positional]
+    if not declared or (i > #state.positional and declared.what ~= "rest") then
+      usage.fail("unexpected argument '%s': keys are given as key=value; --help lists them", text)
+    end
+    cfg[i] = fit(nil, "argument " .. i, declared, parse[declared.kind]("argument " .. i, text, declared))
+  end
+  for i, declared in ipairs(state.positional) do
+    if declared.what == "required" and cfg[i] == nil then usage.fail("missing argument: %s", declared.help) end
+  end
+  local function demand(group, values, prefix)
+    for key, default in pairs(group) do
+      if type(key) == "string" then
+        if getmetatable(default) == Declared then
+          if default.what == "required" and values[key] == nil then
+            usage.fail("%s is required: %s; give %s=...", prefix .. key, default.help, prefix .. key)
+          end
+        elseif kind_of(default) == "group" then
+          demand(default, values[key], prefix .. key .. ".")
+        end
+      end
+    end
+  end
+  demand(state.defaults, cfg, "")
+
+  meta[cfg] = { name = state.name, sources = state.sources }
+  setmetatable(cfg, Config)
+  if prints then
+    print(cfg)
+    usage.leave(0)
+  end
+  return cfg
+end
+
+-- pn.config{...}: the configuration of the recipe that runs, from its defaults and the program's command line.
+local function from_program(defaults)
+  local arguments = rawget(_G, "arg") or {}
+  local here, level = debug.getinfo(1, "S").source, 2
+  while debug.getinfo(level, "S").source == here do level = level + 1 end
+  local file = debug.getinfo(level, "S").source:match("^@(.*)")
+  return config.resolve(defaults, arguments, { name = arguments[0] or file or "recipe", file = file })
+end
+
+--- The name a recipe goes by: its file without folder and ending.
+-- @tparam table cfg
+-- @treturn string
+function config.name(cfg)
+  local name = meta[cfg] and meta[cfg].name or "run"
+  return (name:gsub("^.*/", ""):gsub("%.lua$", ""))
+end
+
+--- The configuration as plain data for JSON: functions as their source text, positional arguments as "1", "2", ...
+-- @tparam table cfg
+-- @treturn table
+function config.plain(cfg)
+  local sources = meta[cfg] and meta[cfg].sources or {}
+  local function walk(value, path)
+    if type(value) == "function" then return sources[path] or function_text(value) or "function" end
+    if type(value) ~= "table" then return value end
+    if is_list(value) and path ~= "" then
+      local list = {}
+      for i, element in ipairs(value) do list[i] = walk(element, path) end
+      return list
+    end
+    local group = {}
+    for key, element in pairs(value) do
+      group[tostring(key)] = walk(element, (path == "" and "" or path .. ".") .. tostring(key))
+    end
+    return group
+  end
+  return walk(cfg, "")
+end
+
+return setmetatable(config, { __call = function(_, defaults) return from_program(defaults) end })
