@@ -1,0 +1,91 @@
+--- Penumbra: tensors, networks and tools for video object segmentation, scripted from Lua.
+--
+--     local pn = require "penumbra"
+--     local x = pn.zeros{1, 3, 16, 224, 224}
+--     local y = pn.relu(x * 2 + 1)
+--
+-- `pn.NAME` is, in this order: what stands below, an operation of the registry (`pn.ops.NAME`), or the module
+-- `penumbra.NAME`, loaded when first asked for (`pn.nn`, `pn.optim`, `pn.loss`, `pn.data`, ...).
+
+local binding = require "penumbra.ffi"
+local tensor = require "penumbra.tensor"
+local ops = require "penumbra.ops"
+local scope = require "penumbra.scope"
+local nearest = require "penumbra.nearest"
+local raise = require "penumbra.raise"
+local ffi = require "ffi"
+
+local C = binding.C
+
+local pn = {
+  C = C,
+  ffi = binding,
+  ops = ops,
+  scope = scope,
+  tensor = tensor.tensor,
+  empty = tensor.empty,
+  zeros = tensor.zeros,
+  ones = tensor.ones,
+  full = tensor.full,
+  empty_like = tensor.empty_like,
+  zeros_like = tensor.zeros_like,
+  is_tensor = tensor.is_tensor,
+  no_grad = tensor.no_grad,
+  memory = tensor.memory,
+  soft_limit = require("penumbra.pace").soft_limit,
+  real = binding.real,
+  version = ffi.string(C.pn_version()),
+  traceback = scope.traceback,
+}
+
+--- One line on how the library was built: compiler, real type, libraries, CPU variant.
+function pn.build_info()
+  return ffi.string(C.pn_build_info())
+end
+
+--- The number of worker threads; with a number, sets it (results do not depend on it).
+function pn.threads(n)
+  if n ~= nil then
+    if type(n) ~= "number" or n ~= math.floor(n) then
+      raise("threads: expects a whole number, got %s", tostring(n))
+    end
+    binding.check(C.pn_set_threads(n))
+  end
+  return C.pn_threads()
+end
+
+--- Seconds of a clock that only goes forward.
+function pn.clock()
+  return C.pn_clock()
+end
+
+--- Makes operations fail on the first result that is not finite, naming the layer.
+function pn.trap_nan(on)
+  C.pn_trap_nan(on and true or false)
+end
+
+local operations = {}
+for _, name in ipairs(ops.names()) do
+  operations[name] = true
+end
+
+return setmetatable(pn, {
+  __index = function(_, name)
+    if operations[name] then
+      pn[name] = ops[name]
+      return ops[name]
+    end
+    local path = type(name) == "string" and package.searchpath("penumbra." .. name, package.path)
+    if path then
+      local module = require("penumbra." .. name)
+      rawset(pn, name, module)
+      return module
+    end
+    local known = ops.names()
+    for key in next, pn do
+      known[#known + 1] = key
+    end
+    local guess = nearest(name, known)
+    raise("penumbra has no '%s'%s", tostring(name), guess and (", did you mean '%s'?"):format(guess) or "")
+  end,
+})
