@@ -153,6 +153,16 @@ typedef enum pn_distribution { PN_UNIFORM, PN_NORMAL, PN_BERNOULLI } pn_distribu
 ** (ROWS order), so the numbers depend on nothing else. */
 PN_API int pn_random_fill(pn_tensor *t, pn_distribution kind, double a, double b, uint64_t seed, uint64_t stream, uint64_t offset) PN_CHECKED;
 
+/* ---- optimisers (core/optim.c): one step on one parameter, in place ------------------------------------------------ */
+
+typedef enum pn_sgd_convention { PN_SGD_TORCH, PN_SGD_CAFFE } pn_sgd_convention; /* CAFFE: the rate is inside the momentum buffer */
+typedef struct pn_sgd { double lr, momentum, dampening, weight_decay, grad_scale; bool nesterov, first; pn_sgd_convention convention; } pn_sgd; /* first: the buffer holds nothing yet */
+typedef struct pn_adam { double lr, beta1, beta2, eps, weight_decay, grad_scale; int64_t step; bool decoupled; } pn_adam; /* step counts from 1 */
+PN_API int pn_optim_buffer(pn_tensor **out, pn_tensor *param) PN_CHECKED; /* zeros of the shape and memory order of a parameter */
+PN_API int pn_sgd_step(pn_tensor *param, pn_tensor *grad, pn_tensor *buffer, const pn_sgd *how) PN_CHECKED; /* buffer may be NULL without momentum */
+PN_API int pn_adam_step(pn_tensor *param, pn_tensor *grad, pn_tensor *mean, pn_tensor *square, const pn_adam *how) PN_CHECKED;
+PN_API int pn_sum_squares(pn_tensor *t, double *out) PN_CHECKED;          /* for norms of gradients; the same for any number of threads */
+
 /* ---- images and video (core/vision). u8 tensors (H,W,C), C = 1, 3 or 4, values 0-255 ---------------------------- */
 /* ---- files (core/formats) -------------------------------------------------------------------------------------- */
 /* ---- measures of segmentation (core/measure) ------------------------------------------------------------------- */
