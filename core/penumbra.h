@@ -163,9 +163,73 @@ PN_API int pn_sgd_step(pn_tensor *param, pn_tensor *grad, pn_tensor *buffer, con
 PN_API int pn_adam_step(pn_tensor *param, pn_tensor *grad, pn_tensor *mean, pn_tensor *square, const pn_adam *how) PN_CHECKED;
 PN_API int pn_sum_squares(pn_tensor *t, double *out) PN_CHECKED;          /* for norms of gradients; the same for any number of threads */
 
-/* ---- images and video (core/vision). u8 tensors (H,W,C), C = 1, 3 or 4, values 0-255 ---------------------------- */
+/* ---- images and video (core/vision) ------------------------------------------------------------------------------
+** An image is a u8 tensor (H,W,C), C = 1, 3 or 4, values 0-255; frames (T,H,W,C); a mask u8 (H,W) of object numbers, 0 the
+** background; masks (T,H,W). Any strides are taken; results are dense, in ROWS order, on the CPU. Positions and sizes in pixels. */
+
+/* Reading and writing. JPEG and PNG are told apart by content. A cut-off or damaged file is an error that names it. */
+PN_API int pn_image_read(pn_tensor **out, const char *path, int channels) PN_CHECKED;  /* channels 1 (luma), 3 or 4; 0: as stored */
+PN_API int pn_image_size(const char *path, int64_t *size) PN_CHECKED;                  /* int64_t[3]: height, width, channels, from the header alone */
+PN_API int pn_frames_read(pn_tensor **out, const char *const *paths, int64_t n, int channels) PN_CHECKED; /* (T,H,W,C), threaded; channels 1, 3 or 4; frames of another size are errors that name both */
+/* Masks are PNG. Palette: the indices are the object numbers. Grey (with or without alpha): the values, but where the only value
+** besides 0 is the largest (0/255), it is object 1. Colour: whatever is not black is object 1. */
+PN_API int pn_mask_read(pn_tensor **out, const char *path) PN_CHECKED;
+PN_API int pn_masks_read(pn_tensor **out, const char *const *paths, int64_t n) PN_CHECKED;
+/* (H,W): with the DAVIS palette, or as grey; (H,W,1|3|4). Written beside the path, then renamed: what stood there stays whole on failure. */
+PN_API int pn_png_write(const char *path, pn_tensor *image, bool palette) PN_CHECKED;
+PN_API void pn_davis_colour(int object, uint8_t *rgb);                                 /* uint8_t[3]; object & 255 */
+
+/* Size and colour. AREA averages what each pixel covers (an axis that grows is bilinear); BILINEAR and NEAREST are on half-pixel
+** centres. 2 dims: a mask; 3: (H,W,C), or masks (T,H,W) when asked; 4: frames. Element type u8 (rounded) or real. */
+typedef enum pn_filter { PN_AREA, PN_BILINEAR, PN_NEAREST } pn_filter;
+PN_API int pn_image_resize(pn_tensor **out, pn_tensor *x, int64_t height, int64_t width, pn_filter filter, bool masks) PN_CHECKED;
+PN_API int pn_image_flip(pn_tensor **out, pn_tensor *x, bool vertical, bool masks) PN_CHECKED; /* u8 or real, dims as above */
+
+/* Between frames and what networks read: real (1,3,T,H,W), channels-last. RGB_PM1: value/127.5 - 1; BGR_01: value/255, blue first. */
+typedef enum pn_pixel_rule { PN_RGB_PM1, PN_BGR_01 } pn_pixel_rule;
+PN_API int pn_frames_to_clip(pn_tensor **out, pn_tensor *frames, pn_pixel_rule rule) PN_CHECKED;  /* u8 (T,H,W,3) or (H,W,3) */
+PN_API int pn_clip_to_frames(pn_tensor **out, pn_tensor *clip, pn_pixel_rule rule) PN_CHECKED;    /* real (1,3,T,H,W) -> u8 (T,H,W,3), rounded, clamped */
+PN_API int pn_masks_to_clip(pn_tensor **out, pn_tensor *masks) PN_CHECKED;                        /* u8 (T,H,W) or (H,W) -> real (1,1,T,H,W), 1 where any object is */
+PN_API int pn_clip_to_masks(pn_tensor **out, pn_tensor *clip, double threshold) PN_CHECKED;       /* real (1,1,T,H,W) -> u8 (T,H,W), 1 where value > threshold */
+
+/* Masks as shapes: any value but 0 is object; results are 0 or 1. The disk of radius r holds x*x + y*y <= r*r; outside the image is
+** nothing (dilation) or object (erosion): an object that touches the border is not eaten from there. */
+PN_API int pn_mask_dilate(pn_tensor **out, pn_tensor *mask, int64_t radius) PN_CHECKED;   /* (H,W) or (T,H,W); radius 0..1000 */
+PN_API int pn_mask_erode(pn_tensor **out, pn_tensor *mask, int64_t radius) PN_CHECKED;
+PN_API int pn_mask_boundary(pn_tensor **out, pn_tensor *mask) PN_CHECKED;                 /* the boundary map of DAVIS: differs from its E, S or SE neighbour */
+PN_API int pn_mask_components(pn_tensor **labels, int64_t *n, pn_tensor *mask) PN_CHECKED; /* i32 (H,W), 8-connected, 1 the largest; ties: the first in reading order */
+PN_API int pn_mask_largest(pn_tensor **out, pn_tensor *mask) PN_CHECKED;                  /* the largest component alone; of (T,H,W): in each frame */
+PN_API int pn_mask_box(pn_tensor *mask, int64_t *box, int64_t *area) PN_CHECKED;          /* int64_t[4]: top, left, bottom, right, ends excluded; all 0 when empty */
+/* All windows of height x width of one mask: the fullest (first in reading order), and the share of positions whose filled part > threshold. */
+typedef struct pn_windows { double best, share; int64_t top, left; } pn_windows;
+PN_API int pn_mask_windows(pn_windows *out, pn_tensor *mask, int64_t height, int64_t width, double threshold) PN_CHECKED;
+PN_API int pn_mask_fraction(double *out, pn_tensor *mask, int64_t top, int64_t left, int64_t height, int64_t width) PN_CHECKED;
+
+/* Pictures. The objects of mask (H,W) over an image (H,W,3): filled with strength alpha 0-1, outlined thickness pixels wide. */
+PN_API int pn_overlay(pn_tensor **out, pn_tensor *image, pn_tensor *mask, double alpha, int64_t thickness) PN_CHECKED;
+PN_API int pn_contact_sheet(pn_tensor **out, pn_tensor *const *images, const char *const *captions, int n, int columns, int gap) PN_CHECKED; /* (H,W,1|3) each, cells of the largest; captions or an entry may be NULL */
+
+/* Plots, as .png or .svg by the end of the path. A value that is not finite breaks its line, and on a log axis one <= 0 does. */
+typedef enum pn_plot_kind { PN_PLOT_LINES, PN_PLOT_BARS } pn_plot_kind;
+typedef struct pn_series { const char *name; const double *x, *y; int64_t n; const double *faint; } pn_series; /* faint: n values drawn thin behind, or NULL */
+typedef struct pn_plot {
+  pn_plot_kind kind;
+  const char *title, *x_label, *y_label;      /* NULL or "": none */
+  int width, height;                          /* pixels; 0: 960 x 540 */
+  bool log_x, log_y;
+  double x_min, x_max, y_min, y_max;          /* NaN: from the data */
+  const char *const *groups; int n_groups;    /* bars: the name of each x; series then have n = n_groups and no x */
+} pn_plot;
+PN_API int pn_plot_write(const char *path, const pn_plot *plot, const pn_series *series, int n_series) PN_CHECKED;
+
 /* ---- files (core/formats) -------------------------------------------------------------------------------------- */
-/* ---- measures of segmentation (core/measure) ------------------------------------------------------------------- */
+/* ---- measures of segmentation (core/measure) -------------------------------------------------------------------
+** DAVIS 2016/2017: masks and truth are u8 (T,H,W) of one shape. object < 0: any value but 0 is object; else that number alone.
+** out: double[T], 0-1, a value a frame. METHOD 8; Perazzi et al. 2016. */
+PN_API int pn_measure_jaccard(double *out, pn_tensor *masks, pn_tensor *truth, int object) PN_CHECKED;  /* intersection over union; 1 when both are empty */
+PN_API int pn_measure_boundary(double *out, pn_tensor *masks, pn_tensor *truth, int object, double tolerance) PN_CHECKED; /* F; tolerance >= 1: pixels, below: share of the diagonal, rounded up (DAVIS: 0.008) */
+typedef struct pn_statistics { double mean, recall, decay; } pn_statistics;
+PN_API int pn_measure_statistics(pn_statistics *out, const double *values, int64_t n) PN_CHECKED;       /* of the frames that count: the first and last are already left out */
 
 #ifdef __cplusplus
 }

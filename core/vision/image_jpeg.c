@@ -1,0 +1,55 @@
+/* image_jpeg.c: JPEG through stb_image. It hands out grey where a file is cut off, so the end marker is looked for first; and it
+** has no way to read a size without the data at hand, so the segments are walked here (ITU T.81, annex B). */
+#include <string.h>
+#include "picture.h"
+
+#pragma GCC diagnostic ignored "-Wunused-function" /* the header declares its other decoders all the same */
+#define STB_IMAGE_IMPLEMENTATION
+#define STB_IMAGE_STATIC
+#define STBI_ONLY_JPEG
+#define STBI_NO_STDIO
+#include <stb/stb_image.h>
+
+bool pn_is_jpeg(const uint8_t *d, size_t n) { return n >= 3 && d[0] == 0xff && d[1] == 0xd8 && d[2] == 0xff; }
+
+/* Walks the segments. Returns the offset just past the header of the first scan (0: cut off before it); size, when not NULL and
+** a frame header was met, gets height, width, channels. */
+size_t pn_jpeg_scan(const uint8_t *d, size_t n, int64_t *size) {
+  size_t i = 2;
+  while (i + 4 <= n) {
+    if (d[i] != 0xff) return 0;
+    uint8_t kind = d[i + 1];
+    if (kind == 0xff) {
+      i++;
+      continue;
+    }
+    size_t length = (size_t)d[i + 2] << 8 | d[i + 3];
+    bool frame = kind >= 0xc0 && kind <= 0xcf && kind != 0xc4 && kind != 0xc8 && kind != 0xcc;
+    if (frame && size && i + 10 <= n) {
+      size[0] = d[i + 5] << 8 | d[i + 6];
+      size[1] = d[i + 7] << 8 | d[i + 8];
+      size[2] = d[i + 9];
+    }
+    if (length < 2) return 0;
+    i += 2 + length;
+    if (kind == 0xda) return i <= n ? i : 0;
+  }
+  return 0;
+}
+
+int pn_jpeg_decode(pn_decoded *out, const char *path, const uint8_t *data, size_t bytes, int channels) {
+  size_t scan = pn_jpeg_scan(data, bytes, NULL);
+  bool whole = false;
+  for (size_t i = bytes; scan && i > scan + 1 && !whole; i--) whole = data[i - 2] == 0xff && data[i - 1] == 0xd9;
+  if (!whole) return pn_fail("%s: cannot decode JPEG: the file is cut off (%zu bytes, no end marker)", path, bytes);
+  int w, h, stored;
+  if (bytes > INT32_MAX) return pn_fail("%s: cannot decode JPEG: larger than 2 GiB", path);
+  uint8_t *pixels = stbi_load_from_memory(data, (int)bytes, &w, &h, &stored, channels);
+  if (!pixels) return pn_fail("%s: cannot decode JPEG: %s", path, stbi_failure_reason());
+  *out = (pn_decoded){ .h = h, .w = w, .c = channels ? channels : stored };
+  size_t size = (size_t)(out->h * out->w * out->c);
+  out->pixels = pn_alloc(size);
+  if (out->pixels) memcpy(out->pixels, pixels, size);
+  stbi_image_free(pixels);
+  return out->pixels ? 0 : -1;
+}
