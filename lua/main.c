@@ -82,8 +82,24 @@ static bool wants_traceback(void) {
   return text && *text && strcmp(text, "0") != 0;
 }
 
+/* Scopes and modules raise errors again on their way out; penumbra.scope keeps the traceback of where one began. */
+static void push_inner_traceback(lua_State *L) {
+  lua_getfield(L, LUA_REGISTRYINDEX, "_LOADED");
+  lua_getfield(L, -1, "penumbra.scope");
+  if (lua_istable(L, -1)) {
+    lua_getfield(L, -1, "traceback");
+    if (lua_isfunction(L, -1) && lua_pcall(L, 0, 1, 0) == 0 && lua_isstring(L, -1)) return;
+  }
+  lua_pushnil(L);
+}
+
 static int on_error(lua_State *L) {
-  if (lua_isstring(L, 1) && wants_traceback()) luaL_traceback(L, L, lua_tostring(L, 1), 1);
+  if (!lua_isstring(L, 1) || !wants_traceback()) return lua_settop(L, 1), 1;
+  luaL_traceback(L, L, lua_tostring(L, 1), 1);
+  int outer = lua_gettop(L);
+  push_inner_traceback(L);
+  if (lua_isstring(L, -1)) lua_pushfstring(L, "%s\nit began here: %s", lua_tostring(L, outer), lua_tostring(L, -1));
+  else lua_pushvalue(L, outer);
   return 1;
 }
 
@@ -98,6 +114,7 @@ static int report(lua_State *L) {
     lua_getfield(L, -1, "message");
     text = lua_tostring(L, -1);
     if (!text && code == 0) return 0;
+    if (!text) lua_pop(L, 1);
   }
   if (!text) text = luaL_callmeta(L, -1, "__tostring") ? lua_tostring(L, -1) : NULL;
   fflush(stdout);

@@ -90,11 +90,11 @@ command("fetch", "i3d", "bring the Kinetics weights to this machine", function(a
 end)
 
 command("ops", "[NAME]", "the operations, or the help of one", function(arguments)
-  return require("penumbra.operations").show(arguments[1])
+  return require("penumbra.about").operations(arguments[1])
 end)
 
 command("info", "", "version, processor, threads, memory, libraries", function()
-  return require("penumbra.operations").info()
+  return require("penumbra.about").info()
 end)
 
 command("repl", "", "an interactive prompt, with history and completion", function()

@@ -1,0 +1,30 @@
+# The doors of Penumbra. On a bare Debian 12 each brings what it lacks (scripts/deps.sh), then does what it says.
+SHELL := /bin/bash
+JOBS  ?= $(shell nproc)
+P     := build/penumbra
+cmake  = cmake -S . -B $(1) -DCMAKE_BUILD_TYPE=Release $(2) >/dev/null && cmake --build $(1) -j$(JOBS) -- --no-print-directory --quiet
+deps   = @scripts/deps.sh
+
+.PHONY: help build demo test check bench docs fmt lint install clean f64 asan
+help:    ; @sed -n 's/^#\. //p' Makefile
+#. make build    the program, at build/penumbra
+#. make demo     the whole job on a clip made on the spot: train, segment, score, look
+#. make test     every spec; the last line is "N passed, N failed, N skipped"
+#. make check    make test, then every spec again under the address and undefined-behaviour sanitizers
+#. make bench    what it costs: operations, then a training step
+#. make docs     docs/operations.md and docs/api
+#. make fmt      C formatted in place
+#. make lint     floors, luacheck, format, GCC and Clang without a warning
+#. make install  PREFIX=/usr/local
+build:   ; $(deps) build && $(call cmake,build)
+f64:     ; $(deps) build && $(call cmake,build-f64,-DPENUMBRA_F64=ON)
+asan:    ; $(deps) build && $(call cmake,build-asan,-DPENUMBRA_ASAN=ON)
+demo:    build ; @$(P) quickstart
+test:    build f64 ; $(deps) test && scripts/test.sh
+check:   build f64 asan ; $(deps) test && scripts/test.sh asan
+bench:   build ; @scripts/bench.sh
+docs:    build ; $(deps) docs && $(P) scripts/operations_doc.lua && ldoc -q -c docs/config.ld .
+fmt:     ; $(deps) lint && git ls-files '*.c' '*.h' | xargs clang-format-14 -i
+lint:    build ; $(deps) lint && scripts/lint.sh
+install: build ; @scripts/install.sh
+clean:   ; rm -rf build build-f64 build-asan docs/api

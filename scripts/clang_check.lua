@@ -1,0 +1,25 @@
+-- scripts/clang_check.lua: every C file of the build once through Clang, with the flags of the build and warnings as errors.
+-- (-Wstring-conversion, which is in Clang's -Wconversion only, dislikes assert(!"why").)
+local cjson = require "cjson"
+local program = require "penumbra.program"
+
+local path = program.home .. "/build/compile_commands.json"
+local file = assert(io.open(path, "r"), "no " .. path .. ": make build first")
+local entries = cjson.decode(file:read("*a"))
+file:close()
+
+local n_bad = 0
+for _, entry in ipairs(entries) do
+  local flags = entry.command:gsub("^%S+", ""):gsub("%s%-o%s+%S+", ""):gsub("%s%-c%s", " ")
+  local command = ("cd '%s' && clang -fsyntax-only -Werror -Wno-unknown-warning-option -Wno-string-conversion %s 2>&1"):format(
+    entry.directory, flags)
+  local pipe = assert(io.popen(command))
+  local output = pipe:read("*a")
+  pipe:close()
+  if output ~= "" then
+    io.write(output)
+    n_bad = n_bad + 1
+  end
+end
+if n_bad > 0 then print(("%d of %d files with warnings"):format(n_bad, #entries)) end
+return n_bad == 0 and 0 or 1

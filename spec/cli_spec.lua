@@ -1,0 +1,176 @@
+-- cli_spec: the program as a user meets it: commands, messages, exit codes, --help of a recipe, time to start.
+local program = require "penumbra.program"
+local lfs = require "lfs"
+
+local function quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
+
+-- Runs the program; returns output (both streams) and exit code.
+local function run(arguments, environment)
+  local words = {}
+  for i, word in ipairs(arguments) do words[i] = quote(word) end
+  local pipe = assert(io.popen(("%s %s %s 2>&1 </dev/null; echo \"#$?\""):format(environment or "", quote(program.exe),
+    table.concat(words, " "))))
+  local text = pipe:read("*a")
+  pipe:close()
+  local output, code = text:match("^(.*)#(%d+)\n$")
+  return output, tonumber(code)
+end
+
+local dir
+
+local function write(name, text)
+  local path = dir .. "/" .. name
+  local file = assert(io.open(path, "w"))
+  file:write(text)
+  file:close()
+  return path
+end
+
+local toy = [[
+-- toy.lua: a recipe for the specs.
+-- It has two lines of description.
+local config = require "penumbra.config"
+local cfg = config {
+  config.required "CLIP: a folder of frames",
+  frames = 16, -- frames of a clip
+  -- the optimiser
+  optim = { lr = 1e-3, -- step length
+    momentum = 0.9 },
+  quoted = "-- no comment", name = "camel", -- which one
+  weight = function(e) if e then return "}" end end,
+  extra = config.optional("seconds", "number"),
+}
+print("lr " .. cfg.optim.lr .. " clip " .. cfg[1])
+]]
+
+describe("penumbra", function()
+  setup(function()
+    dir = os.tmpname()
+    os.remove(dir)
+    assert(lfs.mkdir(dir))
+  end)
+  teardown(function() os.execute("rm -rf " .. quote(dir)) end)
+
+  it("prints its version and its help", function()
+    local output, code = run { "--version" }
+    assert.equal("penumbra " .. program.version .. "\n", output)
+    assert.equal(0, code)
+    output, code = run { "help" }
+    assert.truthy(output:find("usage: penumbra FILE.lua key=value ...", 1, true))
+    assert.truthy(output:find("fetch i3d", 1, true))
+    assert.equal(0, code)
+    assert.equal(output, (run { "--help" }))
+    assert.equal(2, select(2, run {}))
+  end)
+
+  it("names the nearest of what it does not know, with exit code 2", function()
+    local output, code = run { "evalute" }
+    assert.equal("penumbra: no command, recipe or file 'evalute': the nearest is 'evaluate' (penumbra help lists all)\n", output)
+    assert.equal(2, code)
+    assert.equal("penumbra: unknown option '--sepc' (penumbra help lists all)\n", (run { "--sepc" }))
+    assert.equal("penumbra: no file 'nowhere.lua'\n", (run { "nowhere.lua" }))
+    assert.equal("penumbra: -e: expects a line of Lua\n", (run { "-e" }))
+    assert.equal("penumbra: --spec: no file or directory 'nowhere'\n", (run { "--spec", "nowhere" }))
+    assert.equal(("penumbra: --spec: no *_spec.lua in %s\n"):format(dir), (run { "--spec", dir }))
+  end)
+
+  it("runs a line of Lua, with exit code 1 and the message alone when it fails", function()
+    assert.same({ "3\n", 0 }, { run { "-e", "print(1 + 2)" } })
+    assert.same({ "penumbra: -e:1: oh\n", 1 }, { run { "-e", "error 'oh'" } })
+    assert.same({ "penumbra: -e:1: '=' expected near '<eof>'\n", 1 }, { run { "-e", "x" } })
+    assert.same({ "penumbra: table\n", 1 }, { run { "-e", "error {}" } })
+    assert.same({ "", 7 }, { run { "-e", "return 7" } })
+    local output = run({ "-e", "error 'oh'" }, "PENUMBRA_TRACEBACK=1")
+    assert.truthy(output:find("stack traceback:", 1, true))
+  end)
+
+  it("runs a file with its arguments, and modules beside the user come first", function()
+    write("mine.lua", "return { word = 'mine' }")
+    local path = write("script.lua", "print(arg[0], arg[1], (...), require('mine').word)")
+    local output, code = run({ path, "a b" }, "cd " .. quote(dir) .. " &&")
+    assert.equal(path .. "\ta b\ta b\tmine\n", output)
+    assert.equal(0, code)
+    output, code = run { write("broken.lua", "local = 1") }
+    assert.truthy(output:find("broken.lua:1:", 1, true))
+    assert.equal(1, code)
+  end)
+
+  it("finds its home from any directory", function()
+    assert.equal(program.home .. "\n", (run({ "-e", "print(require('penumbra.program').home)" }, "cd / &&")))
+  end)
+
+  it("says so when the output cannot be written", function()
+    local pipe = io.popen(quote(program.exe) .. " --version 2>&1 >/dev/full; echo $?")
+    assert.equal("penumbra: cannot write to the standard output: No space left on device\n1\n", pipe:read("*a"))
+    pipe:close()
+  end)
+
+  it("derives --help of a recipe from its table and comments", function()
+    local path = write("toy.lua", toy)
+    local output, code = run { path, "--help" }
+    assert.equal(0, code)
+    local expected = {
+      ("usage: penumbra %s CLIP key=value ..."):format(path), "toy.lua: a recipe for the specs.",
+      "It has two lines of description.",
+      "  CLIP: a folder of frames", "",
+      "  frames            16                frames of a clip",
+      "  -- the optimiser",
+      "  optim.lr          0.001             step length",
+      "  optim.momentum    0.9",
+      "  quoted            -- no comment",
+      "  name              camel             which one",
+      "  weight            function(e) if e then return \"}\" end end",
+      "  extra             (none)            seconds",
+      "  -- keys of every recipe",
+    }
+    local lines = {}
+    for line in output:gmatch("([^\n]*)\n") do lines[#lines + 1] = line:gsub("%s+", " ") end
+    for i, line in ipairs(expected) do assert.equal((line:gsub("%s+", " ")), lines[i]) end
+  end)
+
+  it("runs a recipe with overrides, prints its configuration, and refuses what it does not know", function()
+    local path = write("toy.lua", toy)
+    assert.same({ "lr 0.5 clip there\n", 0 }, { run { path, "there", "optim.lr=0.5" } })
+    local output, code = run { path, "there", "--print" }
+    assert.truthy(output:find("frames = 16\nname = camel\n", 1, true))
+    assert.equal(0, code)
+    output, code = run { path, "there", "optim.lrr=1" }
+    assert.truthy(output:find("penumbra: unknown key 'optim.lrr': the nearest is 'optim.lr'", 1, true))
+    assert.equal(2, code)
+    assert.same({ "penumbra: missing argument: CLIP: a folder of frames\n", 2 }, { run { path } })
+  end)
+
+  it("runs specs: counts, failures, crashes and reasons of skipping", function()
+    write("good_spec.lua", "it('is', function() end) it('waits', function() pending 'no moon' end)")
+    write("bad_spec.lua", "describe('bad', function() it('is', function() assert.equal(1, 2) end) end)")
+    write("crash_spec.lua", "local ffi = require 'ffi'\nit('falls', function() ffi.cast('int *', 0)[0] = 1 end)")
+    write("global_spec.lua", "it('leaks', function() setfenv(function() leaked = 1 end, _G.getfenv(0))() end)")
+    local output, code = run { "--spec", dir .. "/good_spec.lua" }
+    assert.equal("skipped: no moon\n1 passed, 0 failed, 1 skipped\n", output)
+    assert.equal(0, code)
+    output, code = run { "--spec", dir }
+    assert.equal(1, code)
+    assert.truthy(output:find("Expected objects to be equal.", 1, true))
+    assert.truthy(output:find("crash_spec.lua: ended with exit code 139 before its end", 1, true))
+    assert.truthy(output:find("global 'leaked' written: a 'local' is missing", 1, true))
+    assert.truthy(output:find("    1  no moon\n", 1, true))
+    assert.truthy(output:find("\n1 passed, 3 failed, 1 skipped\n$"))
+  end)
+
+  it("starts in a few milliseconds", function()
+    local ffi = require "ffi"
+    pcall(ffi.cdef, "typedef struct { long s, us; } penumbra_spec_time; int gettimeofday(penumbra_spec_time *t, void *zone);")
+    local t = ffi.new("penumbra_spec_time")
+    local function now()
+      ffi.C.gettimeofday(t, nil)
+      return tonumber(t.s) + tonumber(t.us) * 1e-6
+    end
+    local best = math.huge
+    for _ = 1, 7 do
+      local began = now()
+      run { "-e", "" }
+      best = math.min(best, now() - began)
+    end
+    assert.is_true(best < 0.03, ("%.1f ms"):format(best * 1e3))
+  end)
+end)

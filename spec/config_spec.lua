@@ -1,0 +1,190 @@
+-- config_spec: pn.config against what METHOD's recipes ask of it: typed overrides, nearest names, files, --help, --print.
+local config = require "penumbra.config"
+
+-- What a call raises, as text; fails when it raises nothing.
+local function message_of(f, ...)
+  local ok, problem = pcall(f, ...)
+  assert.is_false(ok)
+  return tostring(problem), type(problem) == "table" and problem.code
+end
+
+local function defaults()
+  return {
+    davis = "davis2016", sequence = "blackswan", frames = 16, flip = true, skips = { "1a", "2c", "3c", "4f" }, steps = { 1, 2.5 },
+    optim = { lr = 1e-3, momentum = 0.9, inner = { deep = 1 } },
+    side_weight = function(epoch, n) return 1 - epoch / n end,
+    output = config.choice("fused", "sum_of_five"),
+    note = config.optional("a remark"),
+    limit = config.optional("seconds", "number"),
+  }
+end
+
+local function resolve(...) return config.resolve(defaults(), { ... }, { name = "oneshot" }) end
+
+local function with_file(ending, text, f)
+  local path = os.tmpname() .. ending
+  local file = assert(io.open(path, "w"))
+  file:write(text)
+  file:close()
+  local ok, problem = pcall(f, path)
+  os.remove(path)
+  if not ok then error(problem, 0) end
+end
+
+describe("config", function()
+  it("keeps the defaults, and leaves the recipe's table alone", function()
+    local table_of_recipe = defaults()
+    local cfg = config.resolve(table_of_recipe, { "optim.lr=1", "skips=5c" }, { name = "x" })
+    assert.equal("davis2016", cfg.davis)
+    assert.equal(0.9, cfg.optim.momentum)
+    assert.equal("fused", cfg.output)
+    assert.is_nil(cfg.note)
+    assert.equal(1e-3, table_of_recipe.optim.lr)
+    assert.same({ "1a", "2c", "3c", "4f" }, table_of_recipe.skips)
+  end)
+
+  it("overrides each kind, typed by its default", function()
+    local cfg = resolve("sequence=camel", "frames=8", "flip=off", "skips=1a,2c", "steps=3,4", "optim.lr=5e-3", "optim.inner.deep=2",
+      "side_weight=function(e, n) return e * n end", "output=sum_of_five", "note=1", "limit=2.5")
+    assert.same({ "camel", 8, false, 5e-3, 2, "sum_of_five" },
+      { cfg.sequence, cfg.frames, cfg.flip, cfg.optim.lr, cfg.optim.inner.deep, cfg.output })
+    assert.same({ "1a", "2c" }, cfg.skips)
+    assert.same({ 3, 4 }, cfg.steps)
+    assert.equal(12, cfg.side_weight(3, 4))
+    assert.equal("1", cfg.note)
+    assert.equal(2.5, cfg.limit)
+  end)
+
+  it("takes empty lists, Lua lists, values with '=', and groups written as tables", function()
+    local cfg = resolve("skips=", "steps={10, 20}", "sequence=a=b", "optim={lr=2, inner={deep=3}}")
+    assert.same({}, cfg.skips)
+    assert.same({ 10, 20 }, cfg.steps)
+    assert.equal("a=b", cfg.sequence)
+    assert.same({ lr = 2, momentum = 0.9, inner = { deep = 3 } }, cfg.optim)
+  end)
+
+  it("lets the last one win", function() assert.equal(3, resolve("frames=2", "frames=3").frames) end)
+
+  it("has the keys of every run", function()
+    assert.equal("there", resolve("out=there").out)
+    assert.equal(5, resolve("checkpoint_every=5").checkpoint_every)
+  end)
+
+  describe("refuses", function()
+    local cases = {
+      { "sequnce=camel", "unknown key 'sequnce': the nearest is 'sequence' (penumbra oneshot --help lists all)" },
+      { "optim.learning_rate=1", "unknown key 'optim.learning_rate': the nearest is 'optim.lr'" },
+      { "lr=1", "unknown key 'lr': the nearest is 'optim.lr'" },
+      { "optim.inner.depe=1", "unknown key 'optim.inner.depe': the nearest is 'optim.inner.deep'" },
+      { "frames.x=1", "unknown key 'frames.x': the nearest is 'frames'" },
+      { "optim={lrr=1}", "unknown key 'optim.lrr': the nearest is 'optim.lr'" },
+      { "frames=many", "frames: expects a number, got 'many'" },
+      { "flip=perhaps", "flip: expects true or false, got 'perhaps'" },
+      { "steps=1,x", "steps: expects a list such as a,b,c, got '1,x' ('x' is not a number)" },
+      { "optim=4", "optim: expects a table such as {key=value}, got '4'" },
+      { "optim={lr='a'}", "optim.lr: expects a number, got 'a'" },
+      { "side_weight=1 - ", "side_weight: expects a Lua function such as" },
+      { "side_weight=7", "or the name of a schedule, got '7'" },
+      { "side_weight=nowhere.f", "attempt to index global 'nowhere'" },
+      { "output=fuse", "output: expects one of fused, sum_of_five, got 'fuse': the nearest is 'fused'" },
+      { "--fast", "unknown option '--fast': keys are given as key=value; --help lists them" },
+      { "camel", "unexpected argument 'camel': keys are given as key=value; --help lists them" },
+      { "config=/nowhere/x.lua", "config: /nowhere/x.lua: No such file or directory" },
+    }
+    for _, case in ipairs(cases) do
+      it(case[1], function()
+        local message, code = message_of(resolve, case[1])
+        assert.truthy(message:find(case[2], 1, true), message)
+        assert.equal(2, code)
+      end)
+    end
+  end)
+
+  describe("declarations", function()
+    it("demand what is required", function()
+      local wanted = { optim = { lr = config.required("learning rate", "number") } }
+      local message = message_of(config.resolve, wanted, {}, { name = "x" })
+      assert.equal("optim.lr is required: learning rate; give optim.lr=...", message)
+      assert.equal(3, config.resolve({ lr = config.required("rate", "number") }, { "lr=3" }, { name = "x" }).lr)
+    end)
+
+    it("name positional arguments", function()
+      local table_of_recipe = { config.required "MASKS: a folder", config.rest "MORE: others", davis = "d" }
+      local cfg = config.resolve(table_of_recipe, { "a", "davis=e", "b", "c" }, { name = "evaluate" })
+      assert.same({ "a", "b", "c", "e" }, { cfg[1], cfg[2], cfg[3], cfg.davis })
+      assert.equal("missing argument: MASKS: a folder", (message_of(config.resolve, table_of_recipe, {}, { name = "evaluate" })))
+      local message = message_of(config.resolve, { config.optional "CLIP" }, { "a", "b" }, { name = "x" })
+      assert.truthy(message:find("unexpected argument 'b'", 1, true))
+    end)
+
+    it("refuse nonsense", function()
+      assert.truthy(message_of(config.required):find("pn.required: expects a help text", 1, true))
+      assert.truthy(message_of(config.optional, "x", "numbr"):find("pn.optional: unknown kind 'numbr'", 1, true))
+      assert.truthy(message_of(config.choice, "one"):find("pn.choice: expects at least two choices", 1, true))
+      assert.truthy(message_of(config.choice, 1, 2):find("pn.choice: expects strings", 1, true))
+      assert.truthy(message_of(config.resolve, 5, {}, { name = "x" }):find("pn.config: expects a table", 1, true))
+      assert.truthy(message_of(config.resolve, { "camel" }, {}, { name = "x" }):find("declared with pn.required", 1, true))
+    end)
+  end)
+
+  describe("files", function()
+    it("of Lua and of JSON override, in the order of the command line", function()
+      with_file(".lua", "return { frames = 4, optim = { lr = 7 }, side_weight = function() return 9 end }", function(path)
+        local cfg = resolve("frames=2", "config=" .. path, "optim.lr=8")
+        assert.same({ 4, 8, 9 }, { cfg.frames, cfg.optim.lr, cfg.side_weight() })
+      end)
+      with_file(".json", '{ "frames": 4, "skips": ["5c"], "note": null, "side_weight": "function() return 3 end" }', function(path)
+        local cfg = resolve("config=" .. path)
+        assert.same({ 4, 3 }, { cfg.frames, cfg.side_weight() })
+        assert.same({ "5c" }, cfg.skips)
+      end)
+    end)
+
+    it("are held to the same rules", function()
+      with_file(".lua", "return { frmes = 4 }", function(path)
+        assert.truthy(message_of(resolve, "config=" .. path):find("unknown key 'frmes': the nearest is 'frames'", 1, true))
+      end)
+      with_file(".lua", "return { frames = 'four' }", function(path)
+        assert.equal("frames: expects a number, got 'four'", (message_of(resolve, "config=" .. path)))
+      end)
+      with_file(".lua", "return { skips = 3 }", function(path)
+        assert.equal("skips: expects a list such as a,b,c, got 3", (message_of(resolve, "config=" .. path)))
+      end)
+      with_file(".lua", "return 4", function(path)
+        assert.truthy(message_of(resolve, "config=" .. path):find("expects a table of keys", 1, true))
+      end)
+      with_file(".lua", "return {", function(path)
+        assert.truthy(message_of(resolve, "config=" .. path):find("unexpected symbol", 1, true)
+          or message_of(resolve, "config=" .. path):find("'}' expected", 1, true))
+      end)
+      with_file(".json", "{ nonsense", function(path)
+        assert.truthy(message_of(resolve, "config=" .. path):find(path .. ": Expected", 1, true))
+      end)
+    end)
+
+    it("take back what a run wrote: config.plain, through JSON, resolves to the same", function()
+      local cjson = require "cjson"
+      local cfg = resolve("frames=3", "side_weight=function(e, n) return e + n end", "optim.lr=0.25", "skips=2c")
+      with_file(".json", cjson.encode(config.plain(cfg)), function(path)
+        local again = resolve("config=" .. path)
+        assert.same(config.plain(cfg), config.plain(again))
+        assert.equal(7, again.side_weight(3, 4))
+      end)
+    end)
+  end)
+
+  it("knows the source of a default function", function()
+    assert.equal("function(epoch, n) return 1 - epoch / n end", config.plain(resolve()).side_weight)
+  end)
+
+  it("prints as a sorted list", function()
+    local text = tostring(resolve("frames=3"))
+    assert.truthy(text:find("frames = 3\nlimit", 1, true) or text:find("frames = 3\noptim.inner.deep = 1\n", 1, true))
+    assert.truthy(text:find("skips = 1a,2c,3c,4f", 1, true))
+    local keys = {}
+    for line in text:gmatch("[^\n]+") do keys[#keys + 1] = line:match("^(%S+) = ") end
+    local sorted = { unpack(keys) }
+    table.sort(sorted)
+    assert.same(sorted, keys)
+  end)
+end)
