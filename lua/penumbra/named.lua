@@ -1,0 +1,63 @@
+--- Named arguments: the table a user gave, checked against the defaults and completed by them.
+--
+--     local how = named("overlay", given, { alpha = 0.45, thickness = 2, title = named.optional })
+--
+-- An unknown name is an error that names the nearest known one; a value must be of its default's type.
+
+local nearest = require "penumbra.nearest"
+local raise = require "penumbra.raise"
+
+local optional = {}
+local required = {}
+
+-- @tparam string what the function, for messages
+-- @tparam ?table given what the user wrote; list entries are not looked at
+-- @tparam table defaults name to default, named.optional (any type, nil when not given) or named.required (any type)
+-- @treturn table all named values
+local function read(_, what, given, defaults)
+  if given ~= nil and type(given) ~= "table" then
+    raise("%s: expects its named arguments in a table, got a %s", what, type(given))
+  end
+  local values = {}
+  for name, value in pairs(given or {}) do
+    if type(name) ~= "number" then
+      local default = defaults[name]
+      if default == nil then
+        local known = {}
+        for key in pairs(defaults) do
+          known[#known + 1] = key
+        end
+        table.sort(known)
+        local guess = nearest(name, known)
+        raise("%s: unknown option '%s'%s (known: %s)", what, tostring(name),
+          guess and (", did you mean '%s'?"):format(guess) or "", table.concat(known, ", "))
+      end
+      if default ~= optional and default ~= required and type(value) ~= type(default) then
+        raise("%s: %s expects a %s, got a %s", what, name, type(default), type(value))
+      end
+      values[name] = value
+    end
+  end
+  for name, default in pairs(defaults) do
+    if values[name] == nil then
+      if default == required then
+        raise("%s: %s is missing", what, name)
+      end
+      if default ~= optional then
+        values[name] = default
+      end
+    end
+  end
+  return values
+end
+
+--- A whole number from `low` to `high`, or an error at the user's line.
+local function whole(what, name, value, low, high)
+  if type(value) ~= "number" or value ~= math.floor(value) or value < low or (high and value > high) then
+    raise("%s: %s is %s, expects a whole number %s", what, name, tostring(value),
+      high and ("from %d to %d"):format(low, high) or ("from %d"):format(low))
+  end
+  return value
+end
+
+return setmetatable({ optional = optional, required = required, whole = whole }, { __call = read })
