@@ -266,7 +266,7 @@ static int check_destination(const pn_call *call, int i) {
 
 static int make_output(pn_call *call, int i) {
   const pn_out *o = &call->out[i];
-  if (call->op->view) {
+  if (call->is_view) {
     if (call->y[i]) return pn_fail("%s re-describes memory and takes no destination", call->op->name);
     if (pn_tensor_view(&call->y[i], call->x[0], o->n_dims, o->shape, o->stride, o->offset)) return -1;
   } else if (call->y[i]) {
@@ -289,7 +289,7 @@ static int trap(pn_call *call) {
 static int run(pn_call *call) {
   const pn_op *op = call->op;
   double start = pn_profiling() ? pn_clock() : 0;
-  if (op->cpu.forward && op->cpu.forward(call)) return -1;
+  if (!call->is_view && op->cpu.forward(call)) return -1;
   if (pn_profiling())
     pn_profile_add(op, false, pn_memory_label(), pn_clock() - start, call->flops, pn_bytes_moved(call->x, call->n_x) + pn_bytes_moved(call->y, call->n_y));
   if (pn_trapping_nan() && trap(call)) return -1;
@@ -305,7 +305,9 @@ int pn_apply(const pn_op *op, pn_tensor *const *x, int n_x, const pn_value *args
   memcpy(destination, y, sizeof destination);
   if (check_inputs(&call)) return -1;
   for (int i = 0; i < call.n_x && pn_recording() && pn_op_differentiable(op); i++) call.recording |= pn_call_wants(&call, i);
-  if (op->view ? op->view(&call) : op->shape(&call)) return -1;
+  int viewed = op->view ? op->view(&call) : PN_NO_VIEW;
+  if (viewed < 0 || (viewed == PN_NO_VIEW && op->shape(&call))) return -1;
+  call.is_view = viewed == 0;
   for (int i = 0; i < call.n_y; i++)
     if (pn_check_shape(call.out[i].n_dims, call.out[i].shape)) return pn_fail_shapes(&call, "%s", pn_error());
   int rc = 0, made = 0;

@@ -5,7 +5,9 @@
 **
 ** Contract
 **   shape     fills call->out[i] (dims, shape, dtype, layout, grid) from the inputs and arguments; reports what does not fit
-**   view      for operations that only re-describe memory: fills call->out[i] with stride and offset too; no kernels
+**   view      for operations that only re-describe memory: fills call->out[i] with stride and offset too; needs no kernels.
+**             PN_NO_VIEW instead of 0: these strides do not allow it, so go on with shape and forward. Its gradient is the
+**             same view of dx, unless there is a backward
 **   forward   reads call->x, writes call->y; may keep what backward needs with pn_call_save
 **   backward  reads call->dy, **adds** into the gradients it gets from pn_call_dx; skips inputs where it returns NULL
 ** Kernel argument order everywhere: outputs, inputs, arguments. Every result is independent of the number of threads.
@@ -15,7 +17,7 @@
 #include "penumbra.h"
 #include "internal.h"
 
-enum { PN_MAX_SAVED = 4 };
+enum { PN_MAX_SAVED = 4, PN_NO_VIEW = 1 };
 
 /* What shape() says of one output. */
 typedef struct pn_out {
@@ -38,6 +40,7 @@ typedef struct pn_call {
   pn_tensor *saved[PN_MAX_SAVED];   /* owned by the call, then by its node */
   pn_out out[PN_MAX_OUTPUTS];
   bool recording;                   /* backward will come: save what it needs */
+  bool is_view;                     /* y[0] is x[0] described anew */
   double flops;                     /* multiply-adds times two, for profiles; set by shape or forward */
 } pn_call;
 

@@ -163,7 +163,7 @@ static int node_backward(pn_node *node) {
   memcpy(call.saved, node->saved, sizeof call.saved);
   pn_memory_set_label(node->label);
   double start = pn_profiling() ? pn_clock() : 0;
-  int rc = node->op->view ? view_backward(&call) : node->op->cpu.backward(&call);
+  int rc = node->op->cpu.backward ? node->op->cpu.backward(&call) : view_backward(&call);
   if (pn_profiling()) pn_profile_add(node->op, true, node->label, pn_clock() - start, 2 * node->flops, pn_bytes_moved(call.x, call.n_x) + pn_bytes_moved(call.dy, call.n_y));
   if (rc) return -1;
   for (int i = 0; i < node->n_x && pn_trapping_nan(); i++) {

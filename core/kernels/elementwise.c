@@ -1,0 +1,256 @@
+/* elementwise.c: planning and walking of pn_loop, and what all operations of one or two inputs share. See elementwise.h. */
+#include "kernels/elementwise.h"
+#include <string.h>
+#include "kernels/reduce.h"
+
+enum { GRAIN = 16384 }; /* elements a thread should get at least */
+
+/* ---- the loop ------------------------------------------------------------------------------------------------------ */
+
+void pn_loop_start(pn_loop *loop, int n_dims, const int64_t *shape) {
+  memset(loop, 0, sizeof *loop);
+  loop->n_dims = n_dims;
+  loop->count = 1;
+  for (int d = 0; d < n_dims; d++) {
+    loop->size[d] = shape[d];
+    loop->count *= shape[d];
+  }
+}
+
+void pn_loop_add_raw(pn_loop *loop, void *base, int64_t bytes, const int64_t *stride) {
+  int k = loop->n_operands++;
+  loop->base[k] = base;
+  loop->bytes[k] = bytes;
+  for (int d = 0; d < loop->n_dims; d++) loop->stride[k][d] = loop->size[d] == 1 ? 0 : stride[d];
+}
+
+void pn_loop_add(pn_loop *loop, const pn_tensor *t) {
+  int64_t stride[PN_MAX_DIMS];
+  int lead = loop->n_dims - t->n_dims; /* shapes are aligned at their last axis */
+  for (int d = 0; d < loop->n_dims; d++) stride[d] = d < lead || t->shape[d - lead] == 1 ? 0 : t->stride[d - lead];
+  pn_loop_add_raw(loop, pn_bytes_of(t), pn_dtype_bytes(t->dtype), stride);
+}
+
+static void move_axis(pn_loop *loop, int to, int from) {
+  loop->size[to] = loop->size[from];
+  for (int k = 0; k < loop->n_operands; k++) loop->stride[k][to] = loop->stride[k][from];
+}
+
+static void swap_axes(pn_loop *loop, int i, int j) {
+  int64_t size = loop->size[i];
+  loop->size[i] = loop->size[j];
+  loop->size[j] = size;
+  for (int k = 0; k < loop->n_operands; k++) {
+    int64_t stride = loop->stride[k][i];
+    loop->stride[k][i] = loop->stride[k][j];
+    loop->stride[k][j] = stride;
+  }
+}
+
+void pn_loop_plan(pn_loop *loop) {
+  int n = 0;
+  for (int d = 0; d < loop->n_dims; d++) {
+    if (loop->size[d] != 1) move_axis(loop, n++, d);
+  }
+  for (int i = 1; i < n; i++) {
+    for (int j = i; j > 0 && loop->stride[0][j - 1] < loop->stride[0][j]; j--) swap_axes(loop, j - 1, j);
+  }
+  int last = 0;
+  for (int d = 1; d < n; d++) {
+    bool merges = true;
+    for (int k = 0; k < loop->n_operands; k++) merges &= loop->stride[k][last] == loop->stride[k][d] * loop->size[d];
+    if (merges) {
+      int64_t size = loop->size[last] * loop->size[d];
+      move_axis(loop, last, d);
+      loop->size[last] = size;
+    } else {
+      move_axis(loop, ++last, d);
+    }
+  }
+  if (n == 0) { /* one element, or none */
+    loop->size[0] = loop->count;
+    for (int k = 0; k < loop->n_operands; k++) loop->stride[k][0] = 0;
+  }
+  loop->n_dims = n == 0 ? 1 : last + 1;
+}
+
+void pn_loop_range(const pn_loop *loop, int64_t begin, int64_t end, pn_run run, void *context) {
+  if (begin >= end) return;
+  const int inner = loop->n_dims - 1;
+  int64_t index[PN_MAX_DIMS], stride[PN_LOOP_OPERANDS] = { 0 };
+  char *at[PN_LOOP_OPERANDS] = { 0 };
+  int64_t rest = begin;
+  for (int d = inner; d >= 0; d--) {
+    index[d] = rest % loop->size[d];
+    rest /= loop->size[d];
+  }
+  for (int k = 0; k < loop->n_operands; k++) {
+    stride[k] = loop->stride[k][inner];
+    int64_t offset = 0;
+    for (int d = 0; d <= inner; d++) offset += index[d] * loop->stride[k][d];
+    at[k] = loop->base[k] + offset * loop->bytes[k];
+  }
+  for (;;) {
+    int64_t n = pn_min64(loop->size[inner] - index[inner], end - begin);
+    run(context, n, at, stride);
+    begin += n;
+    if (begin >= end) return;
+    /* to the start of the next run */
+    int64_t back = index[inner];
+    index[inner] = 0;
+    int d = inner - 1;
+    while (++index[d] == loop->size[d]) index[d--] = 0;
+    for (int k = 0; k < loop->n_operands; k++) {
+      int64_t move = loop->stride[k][d] - back * stride[k];
+      for (int e = d + 1; e < inner; e++) move -= (loop->size[e] - 1) * loop->stride[k][e];
+      at[k] += move * loop->bytes[k];
+    }
+  }
+}
+
+typedef struct { const pn_loop *loop; pn_run run; void *context; } job;
+
+static void part(void *context, int64_t begin, int64_t end) {
+  job *j = context;
+  pn_loop_range(j->loop, begin, end, j->run, j->context);
+}
+
+void pn_loop_all(const pn_loop *loop, pn_run run, void *context) {
+  job j = { loop, run, context };
+  pn_parallel(loop->count, GRAIN, part, &j);
+}
+
+/* ---- copies ------------------------------------------------------------------------------------------------------ */
+
+#define COPY_RUN(type)                                                                                                             \
+  static void copy_##type(void *context, int64_t n, char *const *at, const int64_t *stride) {                                      \
+    (void)context;                                                                                                                 \
+    type *to = (type *)(void *)at[0];                                                                                              \
+    const type *from = (const type *)(const void *)at[1];                                                                          \
+    if (stride[0] == 1 && stride[1] == 1) {                                                                                        \
+      memcpy(to, from, (size_t)n * sizeof(type));                                                                                  \
+    } else {                                                                                                                       \
+      for (int64_t i = 0; i < n; i++) to[i * stride[0]] = from[i * stride[1]];                                                     \
+    }                                                                                                                              \
+  }
+COPY_RUN(uint8_t)
+COPY_RUN(uint16_t)
+COPY_RUN(uint32_t)
+COPY_RUN(uint64_t)
+
+void pn_copy_same(pn_tensor *to, const pn_tensor *from) {
+  pn_loop loop;
+  pn_loop_start(&loop, to->n_dims, to->shape);
+  pn_loop_add(&loop, to);
+  pn_loop_add(&loop, from);
+  pn_loop_plan(&loop);
+  int bytes = pn_dtype_bytes(to->dtype);
+  pn_loop_all(&loop, bytes == 1 ? copy_uint8_t : bytes == 2 ? copy_uint16_t : bytes == 4 ? copy_uint32_t : copy_uint64_t, NULL);
+}
+
+/* ---- one input ----------------------------------------------------------------------------------------------------- */
+
+int pn_unary_shape(pn_call *call) {
+  if (pn_need_real(call, 0)) return -1;
+  pn_out_like(&call->out[0], call->x[0]);
+  return 0;
+}
+
+int pn_unary_forward(pn_call *call, pn_run run, double a, double b) {
+  pn_unary k = { (real)a, (real)b, true };
+  pn_tensor *y = call->y[0];
+  pn_loop loop;
+  pn_loop_start(&loop, y->n_dims, y->shape);
+  pn_loop_add(&loop, y);
+  pn_loop_add(&loop, call->x[0]);
+  pn_loop_plan(&loop);
+  pn_loop_all(&loop, run, &k);
+  return 0;
+}
+
+int pn_unary_backward(pn_call *call, pn_run run, double a, double b) {
+  pn_unary k = { (real)a, (real)b, true };
+  pn_tensor *dx;
+  if (pn_call_dx(call, 0, &dx, &k.fresh)) return -1;
+  if (!dx) return 0;
+  pn_loop loop;
+  pn_loop_start(&loop, dx->n_dims, dx->shape);
+  pn_loop_add(&loop, dx);
+  pn_loop_add(&loop, call->dy[0]);
+  pn_loop_add(&loop, call->x[0]);
+  pn_loop_plan(&loop);
+  pn_loop_all(&loop, run, &k);
+  return 0;
+}
+
+/* ---- two inputs ---------------------------------------------------------------------------------------------------- */
+
+int pn_binary_shape(pn_call *call) {
+  if (pn_need_real(call, 0) || pn_need_real(call, 1)) return -1;
+  const pn_tensor *a = call->x[0], *b = call->x[1];
+  int n = a->n_dims > b->n_dims ? a->n_dims : b->n_dims;
+  int64_t shape[PN_MAX_DIMS];
+  for (int d = 0; d < n; d++) {
+    int da = d - (n - a->n_dims), db = d - (n - b->n_dims);
+    int64_t na = da < 0 ? 1 : a->shape[da], nb = db < 0 ? 1 : b->shape[db];
+    if (na != nb && na != 1 && nb != 1) {
+      return pn_fail_shapes(call, "sizes %lld and %lld of axis %d do not broadcast", (long long)na, (long long)nb, d);
+    }
+    shape[d] = na == 1 ? nb : na;
+  }
+  pn_out *out = &call->out[0];
+  /* The result looks like the input that has its shape, so that layout and grid go on. */
+  bool like_a = a->n_dims == n && !memcmp(a->shape, shape, (size_t)n * sizeof *shape);
+  bool like_b = b->n_dims == n && !memcmp(b->shape, shape, (size_t)n * sizeof *shape);
+  if (like_a && (!like_b || a->has_grid || !b->has_grid)) {
+    pn_out_like(out, a);
+  } else if (like_b) {
+    pn_out_like(out, b);
+  } else {
+    pn_out_dims(out, PN_REAL_DTYPE, n, shape);
+  }
+  return 0;
+}
+
+int pn_binary_forward(pn_call *call, pn_run run) {
+  pn_tensor *y = call->y[0];
+  pn_loop loop;
+  pn_loop_start(&loop, y->n_dims, y->shape);
+  pn_loop_add(&loop, y);
+  pn_loop_add(&loop, call->x[0]);
+  pn_loop_add(&loop, call->x[1]);
+  pn_loop_plan(&loop);
+  pn_loop_all(&loop, run, NULL);
+  return 0;
+}
+
+static void slope(pn_call *call, pn_tensor *to, bool fresh, pn_run run) {
+  pn_loop loop;
+  pn_loop_start(&loop, to->n_dims, to->shape);
+  pn_loop_add(&loop, to);
+  pn_loop_add(&loop, call->dy[0]);
+  pn_loop_add(&loop, call->x[0]);
+  pn_loop_add(&loop, call->x[1]);
+  pn_loop_plan(&loop);
+  pn_loop_all(&loop, run, &fresh);
+}
+
+int pn_binary_backward(pn_call *call, pn_run run_a, pn_run run_b) {
+  for (int i = 0; i < 2; i++) {
+    pn_tensor *dx, *full;
+    bool fresh;
+    if (pn_call_dx(call, i, &dx, &fresh)) return -1;
+    if (!dx) continue;
+    pn_run run = i == 0 ? run_a : run_b;
+    if (pn_same_shape(dx, call->dy[0])) {
+      slope(call, dx, fresh, run);
+    } else { /* a broadcast input gathers the gradients of all its uses */
+      if (pn_tensor_like(&full, call->dy[0])) return -1;
+      slope(call, full, true, run);
+      int rc = pn_sum_into(dx, full, 1, fresh);
+      pn_tensor_release(full);
+      if (rc) return -1;
+    }
+  }
+  return 0;
+}
