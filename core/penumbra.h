@@ -223,6 +223,34 @@ typedef struct pn_plot {
 PN_API int pn_plot_write(const char *path, const pn_plot *plot, const pn_series *series, int n_series) PN_CHECKED;
 
 /* ---- files (core/formats) -------------------------------------------------------------------------------------- */
+
+/* An archive: the named tensors of a file. The format is told by content: safetensors, npy, npz, PyTorch (before and since
+** 1.6), pickled dictionaries of NumPy arrays, TensorFlow bundle (PREFIX or PREFIX.index). No code of a file ever runs. */
+typedef struct pn_archive pn_archive;
+PN_API int pn_archive_open(pn_archive **out, const char *path) PN_CHECKED; /* reads the list, not the tensors */
+PN_API void pn_archive_close(pn_archive *a);                  /* NULL is fine */
+PN_API const char *pn_archive_format(const pn_archive *a);    /* "safetensors", "npy", "npz", "pytorch", "pickle", "tensorflow bundle" */
+PN_API int pn_archive_count(const pn_archive *a);
+PN_API const char *pn_archive_name(const pn_archive *a, int i);               /* in the order of the file; NULL outside 0..count-1. The one array of an npy is "data" */
+PN_API int pn_archive_find(const pn_archive *a, const char *name);            /* -1 when there is none */
+PN_API pn_dtype pn_archive_dtype(const pn_archive *a, int i);                 /* as loaded: bool becomes u8; i8, i16, u16 become i32; u32 becomes i64 */
+PN_API int pn_archive_dims(const pn_archive *a, int i);
+PN_API int64_t pn_archive_size(const pn_archive *a, int i, int axis);
+PN_API const char *pn_archive_refusal(const pn_archive *a, int i);            /* why it cannot be loaded; NULL when it can */
+PN_API bool pn_archive_crc32c(const pn_archive *a, int i, uint32_t *out);     /* of its bytes, where the file says it (bundles) */
+PN_API int pn_archive_load(pn_tensor **out, pn_archive *a, int i) PN_CHECKED; /* ROWS order, on the CPU; checksums are checked */
+PN_API int pn_archive_n_metadata(const pn_archive *a);
+PN_API const char *pn_archive_key(const pn_archive *a, int i);
+PN_API const char *pn_archive_value(const pn_archive *a, int i);
+PN_API const char *pn_archive_metadata(const pn_archive *a, const char *key); /* NULL when there is none */
+
+/* Writing: to a temporary name beside it, to disk, then renamed: the file is there whole, or as it was. */
+PN_API int pn_safetensors_write(const char *path, int n, const char *const *names, pn_tensor *const *tensors, int n_metadata, const char *const *keys, const char *const *values) PN_CHECKED;
+PN_API int pn_npy_write(const char *path, pn_tensor *t) PN_CHECKED;
+
+PN_API uint32_t pn_crc32c(uint32_t crc, const void *data, size_t bytes); /* 0 to start; Castagnoli, as TensorFlow and iSCSI */
+PN_API int pn_sha256_file(const char *path, char *hex) PN_CHECKED;       /* char[65] */
+
 /* ---- measures of segmentation (core/measure) -------------------------------------------------------------------
 ** DAVIS 2016/2017: masks and truth are u8 (T,H,W) of one shape. object < 0: any value but 0 is object; else that number alone.
 ** out: double[T], 0-1, a value a frame. METHOD 8; Perazzi et al. 2016. */
