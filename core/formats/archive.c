@@ -47,7 +47,7 @@ int pn_archive_add_file(pn_archive *a, const char *path, int *index) {
   if (pn_grow(&a->file_paths, &a->room_paths, a->n_files, a->n_files + 1, sizeof *a->file_paths) != 0) return -1;
   char *copy = pn_copy_text(path, strlen(path));
   if (!copy) return -1;
-  if (pn_file_open(&a->files[a->n_files], copy) != 0) {
+  if (pn_disk_open(&a->files[a->n_files], copy) != 0) {
     pn_free(copy);
     return -1;
   }
@@ -173,7 +173,7 @@ static int fail_member(const pn_archive *a, const pn_part *part, const char *wha
 /* Unpacks the whole of a deflated part, keeping bytes begin..begin+bytes; the CRC covers all of it. */
 static int inflate_part(pn_archive *a, pn_part *part, int64_t begin, unsigned char *buffer, int64_t bytes) {
   enum { CHUNK = 1 << 16 };
-  const pn_file *file = &a->files[part->file];
+  const pn_disk_file *file = &a->files[part->file];
   unsigned char *in = pn_alloc(2 * CHUNK), *out = in ? in + CHUNK : NULL;
   if (!in) return -1;
   z_stream z = { 0 };
@@ -187,7 +187,7 @@ static int inflate_part(pn_archive *a, pn_part *part, int64_t begin, unsigned ch
   while (rc == 0 && state != Z_STREAM_END) {
     if (z.avail_in == 0 && packed < part->packed_bytes) {
       int64_t n = pn_min64(CHUNK, part->packed_bytes - packed);
-      rc = pn_file_read(file, part->offset + packed, in, (size_t)n);
+      rc = pn_disk_read(file, part->offset + packed, in, (size_t)n);
       packed += n;
       z.next_in = in;
       z.avail_in = (uInt)n;
@@ -221,7 +221,7 @@ static int check_stored(pn_archive *a, pn_part *part) {
   int rc = 0;
   for (int64_t at = 0; rc == 0 && at < part->bytes; at += CHUNK) {
     size_t n = (size_t)pn_min64(CHUNK, part->bytes - at);
-    rc = pn_file_read(&a->files[part->file], part->offset + at, buffer, n);
+    rc = pn_disk_read(&a->files[part->file], part->offset + at, buffer, n);
     crc = crc32(crc, buffer, (uInt)n);
   }
   pn_free(buffer);
@@ -243,7 +243,7 @@ int pn_part_read(pn_archive *a, int index, int64_t begin, void *buffer, int64_t 
     if (check_stored(a, part) != 0) return -1;
     part->checked = true;
   }
-  return pn_file_read(&a->files[part->file], part->offset + begin, buffer, (size_t)bytes);
+  return pn_disk_read(&a->files[part->file], part->offset + begin, buffer, (size_t)bytes);
 }
 
 /* ---- opening -------------------------------------------------------------------------------------------------------------- */
@@ -255,10 +255,10 @@ static bool ends_with(const char *text, const char *end) {
 
 static int recognise(pn_archive *a) {
   static const unsigned char leveldb[8] = { 0x57, 0xfb, 0x80, 0x8b, 0x24, 0x75, 0x47, 0xdb };
-  pn_file *file = &a->files[0];
+  pn_disk_file *file = &a->files[0];
   unsigned char head[9] = { 0 }, tail[8] = { 0 };
-  if (pn_file_read(file, 0, head, (size_t)pn_min64(file->bytes, 9)) != 0) return -1;
-  if (file->bytes >= 8 && pn_file_read(file, file->bytes - 8, tail, 8) != 0) return -1;
+  if (pn_disk_read(file, 0, head, (size_t)pn_min64(file->bytes, 9)) != 0) return -1;
+  if (file->bytes >= 8 && pn_disk_read(file, file->bytes - 8, tail, 8) != 0) return -1;
   if (memcmp(head, "\x93NUMPY", 6) == 0) return pn_read_npy(a);
   if (memcmp(head, "PK\3\4", 4) == 0 || memcmp(head, "PK\5\6", 4) == 0) return pn_read_zip(a);
   if (head[8] == '{' && pn_le64(head) <= (uint64_t)file->bytes) return pn_read_safetensors(a);
@@ -307,7 +307,7 @@ void pn_archive_close(pn_archive *a) {
     pn_free(a->parts[i].name);
   }
   for (int64_t i = 0; i < a->n_files; i++) {
-    pn_file_close(&a->files[i]);
+    pn_disk_close(&a->files[i]);
     pn_free(a->file_paths[i]);
   }
   for (int64_t i = 0; i < a->n_metadata; i++) {

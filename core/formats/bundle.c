@@ -41,7 +41,7 @@ static int read_block(const pn_archive *a, bytes *handle, block *out) {
     return pn_archive_fail(a, "a block of the index lies outside the file");
   unsigned char *data = pn_alloc((size_t)size + TRAILER);
   if (!data) return -1;
-  int rc = pn_file_read(&a->files[0], (int64_t)offset, data, (size_t)size + TRAILER);
+  int rc = pn_disk_read(&a->files[0], (int64_t)offset, data, (size_t)size + TRAILER);
   if (rc == 0 && unmask(pn_le32(data + size + 1)) != pn_crc32c(0, data, (size_t)size + 1)) rc = pn_archive_fail(a, "the CRC-32C of a block of the index does not match: the file is damaged");
   if (rc == 0 && data[size] != 0) rc = pn_archive_fail(a, "the index is compressed (kind %d); TensorFlow writes it plain", data[size]);
   uint64_t n_restarts = rc == 0 ? pn_le32(data + size - 4) : 0;
@@ -235,7 +235,7 @@ int pn_read_bundle(pn_archive *a) {
   enum { FOOTER = 48 };
   a->format = "tensorflow bundle";
   unsigned char footer[FOOTER];
-  if (pn_file_read(&a->files[0], a->files[0].bytes - FOOTER, footer, FOOTER) != 0) return -1;
+  if (pn_disk_read(&a->files[0], a->files[0].bytes - FOOTER, footer, FOOTER) != 0) return -1;
   bytes at = { footer, footer + FOOTER - 8 };
   uint64_t skip;
   block index;

@@ -8,7 +8,7 @@
 #include <unistd.h>
 #include "formats.h"
 
-int pn_file_open(pn_file *out, const char *path) {
+int pn_disk_open(pn_disk_file *out, const char *path) {
   /* O_NONBLOCK: opening a FIFO must not wait for its writer; it makes no difference to regular files. */
   int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) return pn_fail_errno(path, "open");
@@ -22,16 +22,16 @@ int pn_file_open(pn_file *out, const char *path) {
     close(fd);
     return pn_fail("%s: is %s, not a file", path, S_ISDIR(info.st_mode) ? "a directory" : "a device or pipe");
   }
-  *out = (pn_file){ .fd = fd, .bytes = info.st_size, .path = path };
+  *out = (pn_disk_file){ .fd = fd, .bytes = info.st_size, .path = path };
   return 0;
 }
 
-void pn_file_close(pn_file *file) {
+void pn_disk_close(pn_disk_file *file) {
   if (file->fd >= 0) close(file->fd);
   file->fd = -1;
 }
 
-int pn_file_read(const pn_file *file, int64_t offset, void *buffer, size_t bytes) {
+int pn_disk_read(const pn_disk_file *file, int64_t offset, void *buffer, size_t bytes) {
   char *to = buffer;
   while (bytes > 0) {
     ssize_t n = pread(file->fd, to, bytes < (1u << 30) ? bytes : 1u << 30, offset);

@@ -12,15 +12,15 @@
 #include "../internal.h"
 
 /* ---- files (file.c) -------------------------------------------------------------------------------------------------- */
-typedef struct pn_file {
+typedef struct pn_disk_file {
   int fd; /* -1 when closed */
   int64_t bytes;
   const char *path; /* owned by the archive */
-} pn_file;
+} pn_disk_file;
 
-PN_CHECKED int pn_file_open(pn_file *out, const char *path); /* regular files only */
-void pn_file_close(pn_file *file);
-PN_CHECKED int pn_file_read(const pn_file *file, int64_t offset, void *buffer, size_t bytes); /* all of them, or it fails */
+PN_CHECKED int pn_disk_open(pn_disk_file *out, const char *path); /* regular files only */
+void pn_disk_close(pn_disk_file *file);
+PN_CHECKED int pn_disk_read(const pn_disk_file *file, int64_t offset, void *buffer, size_t bytes); /* all of them, or it fails */
 
 /* A file being written beside its final place; it appears there whole, or not at all. */
 typedef struct pn_writer {
@@ -78,7 +78,7 @@ typedef struct pn_entry {
 struct pn_archive {
   char *path;
   const char *format;
-  pn_file *files;
+  pn_disk_file *files;
   char **file_paths;
   pn_part *parts;
   pn_entry *entries;

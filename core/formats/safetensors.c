@@ -274,7 +274,7 @@ int pn_read_safetensors(pn_archive *a) {
   unsigned char length[8];
   int64_t file_bytes = a->files[0].bytes;
   if (file_bytes < 8) return pn_archive_fail(a, "the file has %lld bytes, too few for a header", (long long)file_bytes);
-  if (pn_file_read(&a->files[0], 0, length, 8) != 0) return -1;
+  if (pn_disk_read(&a->files[0], 0, length, 8) != 0) return -1;
   uint64_t n = pn_le64(length);
   if (n > MAX_HEADER) return pn_archive_fail(a, "the header says it has %llu bytes; at most %d are allowed", (unsigned long long)n, MAX_HEADER);
   if ((int64_t)n > file_bytes - 8) return pn_archive_fail(a, "the header reaches past the end of the file (%llu bytes of %lld)", (unsigned long long)n, (long long)file_bytes - 8);
@@ -282,7 +282,7 @@ int pn_read_safetensors(pn_archive *a) {
   char *text = json ? pn_alloc((size_t)n + 4) : NULL;
   span *spans = NULL;
   int64_t room = 0, data_bytes = file_bytes - 8 - (int64_t)n;
-  int rc = text ? pn_file_read(&a->files[0], 8, json, (size_t)n) : -1;
+  int rc = text ? pn_disk_read(&a->files[0], 8, json, (size_t)n) : -1;
   if (rc == 0 && (n == 0 || json[0] != '{')) rc = pn_archive_fail(a, "the header does not begin with {");
   if (rc == 0) {
     parser j = { a, json, json, json + n, text, 0 };

@@ -35,18 +35,18 @@ static void block(uint32_t h[8], const unsigned char *p) {
 int pn_sha256_file(const char *path, char *hex) {
   enum { CHUNK = 1 << 16 }; /* a multiple of the block */
   if (!path || !hex) return pn_fail("sha256: path or result is missing");
-  pn_file file;
-  if (pn_file_open(&file, path) != 0) return -1;
+  pn_disk_file file;
+  if (pn_disk_open(&file, path) != 0) return -1;
   unsigned char *buffer = pn_alloc(CHUNK + 128);
   if (!buffer) {
-    pn_file_close(&file);
+    pn_disk_close(&file);
     return -1;
   }
   uint32_t h[8] = { 0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19 };
   int rc = 0;
   for (int64_t at = 0;; at += CHUNK) {
     size_t n = (size_t)pn_min64(CHUNK, file.bytes - at);
-    rc = pn_file_read(&file, at, buffer, n);
+    rc = pn_disk_read(&file, at, buffer, n);
     if (rc != 0) break;
     bool last = at + CHUNK > file.bytes;
     if (last) { /* one bit, zeros, the length in bits, to a whole number of blocks */
@@ -60,7 +60,7 @@ int pn_sha256_file(const char *path, char *hex) {
     if (last) break;
   }
   pn_free(buffer);
-  pn_file_close(&file);
+  pn_disk_close(&file);
   if (rc == 0)
     for (int i = 0; i < 8; i++) snprintf(hex + 8 * i, 9, "%08x", h[i]);
   return rc;

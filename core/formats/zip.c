@@ -8,12 +8,12 @@ static int fail_directory(const pn_archive *a) { return pn_archive_fail(a, "its 
 /* Where the directory stands, from the record at the end of the file. */
 static int find_directory(const pn_archive *a, int64_t *offset, int64_t *bytes, int64_t *n_members) {
   enum { END = 22, COMMENT = 65535, LOCATOR = 20, END64 = 56 };
-  const pn_file *file = &a->files[0];
+  const pn_disk_file *file = &a->files[0];
   int64_t n = pn_min64(file->bytes, END + COMMENT + LOCATOR);
   unsigned char *tail = pn_alloc((size_t)n + 1);
   if (!tail) return -1;
   int64_t found = -1;
-  int rc = pn_file_read(file, file->bytes - n, tail, (size_t)n);
+  int rc = pn_disk_read(file, file->bytes - n, tail, (size_t)n);
   for (int64_t i = n - END; rc == 0 && i >= 0 && found < 0; i--)
     if (memcmp(tail + i, "PK\5\6", 4) == 0 && i + END + pn_le16(tail + i + 20) == n) found = i;
   if (rc == 0 && found < 0) rc = pn_archive_fail(a, "the end of the archive is missing: the file is cut off");
@@ -28,7 +28,7 @@ static int find_directory(const pn_archive *a, int64_t *offset, int64_t *bytes, 
       unsigned char end64[END64];
       uint64_t at = pn_le64(end - LOCATOR + 8);
       if (at > (uint64_t)file->bytes || (int64_t)at > file->bytes - END64) rc = fail_directory(a);
-      else rc = pn_file_read(file, (int64_t)at, end64, END64);
+      else rc = pn_disk_read(file, (int64_t)at, end64, END64);
       if (rc == 0 && memcmp(end64, "PK\6\6", 4) != 0) rc = fail_directory(a);
       if (rc == 0) {
         *n_members = (int64_t)pn_le64(end64 + 32);
@@ -68,7 +68,7 @@ static bool wide_fields(const unsigned char *extra, size_t n, int64_t *bytes, in
 
 static int add_member(pn_archive *a, const unsigned char *d, const char *name, size_t name_bytes, size_t extra_bytes) {
   enum { LOCAL = 30 };
-  const pn_file *file = &a->files[0];
+  const pn_disk_file *file = &a->files[0];
   int64_t packed = pn_le32(d + 20), bytes = pn_le32(d + 24), offset = pn_le32(d + 42);
   int method = pn_le16(d + 10);
   if (name_bytes == 0 || memchr(name, 0, name_bytes)) return fail_directory(a);
@@ -78,7 +78,7 @@ static int add_member(pn_archive *a, const unsigned char *d, const char *name, s
   if (method != 0 && method != 8) return pn_archive_fail(a, "member %.*s is packed by method %d; stored and deflated ones are read", (int)name_bytes, name, method);
   unsigned char local[LOCAL];
   if (bytes < 0 || packed < 0 || offset < 0 || offset > file->bytes - LOCAL) return fail_directory(a);
-  if (pn_file_read(file, offset, local, LOCAL) != 0) return -1;
+  if (pn_disk_read(file, offset, local, LOCAL) != 0) return -1;
   int64_t data = offset + LOCAL + pn_le16(local + 26) + pn_le16(local + 28);
   if (memcmp(local, "PK\3\4", 4) != 0 || data > file->bytes || packed > file->bytes - data) return fail_directory(a);
   if (method == 0 && packed != bytes) return fail_directory(a);
@@ -96,7 +96,7 @@ static int members(pn_archive *a) {
   if (bytes > 1 << 28) return pn_archive_fail(a, "its directory has %lld bytes: refused", (long long)bytes);
   unsigned char *directory = pn_alloc((size_t)bytes + 1);
   if (!directory) return -1;
-  int rc = pn_file_read(&a->files[0], offset, directory, (size_t)bytes);
+  int rc = pn_disk_read(&a->files[0], offset, directory, (size_t)bytes);
   const unsigned char *d = directory, *end = directory + bytes;
   for (int64_t i = 0; rc == 0 && i < n_members; i++) {
     if (end - d < ENTRY || memcmp(d, "PK\1\2", 4) != 0) {
