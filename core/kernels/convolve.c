@@ -1,0 +1,495 @@
+/* convolve.c: convolution and its adjoints as gathered products (product.h).
+**
+**   forward   output o sees input  o*stride - low + k*dilation
+**   data      by phase: inputs i = phase + stride*q of one residue see outputs q + (phase + low - k*dilation)/stride, for the
+**             taps k where that is whole. A transposed convolution is this, so it too runs as dense phase convolutions.
+**   weight    for each tap, the outer products of the pixels it sees with dy, over pixels in blocks that stay in L1
+** Few input channels (the 7x7x7 stem on RGB): rows are padded once and kernel columns x channels become one run of k. */
+#include <stdlib.h>
+#include <string.h>
+#include "convolve.h"
+#include "product.h"
+
+#ifdef PN_F64_BUILD
+
+int pn_convolve(pn_pixels y, pn_pixels x, const real *w, const real *bias, const pn_geometry *g) { return pn_convolve_plain(y, x, w, bias, g), 0; }
+int pn_convolve_data(pn_pixels dx, pn_pixels dy, const real *w, const real *bias, bool add, const pn_geometry *g) {
+  return pn_convolve_data_plain(dx, dy, w, bias, add, g), 0;
+}
+int pn_convolve_weight(real *dw, pn_pixels x, pn_pixels dy, const pn_geometry *g) { return pn_convolve_weight_plain(dw, x, dy, g), 0; }
+
+#else
+
+enum { PANEL = 96, TAPS = 32, PIXELS = 128, WEIGHT_BLOCK = 96 << 10, MOST_BLOCKS = 64, FEW_CHANNELS = 4 };
+
+static const pn_product_kernels *kernels(void) {
+  static const pn_product_kernels *const table[PN_N_CPU_VARIANTS] = { NULL, &pn_product_avx2, &pn_product_avx512 };
+  const pn_product_kernels *k = table[pn_cpu()];
+  return k && k->vl ? k : NULL;
+}
+
+/* ---- the gather: which input pixel each output pixel sees through each tap ------------------------------------------------- */
+
+typedef struct axis {
+  int64_t n_out, n_taps, step, n_in, in_stride, out_stride;
+  int64_t *offset; /* input coordinate = output coordinate * step + offset[tap] */
+  int64_t *id;     /* which kernel element the tap is */
+} axis;
+
+typedef struct gather {
+  int64_t batch, in_batch, out_batch;
+  axis axis[3];
+  const real *in;
+  real *out;
+  int64_t k, n; /* channels of in and out */
+  const real *zeros; /* k of them */
+} gather;
+
+static int64_t gather_taps(const gather *g) { return g->axis[0].n_taps * g->axis[1].n_taps * g->axis[2].n_taps; }
+static int64_t gather_pixels(const gather *g) { return g->batch * g->axis[0].n_out * g->axis[1].n_out * g->axis[2].n_out; }
+
+typedef struct place {
+  int64_t t, h, w; /* input coordinates before the tap's offset */
+  const real *in;
+  real *out;
+} place;
+
+/* The places of output pixels first..first+count-1, in n,t,h,w order. */
+static void find_places(const gather *g, int64_t first, int64_t count, place *out) {
+  const axis *t = &g->axis[0], *h = &g->axis[1], *w = &g->axis[2];
+  int64_t ow = first % w->n_out, rest = first / w->n_out;
+  int64_t oh = rest % h->n_out;
+  rest /= h->n_out;
+  int64_t ot = rest % t->n_out, n = rest / t->n_out;
+  for (int64_t i = 0; i < count; i++) {
+    place *p = &out[i];
+    p->t = ot * t->step, p->h = oh * h->step, p->w = ow * w->step;
+    p->in = g->in + n * g->in_batch + p->t * t->in_stride + p->h * h->in_stride + p->w * w->in_stride;
+    p->out = g->out + n * g->out_batch + ot * t->out_stride + oh * h->out_stride + ow * w->out_stride;
+    if (++ow == w->n_out) {
+      ow = 0;
+      if (++oh == h->n_out) {
+        oh = 0;
+        if (++ot == t->n_out) ot = 0, n++;
+      }
+    }
+  }
+}
+
+typedef struct tap_shift {
+  int64_t t, h, w, by;
+} tap_shift;
+
+static tap_shift shift_of(const gather *g, int64_t tap) {
+  const axis *t = &g->axis[0], *h = &g->axis[1], *w = &g->axis[2];
+  tap_shift s = { t->offset[tap / w->n_taps / h->n_taps], h->offset[tap / w->n_taps % h->n_taps], w->offset[tap % w->n_taps], 0 };
+  s.by = s.t * t->in_stride + s.h * h->in_stride + s.w * w->in_stride;
+  return s;
+}
+
+static inline const real *seen(const gather *g, const place *p, const tap_shift *s) {
+  bool inside = (uint64_t)(p->t + s->t) < (uint64_t)g->axis[0].n_in && (uint64_t)(p->h + s->h) < (uint64_t)g->axis[1].n_in &&
+                (uint64_t)(p->w + s->w) < (uint64_t)g->axis[2].n_in;
+  return inside ? (const real *)((uintptr_t)p->in + (uintptr_t)(s->by * (int64_t)sizeof(real))) : g->zeros;
+}
+
+/* ---- weights, packed into panels of NV vectors ------------------------------------------------------------------------------- */
+
+typedef struct block {
+  int nv;
+  int64_t first, count; /* channels */
+  int64_t at;           /* of its panel in the packed weights: taps x k x (nv*vl) */
+} block;
+
+typedef struct weights {
+  const real *w;                        /* element (tap t,h,w; k; n) at t*st + h*sh + w*sw + k*sk + n*sn */
+  int64_t st, sh, sw, sk, sn;
+} weights;
+
+typedef struct product {
+  gather g;
+  weights w;
+  const pn_product_kernels *kernels;
+  block blocks[MOST_BLOCKS];
+  int n_blocks;
+  int64_t n_taps;
+  real *packed, *bias; /* bias padded like a row of blocks; NULL for none */
+  bool add;
+} product;
+
+/* n channels as even blocks of at most `most` vectors; returns how many, or 0 when there would be too many. */
+static int cut_blocks(int64_t n, int vl, int most, int64_t rows, block *out, int64_t *total) {
+  int64_t vectors = pn_ceil_div(n, vl), n_blocks = pn_ceil_div(vectors, most), at = 0, first = 0;
+  if (n_blocks > MOST_BLOCKS) return 0;
+  for (int64_t i = 0; i < n_blocks; i++) {
+    int nv = (int)(vectors / n_blocks + (i < vectors % n_blocks));
+    out[i] = (block){ nv, first, pn_min64(n - first, nv * vl), at };
+    first += nv * vl;
+    at += rows * nv * vl;
+  }
+  *total = at;
+  return (int)n_blocks;
+}
+
+static void pack_taps(void *context, int64_t begin, int64_t end) { /* units: block x tap */
+  const product *p = context;
+  const gather *g = &p->g;
+  int vl = p->kernels->vl;
+  for (int64_t unit = begin; unit < end; unit++) {
+    const block *b = &p->blocks[unit / p->n_taps];
+    int64_t tap = unit % p->n_taps, width = b->nv * vl, k = g->k;
+    int64_t t = g->axis[0].id[tap / g->axis[2].n_taps / g->axis[1].n_taps], h = g->axis[1].id[tap / g->axis[2].n_taps % g->axis[1].n_taps];
+    const real *from = p->w.w + t * p->w.st + h * p->w.sh + g->axis[2].id[tap % g->axis[2].n_taps] * p->w.sw + b->first * p->w.sn;
+    real *to = p->packed + b->at + tap * k * width;
+    if (p->w.sn == 1)
+      for (int64_t i = 0; i < k; i++) {
+        memcpy(to + i * width, from + i * p->w.sk, sizeof(real) * (size_t)b->count);
+        for (int64_t n = b->count; n < width; n++) to[i * width + n] = 0;
+      }
+    else {
+      for (int64_t n = 0; n < b->count; n++)
+        for (int64_t i = 0; i < k; i++) to[i * width + n] = from[i * p->w.sk + n * p->w.sn];
+      for (int64_t n = b->count; n < width; n++)
+        for (int64_t i = 0; i < k; i++) to[i * width + n] = 0;
+    }
+  }
+}
+
+/* ---- the product ----------------------------------------------------------------------------------------------------------------- */
+
+static void multiply_panel(const product *p, int64_t panel, const block *blocks, int n_blocks) {
+  const gather *g = &p->g;
+  place places[PANEL];
+  const real *rows[TAPS * (PANEL + PN_MOST_MR)];
+  real spare[PN_MOST_NV * PN_MOST_VL], *out[PANEL + PN_MOST_MR];
+  tap_shift shifts[TAPS];
+  int64_t first = panel * PANEL, count = pn_min64(PANEL, gather_pixels(g) - first), widest = blocks[0].nv * p->kernels->vl;
+  int64_t most_taps = pn_max64(1, pn_min64(TAPS, WEIGHT_BLOCK / (int64_t)sizeof(real) / pn_max64(1, g->k * widest)));
+  find_places(g, first, count, places);
+  int64_t tap = 0;
+  do { /* also with no taps at all: then only the start value is written */
+    int64_t n_taps = pn_min64(most_taps, p->n_taps - tap);
+    for (int64_t i = 0; i < n_taps; i++) shifts[i] = shift_of(g, tap + i);
+    int mr = 0;
+    for (int b = 0; b < n_blocks; b++) {
+      const block *at = &blocks[b];
+      int64_t width = at->nv * p->kernels->vl;
+      if (mr != p->kernels->mr[at->nv]) { /* rows in the order in which tiles of this height read them */
+        mr = p->kernels->mr[at->nv];
+        const real **row = rows;
+        for (int64_t m = 0; m < count; m += mr)
+          for (int64_t i = 0; i < n_taps; i++)
+            for (int64_t k = m; k < m + mr; k++) *row++ = k < count ? seen(g, &places[k], &shifts[i]) : g->zeros;
+      }
+      for (int64_t m = 0; m < count; m += mr) {
+        for (int64_t k = 0; k < mr; k++) out[k] = m + k < count ? places[m + k].out + at->first : spare;
+        p->kernels->tile[at->nv](out, rows + m * n_taps, n_taps, g->k, p->packed + at->at + tap * g->k * width,
+                                 p->bias && tap == 0 ? p->bias + at->first : NULL, at->count, p->add || tap > 0);
+      }
+    }
+    tap += n_taps;
+  } while (tap < p->n_taps);
+}
+
+static void multiply_panels(void *context, int64_t begin, int64_t end) {
+  const product *p = context;
+  for (int64_t i = begin; i < end; i++) multiply_panel(p, i, p->blocks, p->n_blocks);
+}
+
+static void multiply_blocks(void *context, int64_t begin, int64_t end) { /* few panels: a unit is one block of one panel */
+  const product *p = context;
+  for (int64_t i = begin; i < end; i++) multiply_panel(p, i / p->n_blocks, &p->blocks[i % p->n_blocks], 1);
+}
+
+static int multiply(const gather *g, const weights *w, const real *bias, bool add) {
+  product p = { .g = *g, .w = *w, .kernels = kernels(), .n_taps = gather_taps(g), .add = add };
+  int64_t total, vl = p.kernels->vl, pixels = gather_pixels(g);
+  if (!pixels || !g->n) return 0;
+  p.n_blocks = cut_blocks(g->n, (int)vl, p.kernels->most_nv, p.n_taps * g->k, p.blocks, &total);
+  if (!p.n_blocks) return pn_fail("convolution: %lld output channels are too many", (long long)g->n);
+  int64_t padded = pn_ceil_div(g->n, vl) * vl;
+  real *memory = pn_alloc(sizeof(real) * (size_t)(total + padded + g->k + vl));
+  if (!memory) return -1;
+  p.packed = memory;
+  if (bias) {
+    p.bias = memory + total;
+    memset(p.bias, 0, sizeof(real) * (size_t)padded);
+    memcpy(p.bias, bias, sizeof(real) * (size_t)g->n);
+  }
+  real *zeros = memory + total + padded;
+  memset(zeros, 0, sizeof(real) * (size_t)(g->k + vl));
+  p.g.zeros = zeros;
+  pn_parallel(p.n_blocks * p.n_taps, 4, pack_taps, &p);
+  int64_t panels = pn_ceil_div(pixels, PANEL);
+  if (panels >= 8 * pn_threads()) pn_parallel(panels, 1, multiply_panels, &p);
+  else pn_parallel(panels * p.n_blocks, 1, multiply_blocks, &p);
+  pn_free(memory);
+  return 0;
+}
+
+/* ---- the outer products ------------------------------------------------------------------------------------------------------------ */
+
+typedef struct outer_job {
+  gather g;           /* out is dy, read only */
+  const pn_product_kernels *kernels;
+  block blocks[MOST_BLOCKS];
+  int n_blocks;
+  int64_t k_rows, k_groups; /* a unit is one tap and k_rows rows of its matrix */
+  real *sums;         /* taps x k x ld */
+  int64_t ld;
+} outer_job;
+
+static void outer_rows(const outer_job *j, const block *b, real *sums, const real *const *rows, const real *dy, int64_t count, int64_t k0, int64_t k1) {
+  int mi = j->kernels->outer_mi;
+  pn_outer_fn *fn = j->kernels->outer[b->nv];
+  real *at = sums + b->first;
+  int64_t k = k0;
+  for (; k + mi <= k1; k += mi) fn(at + k * j->ld, j->ld, rows, k, dy, count, mi);
+  if (k == k1) return;
+  if (k1 < mi) { /* too few channels for a whole tile */
+    fn(at + k * j->ld, j->ld, rows, k, dy, count, k1 - k);
+    return;
+  }
+  real spare[PN_MOST_MR * PN_MOST_NV * PN_MOST_VL] = { 0 }; /* a whole tile that ends at k1; only its last rows are new */
+  int64_t width = b->nv * j->kernels->vl;
+  fn(spare, width, rows, k1 - mi, dy, count, mi);
+  for (; k < k1; k++)
+    for (int64_t n = 0; n < width; n++) at[k * j->ld + n] += spare[(k - k1 + mi) * width + n];
+}
+
+static int outer_units(void *context, int64_t begin, int64_t end) {
+  const outer_job *j = context;
+  const gather *g = &j->g;
+  int64_t vl = j->kernels->vl, pixels = gather_pixels(g);
+  place places[PIXELS];
+  const real *rows[PIXELS];
+  real *dy = pn_alloc(sizeof(real) * (size_t)(PIXELS * j->ld));
+  if (!dy) return -1;
+  for (int64_t first = 0; first < pixels; first += PIXELS) {
+    int64_t count = pn_min64(PIXELS, pixels - first);
+    find_places(g, first, count, places);
+    for (int b = 0; b < j->n_blocks; b++) { /* dy in panels: block x pixel x channel, padded with zeros */
+      const block *at = &j->blocks[b];
+      int64_t width = at->nv * vl;
+      real *to = dy + PIXELS * at->first;
+      for (int64_t i = 0; i < count; i++, to += width) {
+        memcpy(to, places[i].out + at->first, sizeof(real) * (size_t)at->count);
+        for (int64_t n = at->count; n < width; n++) to[n] = 0;
+      }
+    }
+    int64_t tap = -1;
+    for (int64_t unit = begin; unit < end; unit++) {
+      if (tap != unit / j->k_groups) {
+        tap = unit / j->k_groups;
+        tap_shift s = shift_of(g, tap);
+        for (int64_t i = 0; i < count; i++) rows[i] = seen(g, &places[i], &s);
+      }
+      int64_t k0 = unit % j->k_groups * j->k_rows, k1 = pn_min64(k0 + j->k_rows, g->k);
+      for (int b = 0; b < j->n_blocks; b++) outer_rows(j, &j->blocks[b], j->sums + tap * g->k * j->ld, rows, dy + PIXELS * j->blocks[b].first, count, k0, k1);
+    }
+  }
+  pn_free(dy);
+  return 0;
+}
+
+/* sums[tap][k][n]; the caller frees it. ld is n rounded up to vectors. */
+static int outer_products(const gather *g, real **sums, int64_t *ld) {
+  outer_job j = { .g = *g, .kernels = kernels() };
+  int64_t total;
+  j.n_blocks = cut_blocks(g->n, j.kernels->vl, j.kernels->outer_most_nv, 1, j.blocks, &total);
+  if (!j.n_blocks) return pn_fail("convolution: %lld output channels are too many", (long long)g->n);
+  j.ld = total;
+  j.k_rows = pn_max64(1, 32 / j.kernels->outer_mi) * j.kernels->outer_mi;
+  j.k_groups = pn_ceil_div(g->k, j.k_rows);
+  int64_t rows = gather_taps(g) * g->k;
+  real *memory = pn_alloc_zero(sizeof(real) * (size_t)(rows * j.ld + g->k + 16));
+  if (!memory) return -1;
+  j.sums = memory;
+  j.g.zeros = memory + rows * j.ld;
+  if (pn_parallel_try(gather_taps(g) * j.k_groups, 1, outer_units, &j)) {
+    pn_free(memory);
+    return -1;
+  }
+  *sums = memory;
+  *ld = j.ld;
+  return 0;
+}
+
+/* ---- geometry to gathers ------------------------------------------------------------------------------------------------------------- */
+
+/* Every tap of a kernel, for the forward and the weights. offset and id share one allocation of the caller's. */
+static void forward_axis(axis *a, const pn_geometry *g, int d, int64_t n_out, int64_t n_in, int64_t in_stride, int64_t out_stride, int64_t *room) {
+  *a = (axis){ n_out, g->kernel[d], g->stride[d], n_in, in_stride, out_stride, room, room + g->kernel[d] };
+  for (int64_t k = 0; k < g->kernel[d]; k++) a->offset[k] = k * g->dilation[d] - g->low[d], a->id[k] = k;
+}
+
+static int64_t *axis_room(const pn_geometry *g) { return pn_alloc(sizeof(int64_t) * 2 * (size_t)(g->kernel[0] + g->kernel[1] + g->kernel[2])); }
+
+static void forward_gather(gather *out, pn_pixels y, pn_pixels x, const pn_geometry *g, int64_t *room) {
+  *out = (gather){ .batch = y.n, .in_batch = x.sn, .out_batch = y.sn, .in = x.data, .out = y.data, .k = x.c / g->groups, .n = y.c / g->groups };
+  forward_axis(&out->axis[0], g, 0, y.t, x.t, x.st, y.st, room);
+  forward_axis(&out->axis[1], g, 1, y.h, x.h, x.sh, y.sh, room + 2 * g->kernel[0]);
+  forward_axis(&out->axis[2], g, 2, y.w, x.w, x.sw, y.sw, room + 2 * (g->kernel[0] + g->kernel[1]));
+}
+
+/* ---- few channels: rows padded once, so that kernel columns x channels is one run ------------------------------------------------------- */
+
+typedef struct pad_job {
+  pn_pixels from;
+  real *to;
+  int64_t low, width;
+} pad_job;
+
+static void pad_rows(void *context, int64_t begin, int64_t end) {
+  const pad_job *j = context;
+  const pn_pixels *x = &j->from;
+  for (int64_t row = begin; row < end; row++) {
+    const real *from = pn_pixel(*x, row / x->h / x->t, row / x->h % x->t, row % x->h, 0);
+    real *to = j->to + row * j->width * x->c;
+    memset(to, 0, sizeof(real) * (size_t)(j->width * x->c));
+    for (int64_t w = 0; w < x->w; w++)
+      if (w + j->low >= 0 && w + j->low < j->width) memcpy(to + (w + j->low) * x->c, from + w * x->sw, sizeof(real) * (size_t)x->c);
+  }
+}
+
+static bool fuses_rows(pn_pixels x, const pn_geometry *g) { return g->groups == 1 && x.c <= FEW_CHANNELS && g->kernel[2] > 1 && g->dilation[2] == 1; }
+
+/* The same gather over padded rows: one tap a row of the kernel, k = kernel width x channels. */
+static int fuse_rows(gather *out, pn_pixels y, pn_pixels x, const pn_geometry *g, int64_t *room, real **padded) {
+  int64_t width = (y.w - 1) * g->stride[2] + g->kernel[2];
+  *padded = pn_alloc(sizeof(real) * (size_t)(x.n * x.t * x.h * width * x.c));
+  if (!*padded) return -1;
+  pad_job j = { x, *padded, g->low[2], width };
+  pn_parallel(x.n * x.t * x.h, 16, pad_rows, &j);
+  forward_gather(out, y, x, g, room);
+  out->in = *padded;
+  out->k = x.c * g->kernel[2];
+  out->in_batch = x.t * x.h * width * x.c;
+  out->axis[0].in_stride = x.h * width * x.c;
+  out->axis[1].in_stride = width * x.c;
+  axis *w = &out->axis[2];
+  w->n_taps = 1;
+  w->offset[0] = w->id[0] = 0;
+  w->in_stride = x.c;
+  w->n_in = width;
+  return 0;
+}
+
+/* ---- the three ---------------------------------------------------------------------------------------------------------------------------- */
+
+static weights forward_weights(const real *w, pn_pixels y, pn_pixels x, const pn_geometry *g, int64_t group) {
+  int64_t matrix = x.c / g->groups * y.c;
+  return (weights){ w + group * (y.c / g->groups), g->kernel[1] * g->kernel[2] * matrix, g->kernel[2] * matrix, matrix, y.c, 1 };
+}
+
+static pn_pixels channels(pn_pixels p, int64_t group, int64_t groups) {
+  p.data += group * (p.c / groups);
+  return p;
+}
+
+int pn_convolve(pn_pixels y, pn_pixels x, const real *w, const real *bias, const pn_geometry *g) {
+  if (!kernels()) return pn_convolve_plain(y, x, w, bias, g), 0;
+  int64_t *room = axis_room(g);
+  if (!room) return -1;
+  int rc = 0;
+  real *padded = NULL;
+  for (int64_t group = 0; group < g->groups && !rc; group++) {
+    gather at;
+    weights ws = forward_weights(w, y, x, g, group);
+    if (fuses_rows(x, g)) rc = fuse_rows(&at, y, x, g, room, &padded);
+    else forward_gather(&at, channels(y, group, g->groups), channels(x, group, g->groups), g, room);
+    if (!rc) rc = multiply(&at, &ws, bias ? bias + group * at.n : NULL, false);
+  }
+  pn_free(padded);
+  pn_free(room);
+  return rc;
+}
+
+/* The inputs phase, phase + stride, ... along one axis: their taps, and which outputs they see. */
+static void phase_axis(axis *a, const pn_geometry *g, int d, int64_t phase, int64_t n_x, int64_t n_y, int64_t x_stride, int64_t y_stride, int64_t *room) {
+  int64_t s = g->stride[d];
+  *a = (axis){ pn_ceil_div(n_x - phase, s), 0, 1, n_y, y_stride, x_stride * s, room, room + g->kernel[d] };
+  for (int64_t k = 0; k < g->kernel[d]; k++) {
+    int64_t at = phase + g->low[d] - k * g->dilation[d];
+    if (at % s) continue;
+    a->offset[a->n_taps] = at / s;
+    a->id[a->n_taps++] = k;
+  }
+}
+
+int pn_convolve_data(pn_pixels dx, pn_pixels dy, const real *w, const real *bias, bool add, const pn_geometry *g) {
+  if (!kernels()) return pn_convolve_data_plain(dx, dy, w, bias, add, g), 0;
+  int64_t *room = axis_room(g);
+  if (!room) return -1;
+  int rc = 0;
+  int64_t s[3] = { pn_min64(g->stride[0], dx.t), pn_min64(g->stride[1], dx.h), pn_min64(g->stride[2], dx.w) };
+  for (int64_t group = 0; group < g->groups && !rc; group++) {
+    weights ws = forward_weights(w, dy, dx, g, group);
+    ws = (weights){ ws.w, ws.st, ws.sh, ws.sw, ws.sn, ws.sk }; /* the same matrices, transposed */
+    pn_pixels to = channels(dx, group, g->groups), from = channels(dy, group, g->groups);
+    for (int64_t i = 0; i < s[0] * s[1] * s[2] && !rc; i++) {
+      int64_t t = i / s[2] / s[1], h = i / s[2] % s[1], c = i % s[2];
+      gather at = { .batch = dx.n, .in_batch = dy.sn, .out_batch = dx.sn, .in = from.data, .out = pn_pixel(to, 0, t, h, c), .k = dy.c / g->groups, .n = dx.c / g->groups };
+      phase_axis(&at.axis[0], g, 0, t, dx.t, dy.t, dx.st, dy.st, room);
+      phase_axis(&at.axis[1], g, 1, h, dx.h, dy.h, dx.sh, dy.sh, room + 2 * g->kernel[0]);
+      phase_axis(&at.axis[2], g, 2, c, dx.w, dy.w, dx.sw, dy.sw, room + 2 * (g->kernel[0] + g->kernel[1]));
+      if (add && !gather_taps(&at)) continue;
+      rc = multiply(&at, &ws, bias ? bias + group * at.n : NULL, add);
+    }
+  }
+  pn_free(room);
+  return rc;
+}
+
+typedef struct add_job {
+  real *dw;
+  const real *sums;
+  int64_t n, to_ld, from_ld;
+} add_job;
+
+static void add_rows(void *context, int64_t begin, int64_t end) {
+  const add_job *j = context;
+  for (int64_t r = begin; r < end; r++)
+    for (int64_t n = 0; n < j->n; n++) j->dw[r * j->to_ld + n] += j->sums[r * j->from_ld + n];
+}
+
+int pn_convolve_weight(real *dw, pn_pixels x, pn_pixels dy, const pn_geometry *g) {
+  if (!kernels()) return pn_convolve_weight_plain(dw, x, dy, g), 0;
+  int64_t *room = axis_room(g);
+  if (!room) return -1;
+  int rc = 0;
+  real *padded = NULL;
+  for (int64_t group = 0; group < g->groups && !rc; group++) {
+    gather at;
+    real *sums = NULL;
+    int64_t ld = 0;
+    if (fuses_rows(x, g)) rc = fuse_rows(&at, dy, x, g, room, &padded);
+    else forward_gather(&at, channels(dy, group, g->groups), channels(x, group, g->groups), g, room);
+    rc = rc ? rc : outer_products(&at, &sums, &ld);
+    if (rc) break;
+    add_job j = { dw + group * at.n, sums, at.n, dy.c, ld };
+    pn_parallel(gather_taps(&at) * at.k, 64, add_rows, &j);
+    pn_free(sums);
+  }
+  pn_free(padded);
+  pn_free(room);
+  return rc;
+}
+
+#endif
+
+/* Channels of one pixel after another, in blocks whose sums are added in order. */
+int pn_convolve_bias(real *db, pn_pixels dy) {
+  double *sums = pn_alloc_zero(sizeof(double) * (size_t)dy.c);
+  if (!sums) return -1;
+  for (int64_t n = 0; n < dy.n; n++)
+    for (int64_t t = 0; t < dy.t; t++)
+      for (int64_t h = 0; h < dy.h; h++)
+        for (int64_t w = 0; w < dy.w; w++) {
+          const real *p = pn_pixel(dy, n, t, h, w);
+          for (int64_t c = 0; c < dy.c; c++) sums[c] += (double)p[c];
+        }
+  for (int64_t c = 0; c < dy.c; c++) db[c] += (real)sums[c];
+  pn_free(sums);
+  return 0;
+}
