@@ -417,28 +417,43 @@ static void phase_axis(axis *a, const pn_geometry *g, int d, int64_t phase, int6
   }
 }
 
-int pn_convolve_data(pn_pixels dx, pn_pixels dy, const real *w, const real *bias, bool add, const pn_geometry *g) {
-  if (!kernels()) return pn_convolve_data_plain(dx, dy, w, bias, add, g), 0;
+typedef struct data_job {
+  pn_pixels dx, dy;
+  const real *w, *bias;
+  bool add;
+  const pn_geometry *g;
+  int64_t phases[3];
+} data_job;
+
+static int data_phases(void *context, int64_t begin, int64_t end) { /* units: group x phase */
+  const data_job *j = context;
+  const pn_geometry *g = j->g;
+  const int64_t *s = j->phases;
   int64_t *room = axis_room(g);
   if (!room) return -1;
   int rc = 0;
-  int64_t s[3] = { pn_min64(g->stride[0], dx.t), pn_min64(g->stride[1], dx.h), pn_min64(g->stride[2], dx.w) };
-  for (int64_t group = 0; group < g->groups && !rc; group++) {
-    weights ws = forward_weights(w, dy, dx, g, group);
+  for (int64_t unit = begin; unit < end && !rc; unit++) {
+    int64_t w = unit % s[2], h = unit / s[2] % s[1], t = unit / s[2] / s[1] % s[0], group = unit / s[2] / s[1] / s[0];
+    weights ws = forward_weights(j->w, j->dy, j->dx, g, group);
     ws = (weights){ ws.w, ws.st, ws.sh, ws.sw, ws.sn, ws.sk }; /* the same matrices, transposed */
-    pn_pixels to = channels(dx, group, g->groups), from = channels(dy, group, g->groups);
-    for (int64_t i = 0; i < s[0] * s[1] * s[2] && !rc; i++) {
-      int64_t t = i / s[2] / s[1], h = i / s[2] % s[1], c = i % s[2];
-      gather at = { .batch = dx.n, .in_batch = dy.sn, .out_batch = dx.sn, .in = from.data, .out = pn_pixel(to, 0, t, h, c), .k = dy.c / g->groups, .n = dx.c / g->groups };
-      phase_axis(&at.axis[0], g, 0, t, dx.t, dy.t, dx.st, dy.st, room);
-      phase_axis(&at.axis[1], g, 1, h, dx.h, dy.h, dx.sh, dy.sh, room + 2 * g->kernel[0]);
-      phase_axis(&at.axis[2], g, 2, c, dx.w, dy.w, dx.sw, dy.sw, room + 2 * (g->kernel[0] + g->kernel[1]));
-      if (add && !gather_taps(&at)) continue;
-      rc = multiply(&at, &ws, bias ? bias + group * at.n : NULL, add);
-    }
+    pn_pixels dx = channels(j->dx, group, g->groups), dy = channels(j->dy, group, g->groups);
+    gather at = { .batch = dx.n, .in_batch = dy.sn, .out_batch = dx.sn, .in = dy.data, .out = pn_pixel(dx, 0, t, h, w), .k = dy.c / g->groups, .n = dx.c / g->groups };
+    phase_axis(&at.axis[0], g, 0, t, dx.t, dy.t, dx.st, dy.st, room);
+    phase_axis(&at.axis[1], g, 1, h, dx.h, dy.h, dx.sh, dy.sh, room + 2 * g->kernel[0]);
+    phase_axis(&at.axis[2], g, 2, w, dx.w, dy.w, dx.sw, dy.sw, room + 2 * (g->kernel[0] + g->kernel[1]));
+    if (j->add && !gather_taps(&at)) continue;
+    rc = multiply(&at, &ws, j->bias ? j->bias + group * at.n : NULL, j->add);
   }
   pn_free(room);
   return rc;
+}
+
+int pn_convolve_data(pn_pixels dx, pn_pixels dy, const real *w, const real *bias, bool add, const pn_geometry *g) {
+  if (!kernels()) return pn_convolve_data_plain(dx, dy, w, bias, add, g), 0;
+  data_job j = { dx, dy, w, bias, add, g, { pn_min64(g->stride[0], dx.t), pn_min64(g->stride[1], dx.h), pn_min64(g->stride[2], dx.w) } };
+  int64_t units = g->groups * j.phases[0] * j.phases[1] * j.phases[2];
+  if (units >= 4 * pn_threads()) return pn_parallel_try(units, 1, data_phases, &j); /* many small products: threads take whole ones */
+  return data_phases(&j, 0, units);
 }
 
 typedef struct add_job {
