@@ -222,6 +222,50 @@ typedef struct pn_plot {
 } pn_plot;
 PN_API int pn_plot_write(const char *path, const pn_plot *plot, const pn_series *series, int n_series) PN_CHECKED;
 
+/* ---- warps, inpainting, scenes and painted worlds (core/vision) --------------------------------------------------
+** Points are (x, y) in pixels with pixel centres at integers. A map is double[6]: the output pixel (x, y) reads the input at
+** (m[0] x + m[1] y + m[2], m[3] x + m[4] y + m[5]). Clips are u8 (T,H,W,C). */
+
+typedef enum pn_border { PN_BORDER_REFLECT, PN_BORDER_REPLICATE, PN_BORDER_ZERO } pn_border;
+
+/* All frames of a clip through one map to h x w, read BILINEAR or NEAREST. The map is affine, plus a thin-plate spline that is
+** moves[i] at the output point points[i] (double[2 n_points] each; n_points = 0 or >= 3). Bilinear maps that shrink read a
+** box-filtered pyramid. */
+PN_API int pn_warp(pn_tensor **out, pn_tensor *clip, const double *map, int n_points, const double *points, const double *moves,
+                   int64_t h, int64_t w, pn_filter filter, pn_border border) PN_CHECKED;
+/* Coefficients (double[(n + 3) * n_values]) of the thin-plate spline through n_values values at each of n points. */
+PN_API int pn_tps_fit(int n, const double *points, const double *values, int n_values, double *coefficients) PN_CHECKED;
+PN_API void pn_tps_at(int n, const double *points, const double *coefficients, int n_values, double x, double y, double *out);
+
+/* Saturation and value (HSV, 0-1) of every pixel become gain * v^gamma + offset, clamped; light is double[6]: gain, gamma,
+** offset of saturation, then of value. Hue stays. x: u8 (...,3). */
+PN_API int pn_relight(pn_tensor **out, pn_tensor *x, const double *light) PN_CHECKED;
+
+/* Fills the hole (mask u8 (H,W), any value but 0) of an image u8 (H,W,3): smooth colours by push-pull, then texture copied from
+** the neighbourhood (grain = 1; 0 leaves it out). */
+PN_API int pn_inpaint(pn_tensor **out, pn_tensor *image, pn_tensor *hole, double grain, uint64_t seed) PN_CHECKED;
+
+/* A scene: one annotated frame taken apart into its object and the background behind it, ready to be rendered in other poses. */
+typedef struct pn_scene pn_scene;
+PN_API int pn_scene_new(pn_scene **out, pn_tensor *frame, pn_tensor *mask, pn_tensor *background) PN_CHECKED; /* u8 (H,W,3), (H,W), (H,W,3) */
+PN_API void pn_scene_free(pn_scene *scene);
+/* One frame to render. Maps lead from output pixels to pixels of the annotated frame; lights as in pn_relight. */
+typedef struct pn_pose {
+  double background[6], object[6];
+  double background_light[6], light[6];
+  double as_annotated; /* not 0: the untouched frame through the map of the background, no object pasted */
+} pn_pose;
+/* Renders n_frames poses into frames, u8 (K,h,w,3) or real (1,3,K,h,w) by the rule, and masks, u8 (K,h,w) or
+** real (1,1,K,h,w); either may be NULL. The object also goes through a thin-plate spline: where the annotated frame has
+** points[i], frame k reads points[i] + moves[k][i] (double[2] each; n_points = 0 or >= 3). */
+PN_API int pn_scene_render(const pn_scene *scene, int n_frames, const pn_pose *poses, int n_points, const double *points,
+                           const double *moves, pn_tensor *frames, pn_tensor *masks, pn_pixel_rule rule) PN_CHECKED;
+
+/* A painted world by seed: a landscape with sky, hills and textured ground, u8 (H,W,3), and a creature of blended capsules with a
+** patterned coat, u8 (H,W,4), alpha 0 or 255. */
+PN_API int pn_paint_landscape(pn_tensor **out, int64_t h, int64_t w, uint64_t seed) PN_CHECKED;
+PN_API int pn_paint_creature(pn_tensor **out, int64_t h, int64_t w, uint64_t seed) PN_CHECKED;
+
 /* ---- files (core/formats) -------------------------------------------------------------------------------------- */
 
 /* An archive: the named tensors of a file. The format is told by content: safetensors, npy, npz, PyTorch (before and since
