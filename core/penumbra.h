@@ -261,6 +261,9 @@ typedef struct pn_pose {
 PN_API int pn_scene_render(const pn_scene *scene, int n_frames, const pn_pose *poses, int n_points, const double *points,
                            const double *moves, pn_tensor *frames, pn_tensor *masks, pn_pixel_rule rule) PN_CHECKED;
 
+/* As pn_png_write, but JPEG: u8 (H,W,1|3), quality 1..100. */
+PN_API int pn_jpeg_write(const char *path, pn_tensor *image, int quality) PN_CHECKED;
+
 /* A painted world by seed: a landscape with sky, hills and textured ground, u8 (H,W,3), and a creature of blended capsules with a
 ** patterned coat, u8 (H,W,4), alpha 0 or 255. */
 PN_API int pn_paint_landscape(pn_tensor **out, int64_t h, int64_t w, uint64_t seed) PN_CHECKED;

@@ -1,0 +1,512 @@
+--- DAVIS: a tree of videos with a mask for every frame, in each of its layouts; and plain folders of frames.
+--
+--     ROOT/JPEGImages/480p/SEQUENCE/00000.jpg      (.png is read too)
+--     ROOT/Annotations/480p/SEQUENCE/00000.png     0/255 (2016), or a palette of object numbers (2017)
+--     ROOT/ImageSets/480p/SET.txt                  a line a frame: "/JPEGImages/480p/SEQUENCE/00000.jpg /Annotations/..."
+--     ROOT/ImageSets/2016/SET.txt, 2017/SET.txt    a line a sequence
+--
+-- Frames are u8 (H,W,3), masks u8 (H,W); frame numbers count from 1. What is wrong with a video is found when it is opened,
+-- from the headers of its files, not after an hour of training. Decoded pictures are kept in a cache and shared: do not write
+-- into what a clip returns (`:clone()` it first).
+
+local ffi = require "ffi"
+local lfs = require "lfs"
+local binding = require "penumbra.ffi"
+local tensor = require "penumbra.tensor"
+local image = require "penumbra.image"
+local named = require "penumbra.named"
+local nearest = require "penumbra.nearest"
+local raise = require "penumbra.raise"
+
+local davis = {}
+
+local function is_directory(path)
+  return lfs.attributes(path, "mode") == "directory"
+end
+
+local function directories(path)
+  local names = {}
+  if is_directory(path) then
+    for name in lfs.dir(path) do
+      if name:sub(1, 1) ~= "." and is_directory(path .. "/" .. name) then
+        names[#names + 1] = name
+      end
+    end
+  end
+  table.sort(names)
+  return names
+end
+
+local function suggestion(name, known)
+  local guess = nearest(name, known)
+  return guess and (", did you mean '%s'?"):format(guess) or ""
+end
+
+-- ---- a cache of decoded pictures ----------------------------------------------------------------------------------------
+
+-- Least recently used first out; counts bytes. Holds tensors outside any scope.
+local Cache = {}
+Cache.__index = Cache
+
+local function new_cache(limit_bytes)
+  return setmetatable({ limit = limit_bytes, bytes = 0, clock = 0, entries = {} }, Cache)
+end
+
+-- A fresh handle on the same memory, of the caller's scope: freeing it leaves the cache's own.
+local function share(t)
+  local p = binding.ptr(t)
+  binding.C.pn_tensor_retain(p)
+  return binding.wrap(p)
+end
+
+function Cache:get(key)
+  local entry = self.entries[key]
+  if not entry then
+    return nil
+  end
+  self.clock = self.clock + 1
+  entry.used = self.clock
+  return share(entry.tensor)
+end
+
+function Cache:put(key, t)
+  local bytes = t:count()
+  if bytes > self.limit or self.entries[key] then
+    return
+  end
+  while self.bytes + bytes > self.limit do
+    local oldest
+    for name, entry in pairs(self.entries) do
+      if not oldest or entry.used < self.entries[oldest].used then
+        oldest = name
+      end
+    end
+    self.bytes = self.bytes - self.entries[oldest].bytes
+    self.entries[oldest].tensor:free()
+    self.entries[oldest] = nil
+  end
+  self.clock = self.clock + 1
+  self.bytes = self.bytes + bytes
+  self.entries[key] = { tensor = share(t):keep(), bytes = bytes, used = self.clock }
+end
+
+-- ---- a clip: the frames and masks of one video ----------------------------------------------------------------------------
+
+--- One video. Fields: name, n_frames, height, width, object (nil: any).
+local Clip = {}
+Clip.__index = Clip
+
+local function frame_index(clip, what, i)
+  return named.whole(clip.name .. ": " .. what, "frame", i, 1, clip.n_frames)
+end
+
+--- The name of a frame: "00000".
+function Clip:frame_name(i)
+  return self.names[frame_index(self, "frame_name", i)]
+end
+
+--- The files of a frame and of its mask (nil where there is none).
+function Clip:paths(i)
+  i = frame_index(self, "paths", i)
+  return self.frame_paths[i], self.mask_paths[i]
+end
+
+--- Is there a mask for frame i?
+function Clip:has_mask(i)
+  return self.mask_paths[frame_index(self, "has_mask", i)] ~= nil
+end
+
+--- Frame i, u8 (H,W,3). Shared: do not write into it.
+function Clip:frame(i)
+  local path = self.frame_paths[frame_index(self, "frame", i)]
+  local t = self.cache:get(path)
+  if not t then
+    t = image.read(path)
+    self.cache:put(path, t)
+  end
+  return t
+end
+
+local function span(clip, what, first, count)
+  first = first or 1
+  frame_index(clip, what, first)
+  count = count or clip.n_frames - first + 1
+  named.whole(("%s: %s from frame %d"):format(clip.name, what, first), "count", count, 1, clip.n_frames - first + 1)
+  return first, count
+end
+
+--- Frames first to first + count - 1, u8 (T,H,W,3), in new memory; those not in the cache are decoded by all threads.
+-- @tparam ?int first default 1
+-- @tparam ?int count default: to the last
+function Clip:frames(first, count)
+  first, count = span(self, "frames", first, count)
+  local all = tensor.empty { count, self.height, self.width, 3, dtype = "u8" }
+  local bytes = self.height * self.width * 3
+  local missing, where = {}, {}
+  for i = 1, count do
+    local path = self.frame_paths[first + i - 1]
+    local t = self.cache:get(path)
+    if t then
+      ffi.copy(all:data() + (i - 1) * bytes, t:data(), bytes)
+      t:free()
+    else
+      missing[#missing + 1], where[#where + 1] = path, i
+    end
+  end
+  if #missing > 0 then
+    local read = image.read_frames(missing)
+    for k, path in ipairs(missing) do
+      local source = read:data() + (k - 1) * bytes
+      ffi.copy(all:data() + (where[k] - 1) * bytes, source, bytes)
+      if bytes <= self.cache.limit then
+        local one = tensor.empty { self.height, self.width, 3, dtype = "u8" }
+        ffi.copy(one:data(), source, bytes)
+        self.cache:put(path, one)
+        one:free()
+      end
+    end
+    read:free()
+  end
+  return all
+end
+
+-- Object numbers present in a mask, as text.
+local function objects_of(mask)
+  local seen, list = {}, {}
+  local p = mask:data()
+  for k = 0, mask:count() - 1 do
+    seen[p[k]] = true
+  end
+  for id = 1, 255 do
+    if seen[id] then
+      list[#list + 1] = tostring(id)
+    end
+  end
+  return #list > 0 and table.concat(list, ", ") or "none"
+end
+
+-- Keeps one object, or any, as 1; in place. Returns the number of its pixels.
+local function select_object(mask, object)
+  local p, n = mask:data(), 0
+  for k = 0, mask:count() - 1 do
+    local v = p[k]
+    v = object and (v == object and 1 or 0) or (v ~= 0 and 1 or 0)
+    p[k] = v
+    n = n + v
+  end
+  return n
+end
+
+--- The mask of frame i, u8 (H,W): 1 the object, 0 the rest; object numbers where the clip was opened with object = "all".
+-- Shared: do not write into it. An empty mask of the first frame is an error: it names no object to follow.
+function Clip:mask(i)
+  i = frame_index(self, "mask", i)
+  local path = self.mask_paths[i]
+  if not path then
+    raise("%s: frame %d (%s) has no mask; expected %s", self.name, i, self.frame_paths[i], self.mask_directory .. "/"
+      .. self.names[i] .. ".png")
+  end
+  local key = path .. "#" .. tostring(self.object)
+  local t = self.cache:get(key)
+  if not t then
+    t = image.read_mask(path)
+    local ids = i == 1 and objects_of(t)
+    local empty
+    if self.object == "all" then
+      empty = ids == "none"
+    else
+      empty = select_object(t, self.object) == 0
+    end
+    if i == 1 and empty then
+      if ids == "none" then
+        raise("%s: the mask of the first frame is empty: it names no object to follow", path)
+      end
+      raise("%s: object %s is not in the mask of the first frame (objects there: %s)", path, tostring(self.object), ids)
+    end
+    self.cache:put(key, t)
+  end
+  return t
+end
+
+--- Masks first to first + count - 1, u8 (T,H,W), in new memory.
+function Clip:masks(first, count)
+  first, count = span(self, "masks", first, count)
+  local all = tensor.empty { count, self.height, self.width, dtype = "u8" }
+  local bytes = self.height * self.width
+  for i = 1, count do
+    local mask = self:mask(first + i - 1)
+    ffi.copy(all:data() + (i - 1) * bytes, mask:data(), bytes)
+    mask:free()
+  end
+  return all
+end
+
+local function describe(clip)
+  local n = 0
+  for i = 1, clip.n_frames do
+    n = n + (clip.mask_paths[i] and 1 or 0)
+  end
+  return ("%s: %d frames of %d x %d, %d masks"):format(clip.name, clip.n_frames, clip.height, clip.width, n)
+end
+Clip.__tostring = describe
+
+-- All that can be known of a video without decoding it is checked here.
+local function new_clip(clip)
+  local paths = clip.frame_paths
+  clip.n_frames = #paths
+  clip.height, clip.width = image.size(paths[1])
+  for i = 2, #paths do
+    local h, w = image.size(paths[i])
+    if h ~= clip.height or w ~= clip.width then
+      raise("frames of mixed size: %s is %d x %d, %s is %d x %d", paths[i], h, w, paths[1], clip.height, clip.width)
+    end
+  end
+  for i = 1, #paths do
+    local path = clip.mask_paths[i]
+    if path then
+      local h, w = image.size(path)
+      if h ~= clip.height or w ~= clip.width then
+        raise("a mask of another size: %s is %d x %d, its frame %s is %d x %d", path, h, w, paths[i], clip.height, clip.width)
+      end
+    end
+  end
+  return setmetatable(clip, Clip)
+end
+
+local function check_object(what, object)
+  if object ~= nil and object ~= "all" then
+    if type(object) ~= "number" then
+      raise("%s: object is '%s', expects a number from 1 to 255, or \"all\"", what, tostring(object))
+    end
+    named.whole(what, "object", object, 1, 255)
+  end
+  return object
+end
+
+-- Masks by the name of their frame: "00000" -> path.
+local function masks_by_name(directory)
+  local by_name = {}
+  if is_directory(directory) then
+    local paths, names = image.files(directory, "png")
+    for i, name in ipairs(names) do
+      by_name[name] = paths[i]
+    end
+  end
+  return by_name
+end
+
+-- Frame files of a directory; a name that stands as both JPEG and PNG counts once.
+local function frame_files(directory)
+  local paths, names = image.files(directory)
+  local kept_paths, kept_names = {}, {}
+  for i, name in ipairs(names) do
+    if name ~= kept_names[#kept_names] then
+      kept_paths[#kept_paths + 1], kept_names[#kept_names + 1] = paths[i], name
+    end
+  end
+  return kept_paths, kept_names
+end
+
+-- Numbered frames must follow each other without a gap.
+local function check_numbers(directory, paths, names)
+  for i = 2, #names do
+    local before, here = tonumber(names[i - 1]), tonumber(names[i])
+    if before and here and here ~= before + 1 then
+      local lost = ("%0" .. #names[i] .. "d"):format(before + 1)
+      raise("%s: frame %s is missing: there is %s, then %s", directory, lost, paths[i - 1]:match("[^/]+$"), paths[i]:match("[^/]+$"))
+    end
+  end
+end
+
+-- ---- a DAVIS tree ----------------------------------------------------------------------------------------------------------
+
+--- A DAVIS tree. Fields: root, resolution.
+local Dataset = {}
+Dataset.__index = Dataset
+
+--- Opens a DAVIS tree.
+-- @tparam string root the directory that holds JPEGImages
+-- @tparam ?table how object: the object number to follow (default: all of them as one; "all": masks keep the numbers);
+--   resolution: "480p" (default), or another folder of JPEGImages; cache_bytes = 256e6: how much decoded picture is kept
+function davis.open(root, how)
+  how = named("davis", how, { object = named.optional, resolution = named.optional, cache_bytes = 256e6 })
+  if type(root) ~= "string" then
+    raise("davis: expects the path of a DAVIS tree, got %s", root == nil and "nothing" or "a " .. type(root))
+  end
+  if not is_directory(root) then
+    raise("davis: no such directory: %s", root)
+  end
+  root = #root > 1 and root:gsub("/+$", "") or root
+  local resolutions = directories(root .. "/JPEGImages")
+  if #resolutions == 0 then
+    raise("davis: %s is not a DAVIS tree: it has no JPEGImages/480p", root)
+  end
+  local resolution = how.resolution
+  if not resolution then
+    resolution = resolutions[1]
+    for _, name in ipairs(resolutions) do
+      if name == "480p" then
+        resolution = name
+      end
+    end
+  elseif not is_directory(root .. "/JPEGImages/" .. tostring(resolution)) then
+    raise("davis: %s has no resolution '%s'%s (known: %s)", root, tostring(resolution), suggestion(resolution, resolutions),
+      table.concat(resolutions, ", "))
+  end
+  return setmetatable({
+    root = root, resolution = resolution, object = check_object("davis", how.object), cache = new_cache(how.cache_bytes),
+  }, Dataset)
+end
+
+-- Set name to the file that lists it. Where several folders of ImageSets have the name, the one that goes with the tree's
+-- resolution is first, then 2016, then the newest.
+local function set_files(dataset)
+  local files, names = {}, {}
+  local folders = directories(dataset.root .. "/ImageSets")
+  local function rank(folder)
+    return folder == dataset.resolution and "0" or folder == "2016" and "1" or folder
+  end
+  table.sort(folders, function(a, b)
+    return rank(a) < rank(b)
+  end)
+  for _, folder in ipairs(folders) do
+    for file in lfs.dir(dataset.root .. "/ImageSets/" .. folder) do
+      local name = file:match("^([^.].*)%.txt$")
+      if name then
+        local path = ("%s/ImageSets/%s/%s"):format(dataset.root, folder, file)
+        files[folder .. "/" .. name] = path
+        if not files[name] then
+          files[name] = path
+          names[#names + 1] = name
+        end
+      end
+    end
+  end
+  table.sort(names)
+  return files, names
+end
+
+--- The names of the sets: "train", "val", ...
+function Dataset:sets()
+  local _, names = set_files(self)
+  return names
+end
+
+--- The sequences of a set, in its order; without a set, all that the tree holds, sorted.
+-- @tparam ?string set "train"; "2017/val" picks one of several folders of ImageSets
+-- @treturn {string} names
+function Dataset:sequences(set)
+  if set == nil then
+    return directories(("%s/JPEGImages/%s"):format(self.root, self.resolution))
+  end
+  local files, names = set_files(self)
+  local path = files[set]
+  if not path then
+    raise("davis: %s has no set '%s'%s (known: %s)", self.root, tostring(set), suggestion(set, names),
+      #names > 0 and table.concat(names, ", ") or "none: there is no ImageSets/480p/*.txt")
+  end
+  local file, message = io.open(path, "r")
+  if not file then
+    raise("davis: cannot read %s", message)
+  end
+  local listed, seen = {}, {}
+  for line in file:lines() do
+    local name = line:match("^%s*(%S+)")
+    if name then
+      name = name:match("([^/]+)/[^/]+$") or name
+      if not seen[name] then
+        seen[name] = true
+        listed[#listed + 1] = name
+      end
+    end
+  end
+  file:close()
+  if #listed == 0 then
+    raise("davis: %s lists no sequence", path)
+  end
+  return listed
+end
+
+--- One sequence, checked.
+-- @tparam string name
+-- @tparam ?table how object: as for `davis.open`, for this sequence
+-- @treturn Clip
+function Dataset:sequence(name, how)
+  local object = check_object("sequence", named("sequence", how, { object = named.optional }).object)
+  local directory = ("%s/JPEGImages/%s/%s"):format(self.root, self.resolution, tostring(name))
+  if type(name) ~= "string" or name == "" or name:find("/", 1, true) or not is_directory(directory) then
+    raise("davis: %s has no sequence '%s'%s", self.root, tostring(name), suggestion(name, self:sequences()))
+  end
+  local paths, names = frame_files(directory)
+  if #paths == 0 then
+    raise("davis: %s holds no frame (.jpg or .png)", directory)
+  end
+  check_numbers(directory, paths, names)
+  local mask_directory = ("%s/Annotations/%s/%s"):format(self.root, self.resolution, name)
+  local by_name, mask_paths = masks_by_name(mask_directory), {}
+  for i, frame in ipairs(names) do
+    mask_paths[i] = by_name[frame]
+    by_name[frame] = nil
+  end
+  local lost = next(by_name)
+  if lost then
+    for other in pairs(by_name) do
+      lost = other < lost and other or lost
+    end
+    raise("davis: %s/%s.jpg is missing: there is a mask for it, %s", directory, lost, by_name[lost])
+  end
+  return new_clip {
+    name = name, names = names, frame_paths = paths, mask_paths = mask_paths, mask_directory = mask_directory,
+    object = object or self.object, cache = self.cache,
+  }
+end
+
+-- ---- a plain folder ----------------------------------------------------------------------------------------------------------
+
+--- A folder of frames (.jpg or .png, in the order of their names), with a mask for the first or masks by name.
+-- @tparam string path
+-- @tparam ?table how mask: a PNG for the first frame, or a folder of PNGs named as the frames; object; name; cache_bytes
+-- @treturn Clip
+function davis.folder(path, how)
+  how = named("folder", how, {
+    mask = named.optional, object = named.optional, name = named.optional, cache_bytes = 256e6,
+  })
+  if type(path) ~= "string" then
+    raise("folder: expects the path of a folder of frames, got %s", path == nil and "nothing" or "a " .. type(path))
+  end
+  if not is_directory(path) then
+    raise("folder: no such directory: %s", path)
+  end
+  path = #path > 1 and path:gsub("/+$", "") or path
+  local paths, names = frame_files(path)
+  local mask_paths, mask_directory = {}, path
+  if how.mask ~= nil then
+    local mode = type(how.mask) == "string" and lfs.attributes(how.mask, "mode")
+    if mode == "directory" then
+      local by_name = masks_by_name(how.mask)
+      mask_directory = how.mask
+      for i, name in ipairs(names) do
+        mask_paths[i] = by_name[name]
+      end
+    elseif mode == "file" then
+      mask_paths[1] = how.mask
+      for i = #paths, 1, -1 do -- the mask may lie among the frames
+        if paths[i] == how.mask then
+          table.remove(paths, i)
+          table.remove(names, i)
+        end
+      end
+    else
+      raise("folder: no such mask: %s", tostring(how.mask))
+    end
+  end
+  if #paths == 0 then
+    raise("folder: %s holds no frame (.jpg or .png)", path)
+  end
+  return new_clip {
+    name = how.name or path:match("[^/]+$") or path, names = names, frame_paths = paths, mask_paths = mask_paths,
+    mask_directory = mask_directory, object = check_object("folder", how.object), cache = new_cache(how.cache_bytes),
+  }
+end
+
+return davis
