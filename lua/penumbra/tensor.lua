@@ -490,6 +490,16 @@ function methods.slot(t, axis, first, count)
   return derived(C.pn_tensor_slot, t, zero_axis, first - 1, count)
 end
 
+--- Part of an axis, as a view that gradients flow through: `x:slice(2, 1, 64)`, or named as pn.slice has it.
+-- @param t the tensor
+-- @param axis which axis, from 1
+-- @param first its first element to keep, from 1
+-- @param count how many; default: to the end
+function methods.slice(t, axis, first, count)
+  local named = type(axis) == "table" and axis or { axis = axis, first = first, count = count }
+  return require("penumbra.ops").slice(t, named)
+end
+
 --- How many elements are NaN or infinite.
 function methods.count_bad(t)
   local n = index_type(1)
