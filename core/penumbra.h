@@ -297,6 +297,7 @@ PN_API int pn_npy_write(const char *path, pn_tensor *t) PN_CHECKED;
 
 PN_API uint32_t pn_crc32c(uint32_t crc, const void *data, size_t bytes); /* 0 to start; Castagnoli, as TensorFlow and iSCSI */
 PN_API int pn_sha256_file(const char *path, char *hex) PN_CHECKED;       /* char[65] */
+PN_API int pn_tensor_sha256(pn_tensor *t, char *hex) PN_CHECKED;         /* of the bytes in ROWS order; char[65] */
 
 /* ---- measures of segmentation (core/measure) -------------------------------------------------------------------
 ** DAVIS 2016/2017: masks and truth are u8 (T,H,W) of one shape. object < 0: any value but 0 is object; else that number alone.

@@ -1,4 +1,4 @@
-/* sha256.c: SHA-256 of a file (FIPS 180-4), to know a download for what it is. */
+/* sha256.c: SHA-256 (FIPS 180-4) of a file or a tensor, to know a download for what it is. */
 #include <string.h>
 #include "formats.h"
 
@@ -32,36 +32,70 @@ static void block(uint32_t h[8], const unsigned char *p) {
   for (int i = 0; i < 8; i++) h[i] += s[i];
 }
 
+typedef struct hash { uint32_t h[8]; uint64_t bytes; unsigned char rest[64]; } hash;
+
+static void hash_start(hash *s) {
+  *s = (hash){ .h = { 0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19 } };
+}
+
+static void hash_add(hash *s, const unsigned char *p, size_t n) {
+  size_t held = (size_t)(s->bytes % 64);
+  s->bytes += n;
+  if (held > 0) {
+    size_t more = n < 64 - held ? n : 64 - held;
+    memcpy(s->rest + held, p, more);
+    p += more;
+    n -= more;
+    if (held + more < 64) return;
+    block(s->h, s->rest);
+  }
+  for (; n >= 64; n -= 64, p += 64) block(s->h, p);
+  if (n > 0) memcpy(s->rest, p, n);
+}
+
+/* A one, zeros, and the length in bits, to a whole number of blocks. */
+static void hash_end(hash *s, char *hex) {
+  unsigned char tail[72] = { 0x80 };
+  size_t zeros = (size_t)(119 - s->bytes % 64) % 64;
+  uint64_t bits = s->bytes * 8;
+  for (size_t i = 0; i < 8; i++) tail[1 + zeros + i] = (unsigned char)(bits >> (56 - 8 * i));
+  hash_add(s, tail, 1 + zeros + 8);
+  for (int i = 0; i < 8; i++) snprintf(hex + 8 * i, 9, "%08x", s->h[i]);
+}
+
 int pn_sha256_file(const char *path, char *hex) {
-  enum { CHUNK = 1 << 16 }; /* a multiple of the block */
+  enum { CHUNK = 1 << 16 };
   if (!path || !hex) return pn_fail("sha256: path or result is missing");
   pn_disk_file file;
   if (pn_disk_open(&file, path) != 0) return -1;
-  unsigned char *buffer = pn_alloc(CHUNK + 128);
-  if (!buffer) {
-    pn_disk_close(&file);
-    return -1;
-  }
-  uint32_t h[8] = { 0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19 };
-  int rc = 0;
-  for (int64_t at = 0;; at += CHUNK) {
+  unsigned char *buffer = pn_alloc(CHUNK);
+  int rc = buffer ? 0 : -1;
+  hash s;
+  hash_start(&s);
+  for (int64_t at = 0; rc == 0 && at < file.bytes; at += CHUNK) {
     size_t n = (size_t)pn_min64(CHUNK, file.bytes - at);
     rc = pn_disk_read(&file, at, buffer, n);
-    if (rc != 0) break;
-    bool last = at + CHUNK > file.bytes;
-    if (last) { /* one bit, zeros, the length in bits, to a whole number of blocks */
-      size_t whole = (n + 9 + 63) / 64 * 64;
-      memset(buffer + n, 0, whole - n);
-      buffer[n] = 0x80;
-      for (int i = 0; i < 8; i++) buffer[whole - 1 - (size_t)i] = (unsigned char)((uint64_t)file.bytes * 8 >> 8 * i);
-      n = whole;
-    }
-    for (size_t i = 0; i < n; i += 64) block(h, buffer + i);
-    if (last) break;
+    if (rc == 0) hash_add(&s, buffer, n);
   }
+  if (rc == 0) hash_end(&s, hex);
   pn_free(buffer);
   pn_disk_close(&file);
-  if (rc == 0)
-    for (int i = 0; i < 8; i++) snprintf(hex + 8 * i, 9, "%08x", h[i]);
   return rc;
+}
+
+int pn_tensor_sha256(pn_tensor *t, char *hex) {
+  if (!t || !hex) return pn_fail("sha256: tensor or result is missing");
+  size_t bytes = (size_t)pn_tensor_count(t) * (size_t)pn_dtype_bytes(pn_tensor_dtype(t));
+  hash s;
+  hash_start(&s);
+  if (bytes > 0 && pn_tensor_device(t) == PN_CPU && pn_tensor_is_dense(t, PN_ROWS)) hash_add(&s, pn_tensor_data(t), bytes);
+  else if (bytes > 0) {
+    unsigned char *copy = pn_alloc(bytes);
+    int rc = copy ? pn_tensor_read(t, copy, bytes) : -1;
+    if (rc == 0) hash_add(&s, copy, bytes);
+    pn_free(copy);
+    if (rc != 0) return -1;
+  }
+  hash_end(&s, hex);
+  return 0;
 }
