@@ -1,0 +1,441 @@
+--- Inference: a clip of any length through a network that sees a few frames at a time.
+--
+-- Windows of `frames` frames slide over the clip, `stride` frames apart; each frame's probability is the mean over the windows
+-- that saw it, weighted by the frame's distance from the window's ends (features of temporal stride 4 know least there). At the
+-- clip's own ends the clip is mirrored, so that the first frame stands in the middle of a window like any other: worth up to
+-- 11 J on the first frame (METHOD 9). In space a window is the whole frame, or tiles whose probabilities are averaged flat or
+-- under a Hann window; the last tile of a row stands at the border, so every pixel is covered.
+--
+-- Memory is bounded whatever the length of the clip: frames and sums live only while a window to come may need them.
+local ffi = require "ffi"
+local pn_tensor = require "penumbra.tensor"
+local ops = require "penumbra.ops"
+local scope = require "penumbra.scope"
+local raise = require "penumbra.raise"
+local nearest = require "penumbra.nearest"
+
+local infer = {}
+
+--- The defaults of `infer.segment`; a recipe's `infer` table overrides any.
+infer.defaults = {
+  mode = "full_frame", -- full_frame | tiles
+  size = 224,          -- tiles: side of a tile, pixels
+  tile_stride = 100,   -- tiles: from one tile to the next, pixels (224 and 100 are the paper's)
+  window = "flat",     -- tiles: flat | hann, the weight of a pixel within its tile
+  frames = 16,         -- frames of a temporal window
+  stride = 3,          -- frames from one window to the next
+  ends = "mirror",     -- mirror | hold | inside: what stands beyond the ends of the clip (inside: windows never leave it)
+  weight = "distance", -- distance | flat, the weight of a frame within its window
+  threshold = 0.5,     -- probability from which a pixel is object
+  keep = "all",        -- all | connected: only components that touch the mask of the frame before (see `keep_connected`)
+}
+
+local choices = {
+  mode = { "full_frame", "tiles" }, window = { "flat", "hann" }, ends = { "mirror", "hold", "inside" },
+  weight = { "distance", "flat" }, keep = { "all", "connected" },
+}
+local lowest = { size = 1, tile_stride = 1, frames = 1, stride = 1 }
+local not_settings = { first_mask = true, progress = true, probabilities = true }
+
+local function settings(options)
+  local known = {}
+  for name in pairs(infer.defaults) do
+    known[#known + 1] = name
+  end
+  local resolved = {}
+  for name, value in pairs(infer.defaults) do
+    resolved[name] = value
+  end
+  for name, value in pairs(options or {}) do
+    if not not_settings[name] then
+      local default = infer.defaults[name]
+      if default == nil then
+        local guess = nearest(name, known)
+        raise("infer: unknown option '%s'%s", tostring(name), guess and (", did you mean '%s'?"):format(guess) or "")
+      end
+      if type(value) ~= type(default) then
+        raise("infer: %s is a %s, expects a %s", name, type(value), type(default))
+      end
+    end
+    resolved[name] = value
+  end
+  for name, list in pairs(choices) do
+    local found = false
+    for _, choice in ipairs(list) do
+      found = found or choice == resolved[name]
+    end
+    if not found then
+      raise("infer: %s is '%s', expects %s", name, resolved[name], table.concat(list, " or "))
+    end
+  end
+  for name, least in pairs(lowest) do
+    if resolved[name] < least or resolved[name] % 1 ~= 0 then
+      raise("infer: %s is %s, expects a whole number from %d", name, tostring(resolved[name]), least)
+    end
+  end
+  return resolved
+end
+
+-- ---- where windows stand ----------------------------------------------------------------------------------------------
+
+--- First frames of the windows over a clip (1 is the clip's first frame; below 1 and beyond the end lie the mirrored frames).
+-- Every frame is covered, and with `mirror` or `hold` each stands at least a quarter of a window away from some window's ends.
+-- @tparam number n_frames frames of the clip
+-- @tparam table o settings: frames, stride, ends
+-- @treturn {number} in rising order
+function infer.window_starts(n_frames, o)
+  local starts = {}
+  local first, last
+  if o.ends == "inside" then
+    first, last = 1, math.max(1, n_frames - o.frames + 1)
+  else
+    local reach = math.floor(o.frames / 2) -- the first window has half of it before the clip
+    first, last = 1 - reach, n_frames - o.frames + 1 + reach
+    last = math.max(first, last)
+  end
+  local at = first
+  while at < last do
+    starts[#starts + 1] = at
+    at = at + math.min(o.stride, o.frames)
+  end
+  starts[#starts + 1] = last
+  return starts
+end
+
+--- The frame of the clip that stands at position i, which may lie beyond its ends.
+-- @tparam number i
+-- @tparam number n frames of the clip
+-- @tparam string ends "mirror" (the end frame itself is not repeated) or "hold"
+function infer.reflect(i, n, ends)
+  if ends ~= "mirror" then
+    return math.max(1, math.min(n, i))
+  end
+  if n == 1 then
+    return 1
+  end
+  local period = 2 * (n - 1)
+  local k = (i - 1) % period
+  return (k < n and k or period - k) + 1
+end
+
+--- First pixels (from 0) of tiles along an axis: a tile each `stride`, and the last at the border.
+function infer.tile_starts(n, size, stride)
+  if n <= size then
+    return { 0 }
+  end
+  local starts = {}
+  for at = 0, n - size, stride do
+    starts[#starts + 1] = at
+  end
+  if starts[#starts] ~= n - size then
+    starts[#starts + 1] = n - size
+  end
+  return starts
+end
+
+local function frame_weights(o)
+  local weights = {}
+  for i = 1, o.frames do
+    weights[i] = o.weight == "flat" and 1 or math.min(i, o.frames + 1 - i)
+  end
+  return weights
+end
+
+-- The weight of each pixel of a tile; Hann never reaches 0, so a border pixel that one tile covers keeps its value.
+local function tile_weights(n, window)
+  local weights = ffi.new("float [?]", n)
+  for i = 0, n - 1 do
+    weights[i] = window == "flat" and 1 or math.sin(math.pi * (i + 0.5) / n) ^ 2 + 1e-4
+  end
+  return weights
+end
+
+-- ---- frames to network input ---------------------------------------------------------------------------------------------
+
+-- How a network wants its pixels (METHOD 2): RGB in [-1,1], or BGR in [0,1].
+local inputs = {
+  rgb_pm1 = function(to, from, n)
+    for i = 0, n - 1 do
+      to[i] = from[i] / 127.5 - 1
+    end
+  end,
+  bgr_01 = function(to, from, n)
+    for i = 0, n - 1, 3 do
+      to[i], to[i + 1], to[i + 2] = from[i + 2] / 255, from[i + 1] / 255, from[i] / 255
+    end
+  end,
+}
+
+--- Frames as a network wants them.
+-- @param frames tensor u8 (T,H,W,3), RGB 0-255
+-- @tparam ?string kind "rgb_pm1" (default; RGB in [-1,1]) or "bgr_01" (BGR in [0,1])
+-- @return tensor real (1,3,T,H,W), channels-last, on the grid of its own pixels
+function infer.input(frames, kind)
+  local convert = inputs[kind or "rgb_pm1"]
+  if not convert then
+    raise("infer: input is '%s', expects bgr_01 or rgb_pm1", tostring(kind))
+  end
+  if frames:dtype() ~= "u8" or frames:dims() ~= 4 or frames:size(4) ~= 3 then
+    raise("infer: frames are u8 (T,H,W,3), got %s (%s)", frames:dtype(), table.concat(frames:shape(), ","))
+  end
+  local t, h, w = frames:size(1), frames:size(2), frames:size(3)
+  local x = pn_tensor.empty { 1, 3, t, h, w, layout = "channels_last" }
+  local dense = frames:contiguous() -- held while its memory is read
+  convert(x:data(), dense:data(), t * h * w * 3)
+  return x:set_grid({ 1, 1, 1 }, { 0, 0, 0 })
+end
+
+-- A clip is a u8 tensor (T,H,W,3), or anything with n_frames and :frame(i) -> u8 (H,W,3).
+local function reader(clip)
+  if pn_tensor.is_tensor(clip) then
+    if clip:dtype() ~= "u8" or clip:dims() ~= 4 or clip:size(4) ~= 3 then
+      raise("infer: a clip is u8 (T,H,W,3), got %s (%s)", clip:dtype(), table.concat(clip:shape(), ","))
+    end
+    local dense = clip:contiguous()
+    local bytes = clip:size(2) * clip:size(3) * 3
+    return clip:size(1), function(i, to, size)
+      assert(size == bytes)
+      ffi.copy(to, dense:data() + (i - 1) * bytes, bytes)
+    end, clip:size(2), clip:size(3)
+  end
+  local n = clip.n_frames
+  if n < 1 then
+    raise("infer: the clip has no frames")
+  end
+  local h, w = scope.run(function()
+    local frame = clip:frame(1)
+    return frame:size(1), frame:size(2)
+  end)
+  return n, function(i, to, size)
+    scope.run(function()
+      local frame = clip:frame(i)
+      if frame:size(1) ~= h or frame:size(2) ~= w or frame:size(3) ~= 3 then
+        raise("infer: frame %d is %d x %d x %d, the first is %d x %d x 3 (height, width, channels)", i, frame:size(1),
+          frame:size(2), frame:size(3), h, w)
+      end
+      local dense = frame:contiguous()
+      ffi.copy(to, dense:data(), size)
+    end)
+  end, h, w
+end
+
+-- ---- connected components ------------------------------------------------------------------------------------------------
+
+--- Keeps of each mask the 8-connected components that touch the mask of the frame before (dilated by one pixel's neighbours
+-- through the connection itself); the first frame's components must touch `first`. A frame that would become empty keeps all.
+-- Changes `masks` in place.
+-- @param masks tensor u8 (T,H,W), 0 or 255
+-- @param first ?tensor u8 (H,W), the annotated mask of frame 1; without it frame 1 keeps its largest component
+-- @return masks
+function infer.keep_connected(masks, first)
+  local n, h, w = masks:size(1), masks:size(2), masks:size(3)
+  local data = masks:data()
+  local stack = ffi.new("int32_t [?]", h * w)
+  local label = ffi.new("int32_t [?]", h * w)
+  local before = first and first:contiguous():data()
+  for t = 0, n - 1 do
+    local mask = data + t * h * w
+    ffi.fill(label, 4 * h * w)
+    local touches, sizes, n_labels = {}, {}, 0
+    for seed = 0, h * w - 1 do
+      if mask[seed] ~= 0 and label[seed] == 0 then
+        n_labels = n_labels + 1
+        local depth, size, touch = 1, 0, false
+        stack[0], label[seed] = seed, n_labels
+        while depth > 0 do
+          depth = depth - 1
+          local p = stack[depth]
+          size = size + 1
+          touch = touch or (before ~= nil and before[p] ~= 0)
+          local y, x = math.floor(p / w), p % w
+          for ny = math.max(0, y - 1), math.min(h - 1, y + 1) do
+            for nx = math.max(0, x - 1), math.min(w - 1, x + 1) do
+              local q = ny * w + nx
+              if mask[q] ~= 0 and label[q] == 0 then
+                label[q] = n_labels
+                stack[depth] = q
+                depth = depth + 1
+              end
+            end
+          end
+        end
+        touches[n_labels], sizes[n_labels] = touch, size
+      end
+    end
+    local any, largest = false, 1
+    for i = 1, n_labels do
+      any = any or touches[i]
+      if sizes[i] > sizes[largest] then
+        largest = i
+      end
+    end
+    if before == nil and n_labels > 0 then
+      touches[largest], any = true, true
+    end
+    if any then
+      for p = 0, h * w - 1 do
+        if mask[p] ~= 0 and not touches[label[p]] then
+          mask[p] = 0
+        end
+      end
+    end
+    if n_labels > 0 then
+      before = mask
+    end
+  end
+  return masks
+end
+
+-- ---- the door ----------------------------------------------------------------------------------------------------------------
+
+--- Segments a clip.
+-- @param net a module with `net:logits(x)`: real (1,3,T,H,W) to logits (1,1,T,H,W); `net.input` names how it wants its pixels
+-- @param clip tensor u8 (T,H,W,3), or a clip with n_frames and :frame(i) -> u8 (H,W,3)
+-- @tparam ?table options see `infer.defaults`; and first_mask = u8 (H,W) for keep = "connected"; progress = function(done, total),
+--   called after each window; probabilities = true for the second result
+-- @return masks u8 (T,H,W), 0 or 255
+-- @return probabilities u8 (T,H,W), 0-255, when asked for
+function infer.segment(net, clip, options)
+  local o = settings(options)
+  local n, read, h, w = reader(clip)
+  local pixels = h * w
+  local masks = pn_tensor.empty { n, h, w, dtype = "u8" }
+  local mask_data = masks:data()
+  local probabilities = o.probabilities and pn_tensor.empty { n, h, w, dtype = "u8" }
+
+  local starts = infer.window_starts(n, o)
+  local weights = frame_weights(o)
+  local tile_h = o.mode == "tiles" and math.min(o.size, h) or h
+  local tile_w = o.mode == "tiles" and math.min(o.size, w) or w
+  local tops = infer.tile_starts(h, tile_h, o.tile_stride)
+  local lefts = infer.tile_starts(w, tile_w, o.tile_stride)
+  local shape = o.mode == "tiles" and o.window or "flat"
+  local weight_y, weight_x = tile_weights(tile_h, shape), tile_weights(tile_w, shape)
+
+  -- The sum of tile weights at each row and column: the same for all windows, and separable.
+  local total_y, total_x = ffi.new("float [?]", h), ffi.new("float [?]", w)
+  for _, top in ipairs(tops) do
+    for y = 0, tile_h - 1 do
+      total_y[top + y] = total_y[top + y] + weight_y[y]
+    end
+  end
+  for _, left in ipairs(lefts) do
+    for x = 0, tile_w - 1 do
+      total_x[left + x] = total_x[left + x] + weight_x[x]
+    end
+  end
+
+  local cache, sums, totals = {}, {}, {} -- by frame; dropped once no window to come can reach the frame
+  local spare_frames, spare_sums = {}, {}
+
+  local function frame(i)
+    local data = cache[i]
+    if not data then
+      data = table.remove(spare_frames) or ffi.new("uint8_t [?]", pixels * 3)
+      read(i, data, pixels * 3)
+      cache[i] = data
+    end
+    return data
+  end
+
+  local function add(probability, t, i, top, left)
+    local sum = sums[i]
+    if not sum then
+      sum = table.remove(spare_sums) or ffi.new("float [?]", pixels)
+      ffi.fill(sum, 4 * pixels)
+      sums[i], totals[i] = sum, 0
+    end
+    local from = probability + t * tile_h * tile_w
+    for y = 0, tile_h - 1 do
+      local wy = weights[t + 1] * weight_y[y]
+      local to, row = sum + (top + y) * w + left, from + y * tile_w
+      for x = 0, tile_w - 1 do
+        to[x] = to[x] + wy * weight_x[x] * row[x]
+      end
+    end
+  end
+
+  local function finish(i)
+    local sum, total = sums[i], totals[i]
+    local to = mask_data + (i - 1) * pixels
+    local chance = probabilities and probabilities:data() + (i - 1) * pixels
+    for y = 0, h - 1 do
+      for x = 0, w - 1 do
+        local p = y * w + x
+        local value = sum[p] / (total * total_y[y] * total_x[x])
+        to[p] = value >= o.threshold and 255 or 0
+        if chance then
+          chance[p] = math.min(255, math.floor(value * 255 + 0.5))
+        end
+      end
+    end
+    spare_sums[#spare_sums + 1], sums[i], totals[i] = sum, nil, nil
+  end
+
+  local function window(start)
+    local seen = {}
+    for t = 1, o.frames do
+      seen[t] = infer.reflect(start + t - 1, n, o.ends)
+    end
+    for _, top in ipairs(tops) do
+      for _, left in ipairs(lefts) do
+        scope.run(function()
+          local frames = pn_tensor.empty { o.frames, tile_h, tile_w, 3, dtype = "u8" }
+          local to = frames:data()
+          for t = 1, o.frames do
+            local from = frame(seen[t])
+            for y = 0, tile_h - 1 do
+              ffi.copy(to + ((t - 1) * tile_h + y) * tile_w * 3, from + ((top + y) * w + left) * 3, tile_w * 3)
+            end
+          end
+          local x = infer.input(frames, net.input)
+          local logits = net:logits(x)
+          local probability = ops.sigmoid(logits):contiguous()
+          for t = 0, o.frames - 1 do
+            add(probability:data(), t, seen[t + 1], top, left)
+          end
+        end)
+      end
+    end
+    for t = 1, o.frames do
+      totals[seen[t]] = totals[seen[t]] + weights[t]
+    end
+  end
+
+  local was_training = net.training
+  net:eval()
+  local ok, problem = pcall(pn_tensor.no_grad, function()
+    local finished = 0
+    for k, start in ipairs(starts) do
+      window(start)
+      -- A later window begins later; beyond the end it may mirror back at most its own length before its start.
+      local next_start = starts[k + 1]
+      local reach = next_start and math.min(next_start, 2 * n - (starts[#starts] + o.frames - 1)) or n + 1
+      while finished + 1 < reach and finished < n do
+        finished = finished + 1
+        finish(finished)
+      end
+      for i, data in pairs(cache) do
+        if i < reach then
+          cache[i] = nil
+          spare_frames[#spare_frames + 1] = data
+        end
+      end
+      if o.progress then
+        o.progress(k, #starts)
+      end
+    end
+  end)
+  if was_training then
+    net:train()
+  end
+  if not ok then
+    error(problem, 0)
+  end
+  if o.keep == "connected" then
+    infer.keep_connected(masks, o.first_mask)
+  end
+  return masks, probabilities or nil
+end
+
+return infer

@@ -1,0 +1,197 @@
+--- Upsampling that knows where its input stands: a transposed convolution whose output lands on the pixels of another tensor.
+--
+-- Element j of a feature map is centred on input pixel s·j + c; with TensorFlow's SAME padding c depends on the size (c = 1, 3, 7,
+-- 15, 23 after stages 1..5 for even sizes, 1, 1, 5, 5, 13 at width 854). Cutting the middle out of the transposed convolution's
+-- result, as FCN and OSVOS do, is then wrong by up to 7.5 px. Here the grid that the tensor carries says where to cut. As c is a
+-- whole number and a kernel of even size has its middle between two taps, the filter begins with its peak on tap `stride`
+-- (counted from 0), so that bilinear interpolation is exact. Before the first and behind the last centre the end values are held.
+--
+-- Alignments: grid = as above; centre = the middle of the full result; caffe = the offset that Caffe's Crop layer works out from
+-- symmetric pads ⌊k/2⌋, which puts every c at 0 but for the pool of even size before stage 5.
+local init = require "penumbra.nn.initialise"
+local module = require "penumbra.nn.module"
+local named = require "penumbra.named"
+local nearest = require "penumbra.nearest"
+local ops = require "penumbra.ops"
+local raise = require "penumbra.raise"
+local tensor = require "penumbra.tensor"
+
+local function choice(what, value, known)
+  for _, name in ipairs(known) do
+    if name == value then
+      return value
+    end
+  end
+  local guess = nearest(tostring(value), known)
+  raise("%s is '%s'%s (known: %s)", what, tostring(value), guess and (", did you mean '%s'?"):format(guess) or "",
+    table.concat(known, ", "))
+end
+
+-- ---- filters ---------------------------------------------------------------------------------------------------------------
+
+-- Filters of one axis: the weight of each tap, for a kernel whose peak lies at `peak` (0-based, may lie between two taps).
+local filters = {}
+
+function filters.linear(kernel, _, peak)
+  local taps = {}
+  for i = 1, kernel do
+    taps[i] = math.max(0, 1 - math.abs(i - 1 - peak) / math.ceil(kernel / 2))
+  end
+  return taps
+end
+
+function filters.nearest(kernel, stride, peak)
+  local taps = {}
+  local first = math.ceil(peak - stride / 2)
+  for i = 1, kernel do
+    taps[i] = i - 1 >= first and i - 1 < first + stride and 1 or 0
+  end
+  return taps
+end
+
+filters["repeat"] = function(kernel) -- the paper's inflation: the same image on every tap, so the gain along time is kernel/stride
+  local taps = {}
+  for i = 1, kernel do
+    taps[i] = 1
+  end
+  return taps
+end
+
+function filters.repeat_gain1(kernel, stride)
+  local taps = {}
+  for i = 1, kernel do
+    taps[i] = stride / kernel
+  end
+  return taps
+end
+
+filters.centre = filters.nearest -- along time: the frames nearest to the centre
+
+-- The product of three filters on the channel diagonal of weight (C,C,kt,kh,kw).
+local function write_diagonal(weight, along)
+  local shape = weight:shape()
+  local rows = tensor.zeros(shape)
+  local data = rows:data()
+  local taps = shape[3] * shape[4] * shape[5]
+  for c = 0, shape[1] - 1 do
+    local at = (c * shape[2] + c) * taps
+    for i = 1, shape[3] do
+      for j = 1, shape[4] do
+        for k = 1, shape[5] do
+          data[at] = along[1][i] * along[2][j] * along[3][k]
+          at = at + 1
+        end
+      end
+    end
+  end
+  weight:copy(rows)
+  rows:free()
+end
+
+-- ---- the layer -------------------------------------------------------------------------------------------------------------
+
+local Registered = module.class "registered"
+
+local INITS = { "bilinear", "nearest", "icnr", "random" }
+local TIMES = { "linear", "repeat", "repeat_gain1", "centre" }
+local ALIGNS = { "grid", "centre", "caffe" }
+
+--- x (N,C,T',H',W'), like (N,?,T,H,W) -> (N,C,T,H,W), on the grid of `like`.
+-- @tparam table options channels; stride {t,h,w}; overlap = "2s" (kernel twice the stride) | "s" (kernel = stride: no overlap);
+--   init = "bilinear" | "nearest" | "icnr" | "random"; time = "linear" | "repeat" | "repeat_gain1" | "centre" (how bilinear and
+--   nearest go along time); align = "grid" | "centre" | "caffe"
+function Registered:new(options)
+  local o = named("registered", options,
+    { channels = named.required, stride = named.required, overlap = "2s", init = "bilinear", time = "linear", align = "grid" })
+  choice("registered: overlap", o.overlap, { "2s", "s" })
+  choice("registered: init", o.init, INITS)
+  choice("registered: time", o.time, TIMES)
+  choice("registered: align", o.align, ALIGNS)
+  self.stride = module.to_triple("registered: stride", o.stride)
+  self.kernel, self.peak = {}, {}
+  for d = 1, 3 do
+    local s = self.stride[d]
+    self.kernel[d] = o.overlap == "2s" and 2 * s or s
+    -- Peaks between taps are for cuts at half pixels; a kernel without overlap has no room for any other.
+    self.peak[d] = (o.align == "grid" and o.overlap == "2s") and s or (self.kernel[d] - 1) / 2
+  end
+  self.n_from, self.n_to, self.init, self.time, self.align = o.channels, o.channels, o.init, o.time, o.align
+  local k = self.kernel
+  self:add_parameter("weight", tensor.empty { o.channels, o.channels, k[1], k[2], k[3], layout = "filter" })
+end
+
+function Registered:initialise(stream)
+  local weight, k, s, peak = self.weight:detach(), self.kernel, self.stride, self.peak
+  if self.init == "icnr" then
+    init.icnr { stride = s } (weight, stream "weight")
+  elseif self.init == "random" then
+    local taps = k[1] / s[1] * k[2] / s[2] * k[3] / s[3] -- those that reach one output
+    stream("weight"):fill(weight, "normal", 0, 1 / math.sqrt(self.n_from * taps))
+  else
+    local plane = self.init == "bilinear" and filters.linear or filters.nearest
+    write_diagonal(weight, {
+      filters[self.time](k[1], s[1], peak[1]), plane(k[2], s[2], peak[2]), plane(k[3], s[3], peak[3]),
+    })
+  end
+end
+
+function Registered:describe()
+  return ("%s / %s %s, %s"):format(table.concat(self.kernel, ","), table.concat(self.stride, ","), self.init, self.align)
+end
+
+-- Repeats the first element `low` times before, and the last `high` times behind, along an axis.
+local function hold(x, axis, low, high)
+  if low == 0 and high == 0 then
+    return x
+  end
+  local parts = {}
+  for _ = 1, low do
+    parts[#parts + 1] = x:slice { axis = axis, first = 1, count = 1 }
+  end
+  parts[#parts + 1] = x
+  for _ = 1, high do
+    parts[#parts + 1] = x:slice { axis = axis, first = x:size(axis), count = 1 }
+  end
+  return ops.concat(parts, { axis = axis })
+end
+
+-- Where the full transposed convolution of n elements is cut along axis d, to give `size` elements: how many elements to hold
+-- before and behind, and the rows to cut off before and behind.
+function Registered:cut(d, n, size, centre)
+  local s, k, peak = self.stride[d], self.kernel[d], self.peak[d]
+  if self.align == "grid" then
+    local low_hold = math.max(0, math.ceil(centre / s))
+    local high_hold = math.max(0, math.ceil((size - 1 - centre) / s) - (n - 1))
+    local low = math.ceil(peak - centre) + low_hold * s
+    return low_hold, high_hold, low, (n + low_hold + high_hold - 1) * s + k - low - size
+  end
+  local whole = (n - 1) * s + k
+  local low = math.floor((whole - size) / 2)
+  if self.align == "caffe" then
+    local middle = s == 32 and 8 or (d == 1 and s == 8) and 2 or 0
+    low = math.max(0, math.floor((k - 1) / 2 - middle))
+  end
+  return 0, 0, low, whole - size - low
+end
+
+function Registered:forward(x, like)
+  local grid, own = like:grid(), x:grid()
+  if self.align == "grid" and not (grid and own) then
+    raise("registered: align = \"grid\" needs tensors that carry their grid (x:set_grid)")
+  end
+  local pad, extra = {}, {}
+  for d = 1, 3 do
+    local centre = own and grid and (own.centre[d] - grid.centre[d]) / grid.stride[d]
+    local before, behind, low, high = self:cut(d, x:size(d + 2), like:size(d + 2), centre)
+    x = hold(x, d + 2, before, behind)
+    extra[d] = math.max(0, -high)
+    pad[d] = { low, math.max(0, high) }
+  end
+  local y = ops.conv_transpose3d(x, self.weight, nil, { stride = self.stride, pad = pad, output_pad = extra })
+  if grid then
+    y:set_grid(grid.stride, grid.centre)
+  end
+  return y
+end
+
+return { registered = Registered }

@@ -1,0 +1,183 @@
+--- FCN-I3D: an object's mask in every frame of a clip (Munukutla & Jain, "One Shot Learning for Video Object Segmentation using
+-- Fully Convolutional I3D Network"). Clip (N,3,T,H,W) in; five masks out, each of the size of the clip.
+--
+--     clip -> 1a -> 2c -> 3c -> 4f          I3D up to the deepest skip
+--              |     |     |     |
+--             16    16    16    16          reduce: 1x1x1
+--             / \   / \   / \   / \
+--         score up score up ...             score 16 -> 1, up: a side mask;   up 16 -> 16
+--                 \     \     \     \
+--                  `-----`--- concat ---> fuse 1x1x1 -> the fused mask
+--
+--     local net = require "models.fcn_i3d" { skips = { "1a", "2c", "3c", "4f" }, deconv_init = "bilinear" }
+--     local masks = net(x)                      -- logits: masks.fused (N,1,T,H,W), masks.sides[1..]
+--     local u8 = net:segment(clip, { stride = 3 })
+--
+-- Parameters: I3D's own names ("conv3d_1a.conv.weight" ...), "side_1a.reduce.weight", ".score.weight", ".score.bias",
+-- ".up_score.weight", ".up_features.weight", ..., "fuse.weight", "fuse.bias".
+local pn = require "penumbra"
+local nn = pn.nn
+local i3d = require "models.i3d"
+local infer = require "penumbra.infer"
+local registered = require("penumbra.nn.registered").registered
+local nearest = require "penumbra.nearest"
+local raise = require "penumbra.raise"
+
+-- Where a skip leaves the trunk, and its stride (t,h,w) there.
+local skips = {
+  { "1a", at = "conv3d_1a", stride = { 2, 2, 2 } },
+  { "2c", at = "conv3d_2c", stride = { 2, 4, 4 } },
+  { "3c", at = "mixed_3c", stride = { 2, 8, 8 } },
+  { "4f", at = "mixed_4f", stride = { 4, 16, 16 } },
+  { "5c", at = "mixed_5c", stride = { 8, 32, 32 } },
+}
+
+--- The keys it reads; a recipe's configuration may hold others beside them.
+local defaults = {
+  skips = { "1a", "2c", "3c", "4f" }, -- any of 1a, 2c, 3c, 4f, 5c (the paper's four; osvos-like: 2c, 3c, 4f, 5c)
+  features = 16,                      -- channels of a side
+  deconv_init = "bilinear",           -- bilinear | nearest | icnr | random
+  deconv_time = "linear",             -- linear | repeat (the paper's) | repeat_gain1 | centre
+  overlap = "2s",                     -- 2s | s: kernel of the transposed convolutions, in strides
+  crop_align = "grid",                -- grid | centre | caffe
+  batchnorm = "frozen",               -- frozen | batch | moving
+  output = "fused",                   -- fused | sum_of_five | mean_of_sides: what segments
+  input = "rgb_pm1",                  -- rgb_pm1 | bgr_01: how it wants its pixels
+  width = 1,                          -- times the channels of I3D
+  seed = 1,
+}
+
+local choices = {
+  deconv_init = { "bilinear", "nearest", "icnr", "random" }, deconv_time = { "linear", "repeat", "repeat_gain1", "centre" },
+  overlap = { "2s", "s" }, crop_align = { "grid", "centre", "caffe" }, batchnorm = { "frozen", "batch", "moving" },
+  output = { "fused", "sum_of_five", "mean_of_sides" }, input = { "rgb_pm1", "bgr_01" },
+}
+
+local function refuse(key, value, known)
+  local guess = nearest(tostring(value), known)
+  raise("fcn_i3d: %s is '%s'%s (known: %s)", key, tostring(value), guess and (", did you mean '%s'?"):format(guess) or "",
+    table.concat(known, ", "))
+end
+
+local function settings(cfg)
+  local o = {}
+  for key, default in pairs(defaults) do
+    o[key] = cfg[key] == nil and default or cfg[key]
+    if type(o[key]) ~= type(default) then
+      raise("fcn_i3d: %s is a %s, expects a %s", key, type(o[key]), type(default))
+    end
+  end
+  for key, known in pairs(choices) do
+    local found = false
+    for _, name in ipairs(known) do
+      found = found or name == o[key]
+    end
+    if not found then
+      refuse(key, o[key], known)
+    end
+  end
+  -- In the order of depth, whatever the order they were written in.
+  local wanted, known = {}, {}
+  for _, name in ipairs(o.skips) do
+    wanted[name] = true
+  end
+  o.sides = {}
+  for _, skip in ipairs(skips) do
+    known[#known + 1] = skip[1]
+    if wanted[skip[1]] then
+      table.insert(o.sides, skip)
+    end
+    wanted[skip[1]] = nil
+  end
+  if next(wanted) then
+    refuse("skips", next(wanted), known)
+  end
+  if #o.sides == 0 then
+    raise("fcn_i3d: skips is empty, expects some of %s", table.concat(known, ", "))
+  end
+  return o
+end
+
+-- ---- a side: features to a mask of its own, and to features of the size of the clip -----------------------------------------
+
+local Side = nn.class "side"
+
+function Side:new(o)
+  local function up(channels)
+    return registered {
+      channels = channels, stride = o.stride, overlap = o.overlap, init = o.deconv_init, time = o.deconv_time, align = o.crop_align,
+    }
+  end
+  self:add("reduce", nn.conv3d { from = o.from, to = o.features, kernel = 1, bias = false })
+  self:add("score", nn.conv3d { from = o.features, to = 1, kernel = 1, bias = true, init = "xavier" })
+  self:add("up_score", up(1))
+  self:add("up_features", up(o.features))
+end
+
+--- @return features (N,features,T,H,W); the side's logits (N,1,T,H,W), unless not wanted
+function Side:forward(y, clip, wants_mask)
+  y = self.reduce(y)
+  return self.up_features(y, clip), wants_mask and self.up_score(self.score(y), clip) or nil
+end
+
+-- ---- the network --------------------------------------------------------------------------------------------------------------
+
+local FCN = nn.class "fcn_i3d"
+
+function FCN:new(cfg)
+  local o = settings(cfg)
+  self.input, self.output, self.sides = o.input, o.output, o.sides
+  self.captured = {}
+  for _, skip in ipairs(o.sides) do
+    table.insert(self.captured, skip.at)
+  end
+  local deepest = o.sides[#o.sides]
+  local channels = i3d.build(self, { to = deepest.at, batchnorm = o.batchnorm, width = o.width })
+  for _, skip in ipairs(o.sides) do
+    self:add("side_" .. skip[1], Side {
+      from = channels[skip.at], features = o.features, stride = skip.stride, overlap = o.overlap, deconv_init = o.deconv_init,
+      deconv_time = o.deconv_time, crop_align = o.crop_align,
+    })
+  end
+  self:add("fuse", nn.conv3d { from = o.features * #o.sides, to = 1, kernel = 1, bias = true, init = "xavier" })
+end
+
+--- @param clip real (N,3,T,H,W), pixels as `input` says
+-- @tparam ?table wants sides = false: the fused mask alone, which costs less
+-- @treturn table fused = logits (N,1,T,H,W), sides = a list of logits of the same shape, shallow to deep
+function FCN:forward(clip, wants)
+  local wants_sides = not (wants and wants.sides == false)
+  local _, found = i3d.run(self, clip, self.captured)
+  local features, masks = {}, {}
+  for i, skip in ipairs(self.sides) do
+    features[i], masks[i] = self["side_" .. skip[1]](found[skip.at], clip, wants_sides)
+  end
+  return { fused = self.fuse(pn.concat(features, { axis = 2 })), sides = masks }
+end
+
+--- The logits (N,1,T,H,W) that segment, by the key `output`.
+function FCN:logits(clip)
+  if self.output == "fused" then
+    return self(clip, { sides = false }).fused
+  end
+  local masks = self(clip)
+  local sum = masks.sides[1]
+  for i = 2, #masks.sides do
+    sum = sum + masks.sides[i]
+  end
+  return self.output == "sum_of_five" and sum + masks.fused or sum * (1 / #masks.sides)
+end
+
+--- Masks of a whole clip; see `penumbra.infer`.
+-- @param clip u8 (T,H,W,3) or a clip object
+-- @treturn tensor u8 (T,H,W), 0 or 255
+function FCN:segment(clip, options)
+  return infer.segment(self, clip, options)
+end
+
+return setmetatable({ class = FCN, defaults = defaults, skips = skips }, {
+  __call = function(_, cfg)
+    cfg = cfg or {}
+    return FCN(cfg):reset(cfg.seed or defaults.seed)
+  end,
+})

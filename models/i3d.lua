@@ -1,0 +1,212 @@
+--- I3D, the inflated Inception-v1 (Carreira & Zisserman 2017, "Quo Vadis, Action Recognition?"; numbers of the table as in
+-- deepmind/kinetics-i3d). Video (N,3,T,H,W) in, Kinetics logits (N,400) out, or the features of any endpoint.
+--
+--     local i3d = require "models.i3d"
+--     local net = i3d { batchnorm = "frozen" }               -- with its head
+--     local logits = net(x)                                   -- RGB in [-1,1]
+--     local found = net:endpoints(x, { "mixed_3c", "mixed_4f" }) -- name -> features
+--
+-- Unit: convolution (TensorFlow's SAME, no bias) -> batch norm (beta only) -> ReLU. Parameters: "<endpoint>.conv.weight",
+-- "<endpoint>.bn.beta", ".bn.mean", ".bn.var", with endpoint conv3d_1a ... mixed_5c.branch3; the head: "logits.conv.weight", ".bias".
+local pn = require "penumbra"
+local nn = pn.nn
+local nearest = require "penumbra.nearest"
+local raise = require "penumbra.raise"
+
+-- One line a layer. unit = channels; pool; mixed = branch 0 | branch 1: 1x1x1, 3x3x3 | branch 2: 1x1x1, 3x3x3 | branch 3.
+local layers = {
+  { "conv3d_1a", unit = 64, kernel = { 7, 7, 7 }, stride = { 2, 2, 2 } },
+  { "maxpool3d_2a", pool = { 1, 3, 3 }, stride = { 1, 2, 2 } },
+  { "conv3d_2b", unit = 64, kernel = { 1, 1, 1 } },
+  { "conv3d_2c", unit = 192, kernel = { 3, 3, 3 } },
+  { "maxpool3d_3a", pool = { 1, 3, 3 }, stride = { 1, 2, 2 } },
+  { "mixed_3b", mixed = { 64, 96, 128, 16, 32, 32 } },
+  { "mixed_3c", mixed = { 128, 128, 192, 32, 96, 64 } },
+  { "maxpool3d_4a", pool = { 3, 3, 3 }, stride = { 2, 2, 2 } },
+  { "mixed_4b", mixed = { 192, 96, 208, 16, 48, 64 } },
+  { "mixed_4c", mixed = { 160, 112, 224, 24, 64, 64 } },
+  { "mixed_4d", mixed = { 128, 128, 256, 24, 64, 64 } },
+  { "mixed_4e", mixed = { 112, 144, 288, 32, 64, 64 } },
+  { "mixed_4f", mixed = { 256, 160, 320, 32, 128, 128 } },
+  { "maxpool3d_5a", pool = { 2, 2, 2 }, stride = { 2, 2, 2 } },
+  { "mixed_5b", mixed = { 256, 160, 320, 32, 128, 128 } },
+  { "mixed_5c", mixed = { 384, 192, 384, 48, 128, 128 } },
+}
+
+local BN_EPS = 1e-3
+
+-- ---- a unit, an inception block ------------------------------------------------------------------------------------------
+
+local function unit(options, from, to, kernel, stride)
+  return nn.unit { from = from, to = to, kernel = kernel or 1, stride = stride or 1, batchnorm = options.batchnorm, eps = BN_EPS }
+end
+
+-- Branches 0, 1a and 2a are 1x1x1 units of one input: they may be run as one product.
+local Mixed = nn.class "mixed"
+
+function Mixed:new(o)
+  local c = o.channels
+  self:add("branch0", unit(o, o.from, c[1]))
+  self:add("branch1a", unit(o, o.from, c[2]))
+  self:add("branch1b", unit(o, c[2], c[3], 3))
+  self:add("branch2a", unit(o, o.from, c[4]))
+  self:add("branch2b", unit(o, c[4], c[5], 3))
+  self:add("pool", nn.max_pool3d { kernel = 3, stride = 1 })
+  self:add("branch3", unit(o, o.from, c[6]))
+  self.n_from, self.n_to = o.from, c[1] + c[3] + c[5] + c[6]
+end
+
+function Mixed:forward(x)
+  local whole = pn.empty {
+    x:size(1), self.n_to, x:size(3), x:size(4), x:size(5), layout = "channels_last", device = x:device(),
+  }
+  local first = 1
+  local function run(branch, input) -- each branch writes its slice of the concatenation
+    local y = branch(input, whole:slot(2, first, branch.n_to))
+    first = first + branch.n_to
+    return y
+  end
+  return pn.concat({
+    run(self.branch0, x), run(self.branch1b, self.branch1a(x)), run(self.branch2b, self.branch2a(x)), run(self.branch3, self.pool(x)),
+  }, { axis = 2, into = whole })
+end
+
+-- ---- the head --------------------------------------------------------------------------------------------------------------
+
+local Head = nn.class "head"
+
+function Head:new(o)
+  self:add("pool", nn.avg_pool3d { kernel = { 2, 7, 7 }, stride = 1, pad = 0 })
+  self:add("dropout", nn.dropout { p = o.dropout })
+  self:add("conv", nn.conv3d { from = o.from, to = o.classes, kernel = 1, bias = true })
+end
+
+function Head:forward(x)
+  return pn.mean(self.conv(self.dropout(self.pool(x))), { axes = { 3, 4, 5 } })
+end
+
+-- ---- the trunk, for any module that stands on it -----------------------------------------------------------------------------
+
+local defaults = {
+  from = 3,               -- input channels (flow: 2)
+  to = "logits",          -- the last endpoint
+  width = 1,              -- times the channels of every layer, for small experiments
+  classes = 400,
+  dropout = 0,            -- probability to drop, before the classifier
+  batchnorm = "frozen",   -- frozen | batch | moving
+}
+
+local function unknown_endpoint(name, known)
+  local guess = nearest(name, known)
+  raise("i3d: no endpoint '%s'%s", tostring(name), guess and (", did you mean '%s'?"):format(guess) or "")
+end
+
+local function names()
+  local list = { "logits" }
+  for _, layer in ipairs(layers) do
+    list[#list + 1] = layer[1]
+  end
+  return list
+end
+
+local function is_endpoint(name)
+  for _, known in ipairs(names()) do
+    if known == name then
+      return true
+    end
+  end
+  return false
+end
+
+--- Adds the layers up to endpoint `options.to` to a module, under their names.
+-- @param self a module in the making
+-- @tparam table options as of I3D
+-- @treturn table endpoint -> channels
+local function build(self, options)
+  local o = {}
+  for name, value in pairs(defaults) do
+    o[name] = options[name] == nil and value or options[name]
+  end
+  if not is_endpoint(o.to) then
+    unknown_endpoint(o.to, names())
+  end
+  local function channels(n)
+    return math.max(1, math.floor(n * o.width + 0.5))
+  end
+  local from, counts = o.from, {}
+  self.trunk = {}
+  for _, layer in ipairs(layers) do
+    local name = layer[1]
+    if layer.unit then
+      self:add(name, unit(o, from, channels(layer.unit), layer.kernel, layer.stride))
+      from = channels(layer.unit)
+    elseif layer.pool then
+      self:add(name, nn.max_pool3d { kernel = layer.pool, stride = layer.stride })
+    else
+      local widths = {}
+      for i, n in ipairs(layer.mixed) do
+        widths[i] = channels(n)
+      end
+      self:add(name, Mixed { from = from, channels = widths, batchnorm = o.batchnorm })
+      from = self[name].n_to
+    end
+    counts[name] = from
+    table.insert(self.trunk, name)
+    if name == o.to then
+      return counts
+    end
+  end
+  self:add("logits", Head { from = from, classes = o.classes, dropout = o.dropout })
+  table.insert(self.trunk, "logits")
+  return counts
+end
+
+--- Runs the layers that `build` added.
+-- @tparam {string} capture endpoints whose features are wanted
+-- @return the last layer's output; a table endpoint -> features
+local function run(self, x, capture)
+  if not x:grid() then
+    x:set_grid({ 1, 1, 1 }, { 0, 0, 0 }) -- the input stands on its own pixels
+  end
+  local found = {}
+  for _, name in ipairs(capture or {}) do
+    if not is_endpoint(name) then
+      unknown_endpoint(name, self.trunk)
+    end
+    found[name] = true
+  end
+  for _, name in ipairs(self.trunk) do
+    x = self[name](x)
+    if found[name] then
+      found[name] = x
+    end
+  end
+  return x, found
+end
+
+local I3D = nn.class "i3d"
+
+function I3D:new(options)
+  local known = {}
+  for name in pairs(defaults) do
+    known[#known + 1] = name
+  end
+  nn.check_options("i3d", options, known)
+  build(self, options)
+end
+
+function I3D:forward(x, capture)
+  return run(self, x, capture)
+end
+
+--- Features of the endpoints named, as a table name -> tensor (N,C,T',H',W').
+function I3D:endpoints(x, capture)
+  local _, found = self(x, capture)
+  return found
+end
+
+return setmetatable({ build = build, run = run, layers = layers, class = I3D }, {
+  __call = function(_, options)
+    return I3D(options)
+  end,
+})

@@ -1,0 +1,223 @@
+local pn = require "penumbra"
+local infer = require "penumbra.infer"
+local helper = require "spec.helper"
+
+-- A network that sees what it is given: its logit is large where the red channel is above the middle.
+local function seeing(record)
+  local net = { training = true, modes = {} }
+  function net:eval() self.training = false end
+  function net:train() self.training = true end
+  function net.logits(_, x)
+    local shape = x:shape()
+    local y = pn.empty { 1, 1, shape[3], shape[4], shape[5], layout = "channels_last" }
+    local from, to = x:data(), y:data()
+    for i = 0, y:count() - 1 do
+      to[i] = 20 * from[3 * i]
+    end
+    if record then
+      record(x, shape)
+    end
+    return y
+  end
+  return net
+end
+
+-- A clip whose frame t shows a bright square at (t, 2t).
+local function moving(n, h, w)
+  local clip = pn.zeros { n, h, w, 3, dtype = "u8" }
+  for t = 1, n do
+    for y = 1, 6 do
+      for x = 1, 8 do
+        clip:set(255, t, (t + y - 1) % h + 1, (2 * t + x - 1) % w + 1, 1)
+      end
+    end
+  end
+  return clip
+end
+
+local function truth(clip)
+  local n, h, w = clip:size(1), clip:size(2), clip:size(3)
+  local masks = pn.empty { n, h, w, dtype = "u8" }
+  local from, to = clip:data(), masks:data()
+  for i = 0, masks:count() - 1 do
+    to[i] = from[3 * i]
+  end
+  return masks
+end
+
+describe("windows", function()
+  it("cover every frame, and every frame stands inside some window with mirrored ends", function()
+    for _, n in ipairs { 1, 2, 3, 7, 15, 16, 17, 50 } do
+      for _, stride in ipairs { 1, 3, 8, 16 } do
+        for _, ends in ipairs { "mirror", "hold", "inside" } do
+          local o = { frames = 16, stride = stride, ends = ends }
+          local depth = {}
+          for _, start in ipairs(infer.window_starts(n, o)) do
+            for t = 1, 16 do
+              local i = infer.reflect(start + t - 1, n, ends)
+              assert.is_true(i >= 1 and i <= n)
+              if start + t - 1 == i then
+                depth[i] = math.max(depth[i] or 0, math.min(t, 17 - t))
+              end
+            end
+          end
+          for i = 1, n do
+            assert.is_truthy(depth[i], ("frame %d of %d, stride %d, %s"):format(i, n, stride, ends))
+            if ends ~= "inside" then
+              assert.is_true(depth[i] >= math.floor((17 - stride) / 2), ("frame %d of %d is %d deep"):format(i, n, depth[i]))
+            end
+          end
+        end
+      end
+    end
+  end)
+
+  it("mirror without repeating the end frame, and hold by repeating it", function()
+    local seen = {}
+    for i = -3, 8 do
+      seen[#seen + 1] = infer.reflect(i, 4, "mirror")
+    end
+    assert.same({ 3, 4, 3, 2, 1, 2, 3, 4, 3, 2, 1, 2 }, seen)
+    assert.equal(1, infer.reflect(-5, 4, "hold"))
+    assert.equal(4, infer.reflect(9, 4, "hold"))
+    assert.equal(1, infer.reflect(9, 1, "mirror"))
+  end)
+
+  it("tile a frame up to its border: 32 tiles of 224 at stride 100 on 854 x 480, 180 on 1920 x 1080", function()
+    assert.equal(32, #infer.tile_starts(480, 224, 100) * #infer.tile_starts(854, 224, 100))
+    assert.equal(180, #infer.tile_starts(1080, 224, 100) * #infer.tile_starts(1920, 224, 100))
+    local starts = infer.tile_starts(854, 224, 100)
+    assert.equal(854 - 224, starts[#starts])
+    assert.same({ 0 }, infer.tile_starts(100, 224, 100))
+  end)
+end)
+
+describe("input", function()
+  it("is RGB in [-1,1], or BGR in [0,1], channels-last on its own grid", function()
+    local frames = pn.tensor({ { { { 0, 51, 255 } } } }, { dtype = "u8" })
+    local x = infer.input(frames)
+    helper.assert_shape(x, 1, 3, 1, 1, 1)
+    helper.assert_close(x, { -1, -0.6, 1 })
+    helper.assert_close(infer.input(frames, "bgr_01"), { 1, 0.2, 0 })
+    assert.same({ stride = { 1, 1, 1 }, centre = { 0, 0, 0 } }, x:grid())
+  end)
+
+  it("says what it cannot take", function()
+    helper.failure(function() infer.input(pn.zeros { 1, 2, 2, 3 }) end, "frames are u8 (T,H,W,3)", "1,2,2,3")
+    helper.failure(function() infer.input(pn.zeros { 1, 2, 2, 3, dtype = "u8" }, "rgb") end, "input is 'rgb'", "rgb_pm1")
+  end)
+end)
+
+describe("segment", function()
+  for _, case in ipairs {
+    { name = "whole frames", mode = "full_frame" },
+    { name = "flat tiles", mode = "tiles", size = 16, tile_stride = 7 },
+    { name = "Hann tiles", mode = "tiles", size = 16, tile_stride = 9, window = "hann" },
+    { name = "windows inside", ends = "inside", stride = 5 },
+    { name = "held ends, flat weights", ends = "hold", weight = "flat", frames = 5, stride = 2 },
+  } do
+    it("finds what the network sees, exactly: " .. case.name, function()
+      local name = case.name
+      case.name = nil
+      for _, n in ipairs { 1, 2, 9, 21 } do
+        local clip = moving(n, 23, 37)
+        local masks = infer.segment(seeing(), clip, case)
+        helper.assert_same_bits(masks, truth(clip), name .. ", " .. n .. " frames")
+      end
+      case.name = name
+    end)
+  end
+
+  it("gives probabilities, reads a clip object frame by frame, and reports progress", function()
+    local frames = moving(6, 20, 20)
+    local reads, steps = {}, 0
+    local clip = { n_frames = 6 }
+    function clip.frame(_, i)
+      reads[i] = (reads[i] or 0) + 1
+      return frames:slice { axis = 1, first = i, count = 1 }:reshape { shape = { 20, 20, 3 } }:contiguous()
+    end
+    local masks, chance = infer.segment(seeing(), clip, {
+      frames = 4, stride = 2, probabilities = true,
+      progress = function(done, total)
+        steps = steps + 1
+        assert.is_true(done <= total)
+      end,
+    })
+    helper.assert_same_bits(masks, truth(frames))
+    helper.assert_same_bits(chance, truth(frames))
+    assert.is_true(steps > 2)
+    for i = 2, 6 do
+      assert.equal(1, reads[i], "frame " .. i .. " is decoded once")
+    end
+  end)
+
+  it("needs no more memory for a longer clip, but for the masks", function()
+    local function peak(n)
+      local clip = { n_frames = n }
+      local frame = pn.zeros { 32, 32, 3, dtype = "u8" }
+      function clip.frame() return frame:clone() end
+      collectgarbage() collectgarbage()
+      local most = 0
+      infer.segment(seeing(function() most = math.max(most, pn.memory().live + collectgarbage "count" * 1024) end), clip,
+        { frames = 8, stride = 4 })
+      return most
+    end
+    peak(10)
+    local short, long = peak(20), peak(200)
+    assert.is_true(long - short < 180 * 32 * 32 + 2 ^ 20, ("%d against %d bytes"):format(long, short))
+  end)
+
+  it("leaves the network in the mode it found it in, also after a failure", function()
+    local net = seeing()
+    infer.segment(net, moving(2, 8, 8))
+    assert.is_true(net.training)
+    net.logits = function() error "the network fails" end
+    helper.failure(function() infer.segment(net, moving(2, 8, 8)) end, "the network fails")
+    assert.is_true(net.training)
+    assert.is_true(pn.C.pn_recording())
+  end)
+
+  it("names what is wrong with its options and its clip", function()
+    local clip = moving(3, 8, 8)
+    helper.failure(function() infer.segment(seeing(), clip, { strid = 2 }) end, "unknown option 'strid'", "did you mean 'stride'?")
+    helper.failure(function() infer.segment(seeing(), clip, { mode = "tile" }) end, "mode is 'tile', expects full_frame or tiles")
+    helper.failure(function() infer.segment(seeing(), clip, { stride = 0 }) end, "stride is 0, expects a whole number from 1")
+    helper.failure(function() infer.segment(seeing(), clip, { stride = "3" }) end, "stride is a string, expects a number")
+    helper.failure(function() infer.segment(seeing(), pn.zeros { 3, 8, 8, 3 }) end, "a clip is u8 (T,H,W,3), got f")
+    local mixed = { n_frames = 3 }
+    function mixed.frame(_, i) return pn.zeros { 8, i == 2 and 9 or 8, 3, dtype = "u8" } end
+    helper.failure(function() infer.segment(seeing(), mixed) end, "frame 2 is 8 x 9 x 3, the first is 8 x 8 x 3")
+    helper.failure(function() infer.segment(seeing(), { n_frames = 0 }) end, "the clip has no frames")
+  end)
+end)
+
+describe("keep_connected", function()
+  local function mask_of(rows)
+    local t = pn.zeros { 1, #rows, #rows[1], dtype = "u8" }
+    for y, row in ipairs(rows) do
+      for x = 1, #row do
+        if row:sub(x, x) == "#" then
+          t:set(255, 1, y, x)
+        end
+      end
+    end
+    return t
+  end
+
+  it("drops what touches nothing of the frame before", function()
+    local first = mask_of({ "##....", "##....", "......" }):reshape { shape = { 3, 6 } }
+    local masks = mask_of { "###..#", "..#...", "....##" }
+    infer.keep_connected(masks, first)
+    helper.assert_same_bits(masks, mask_of { "###...", "..#...", "......" })
+  end)
+
+  it("keeps all rather than nothing, and the largest where it knows no first mask", function()
+    local apart = mask_of({ "......", "......", "....##" }):reshape { shape = { 3, 6 } }
+    local masks = mask_of { "##....", "##....", "......" }
+    infer.keep_connected(masks, apart)
+    helper.assert_same_bits(masks, mask_of { "##....", "##....", "......" })
+    masks = mask_of { "##...#", "##....", "......" }
+    infer.keep_connected(masks)
+    helper.assert_same_bits(masks, mask_of { "##....", "##....", "......" })
+  end)
+end)
