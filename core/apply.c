@@ -239,7 +239,8 @@ static int check_inputs(pn_call *call) {
     if (i >= PN_MAX_INPUTS) return pn_fail("%s: more than %d inputs", call->op->name, PN_MAX_INPUTS);
     if (!input_name(call->op, i, name, sizeof name, &optional)) return pn_fail("%s takes %d tensors (%s), not %d", call->op->name, i, call->op->inputs, call->n_x);
     if (i >= call->n_x || !call->x[i]) {
-      if (!optional) return pn_fail("%s: %s is missing (takes %s)", call->op->name, name, call->op->inputs);
+      bool in_list = i < call->n_x && strstr(call->op->inputs, "..."); /* a list has no gaps */
+      if (!optional || in_list) return pn_fail("%s: %s is missing (takes %s)", call->op->name, name, call->op->inputs);
       if (i >= call->n_x) {
         if (strstr(call->op->inputs, "...")) break;
         call->x[call->n_x++] = NULL;

@@ -38,6 +38,8 @@ const char *pn_op_inputs(const pn_op *op) { return op->inputs; }
 const char *pn_op_outputs(const pn_op *op) { return op->outputs ? op->outputs : "y"; }
 bool pn_op_differentiable(const pn_op *op) { return op->view || op->cpu.backward; }
 
+bool pn_op_input_constant(const pn_op *op, int index) { return index >= 0 && index < PN_MAX_INPUTS && op->constant_inputs[index]; }
+
 static int count_args(const pn_op *op) {
   int n = 0;
   while (op->args && op->args[n].name) n++;

@@ -4,6 +4,10 @@
 bool pn_reshape_strides(const pn_tensor *t, int n_dims, const int64_t *shape, int64_t *stride) {
   int64_t size[PN_MAX_DIMS], step[PN_MAX_DIMS];
   int n = 0;
+  if (!pn_tensor_count(t)) { /* no element, so any strides do */
+    pn_strides_of(n_dims, shape, PN_ROWS, stride);
+    return true;
+  }
   for (int d = 0; d < t->n_dims; d++) { /* axes of size 1 say nothing; neighbours that walk on are one */
     if (t->shape[d] == 1) continue;
     if (n && step[n - 1] == t->stride[d] * t->shape[d]) {

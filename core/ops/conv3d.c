@@ -28,7 +28,7 @@ static int shape(pn_call *call) {
   pn_convolution_geometry(call, x, false, &g, high);
   if (channels % g.groups || to % g.groups) return pn_fail_shapes(call, "%lld groups divide neither or only one of %lld input and %lld output channels", (long long)g.groups, (long long)channels, (long long)to);
   if (w->shape[1] != channels / g.groups) return pn_fail_shapes(call, "weight expects %lld input channels, x has %lld", (long long)(w->shape[1] * g.groups), (long long)channels);
-  if (bias && (bias->n_dims != 1 || bias->shape[0] != to || bias->stride[0] != 1 || pn_need_real(call, 2))) return pn_fail_shapes(call, "bias must be %s of %lld values", pn_dtype_name(PN_REAL_DTYPE), (long long)to);
+  if (bias && (bias->n_dims != 1 || bias->shape[0] != to || pn_need_real(call, 2))) return pn_fail_shapes(call, "bias must be %s of %lld values", pn_dtype_name(PN_REAL_DTYPE), (long long)to);
   for (int d = 0; d < 3; d++) {
     int64_t span = x->shape[2 + d] + g.low[d] + high[d] - (g.kernel[d] - 1) * g.dilation[d] - 1;
     if (span < 0) return pn_fail_shapes(call, "the kernel spans %lld along %c, the padded input has %lld", (long long)((g.kernel[d] - 1) * g.dilation[d] + 1), "THW"[d], (long long)(x->shape[2 + d] + g.low[d] + high[d]));
@@ -63,18 +63,21 @@ static int write_dx(pn_pixels dx, void *context) {
 }
 
 static int forward(pn_call *call) {
-  pn_tensor *x, *w;
+  pn_tensor *x, *w, *bias = NULL;
   int64_t high[3];
-  job j = { .bias = call->x[2] ? pn_real_of(call->x[2]) : NULL };
+  job j = { .bias = NULL };
   pn_convolution_geometry(call, call->x[0], false, &j.g, high);
   if (pn_channels_last(&x, call->x[0])) return -1;
-  int rc = pn_filter_of(&w, call->x[1]);
+  int rc = call->x[2] ? pn_tensor_contiguous(&bias, call->x[2], PN_ROWS) : 0;
+  if (bias) j.bias = pn_real_of(bias);
+  rc = rc ? rc : pn_filter_of(&w, call->x[1]);
   if (!rc) {
     (void)pn_pixels_of(&j.x, x);
     j.w = pn_real_of(w);
     rc = pn_write_pixels(call->y[0], false, write_y, &j);
     pn_tensor_release(w);
   }
+  pn_tensor_release(bias);
   pn_tensor_release(x);
   return rc;
 }

@@ -30,7 +30,7 @@ static int shape(pn_call *call) {
   dims[1] = w->shape[1] * g.groups;
   if (w->shape[0] != x->shape[1]) return pn_fail_shapes(call, "weight expects %lld input channels, x has %lld", (long long)w->shape[0], (long long)x->shape[1]);
   if (x->shape[1] % g.groups) return pn_fail_shapes(call, "%lld groups do not divide %lld channels", (long long)g.groups, (long long)x->shape[1]);
-  if (bias && (bias->n_dims != 1 || bias->shape[0] != dims[1] || bias->stride[0] != 1 || pn_need_real(call, 2))) return pn_fail_shapes(call, "bias must be %s of %lld values", pn_dtype_name(PN_REAL_DTYPE), (long long)dims[1]);
+  if (bias && (bias->n_dims != 1 || bias->shape[0] != dims[1] || pn_need_real(call, 2))) return pn_fail_shapes(call, "bias must be %s of %lld values", pn_dtype_name(PN_REAL_DTYPE), (long long)dims[1]);
   int64_t taps = 1;
   for (int d = 0; d < 3; d++) {
     if (extra->i[d] >= pn_max64(g.stride[d], g.dilation[d])) return pn_fail_shapes(call, "output_pad %lld along %c must be below the stride or the dilation", (long long)extra->i[d], "THW"[d]);
@@ -86,9 +86,14 @@ static int run(pn_tensor *to, bool add, pn_pixels_fn *fn, pn_tensor *from, pn_te
 
 static int forward(pn_call *call) {
   int64_t high[3];
-  job j = { .bias = call->x[2] ? pn_real_of(call->x[2]) : NULL };
+  pn_tensor *bias = NULL;
+  job j = { .bias = NULL };
   pn_convolution_geometry(call, call->x[0], true, &j.g, high);
-  return run(call->y[0], false, write_y, call->x[0], call->x[1], &j);
+  if (call->x[2] && pn_tensor_contiguous(&bias, call->x[2], PN_ROWS)) return -1;
+  if (bias) j.bias = pn_real_of(bias);
+  int rc = run(call->y[0], false, write_y, call->x[0], call->x[1], &j);
+  pn_tensor_release(bias);
+  return rc;
 }
 
 static int backward(pn_call *call) {

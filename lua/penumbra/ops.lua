@@ -329,7 +329,7 @@ local function read_op(pointer)
       index = index, name = ffi.string(a.name), kind = KIND[tonumber(ffi.cast("int", a.kind))], min = a.min, max = a.max,
       default = text_of(a.def), choices = text_of(a.choices), help = text_of(a.help),
     }
-    arg.one_based = ONE_BASED[arg.name] and (arg.kind == "int" or arg.kind == "ints")
+    arg.one_based = ONE_BASED[arg.name] and (arg.kind == "int" or arg.kind == "ints" or arg.kind == "int3")
     if arg.kind == "choice" then
       arg.choice_list, arg.choice_index = {}, {}
       for choice in arg.choices:gmatch("[^|]+") do
@@ -354,10 +354,35 @@ for i = 0, C.pn_n_ops() - 1 do
   end
 end
 
+-- Every operation on tensors is a method of its first one; a few take their only argument bare.
 local methods = require("penumbra.tensor").methods
 for name, op in pairs(registry) do
   if #op.inputs > 0 and methods[name] == nil then
     methods[name] = ops[name]
+  end
+end
+
+-- t:reshape(2, -1), t:reshape{2, -1} and t:reshape{shape = {2, -1}} are one.
+for name, argument in pairs { reshape = "shape", expand = "shape", permute = "axes", flip = "axes" } do
+  if registry[name] then
+    methods[name] = function(t, first, ...)
+      if type(first) == "number" then
+        return ops[name](t, { [argument] = { first, ... } })
+      elseif type(first) == "table" and #first > 0 then
+        return ops[name](t, { [argument] = first })
+      end
+      return ops[name](t, first)
+    end
+  end
+end
+
+-- t:slice(axis, first, count): count elements of an axis from the first-th (all from there, without count); a view.
+if registry.slice then
+  methods.slice = function(t, axis, first, count)
+    if type(axis) == "table" then
+      return ops.slice(t, axis)
+    end
+    return ops.slice(t, { axis = axis, first = first, count = count })
   end
 end
 

@@ -82,6 +82,13 @@ function scope.pop(...)
   return ...
 end
 
+--- Frees a handle now when the innermost scope made it: for a chain of steps that needs each result only once.
+function scope.drop(handle)
+  if depth > 0 and handle.scope == stack[depth].serial then
+    handle:free()
+  end
+end
+
 --- How many scopes are open.
 function scope.depth()
   return depth

@@ -633,11 +633,16 @@ local function describe(t)
   return head
 end
 
--- Operators: numbers become tensors without axes, and broadcast.
-local function operator(name)
-  return function(a, b)
-    return require("penumbra.ops")[name](a, b)
-  end
+-- Operators. A number on one side needs no tensor of its own: it is y = factor·x + offset.
+local ops -- penumbra.ops, which needs this file first
+
+local function operation(name, ...)
+  ops = ops or require "penumbra.ops"
+  return ops[name](...)
+end
+
+local function linear(t, factor, offset)
+  return operation("scale", t, { a = factor, b = offset })
 end
 
 ffi.metatype(binding.Ref, {
@@ -655,13 +660,44 @@ ffi.metatype(binding.Ref, {
   __eq = function(a, b)
     return is_tensor(a) and is_tensor(b) and a.p == b.p
   end,
-  __add = operator("add"),
-  __sub = operator("sub"),
-  __mul = operator("mul"),
-  __div = operator("div"),
-  __pow = operator("pow"),
+  __add = function(a, b)
+    if type(a) == "number" then
+      return linear(b, 1, a)
+    elseif type(b) == "number" then
+      return linear(a, 1, b)
+    end
+    return operation("add", a, b)
+  end,
+  __sub = function(a, b)
+    if type(a) == "number" then
+      return linear(b, -1, a)
+    elseif type(b) == "number" then
+      return linear(a, 1, -b)
+    end
+    return operation("sub", a, b)
+  end,
+  __mul = function(a, b)
+    if type(a) == "number" then
+      return linear(b, a, 0)
+    elseif type(b) == "number" then
+      return linear(a, b, 0)
+    end
+    return operation("mul", a, b)
+  end,
+  __div = function(a, b)
+    if type(b) == "number" then
+      return linear(a, 1 / b, 0)
+    end
+    return operation("div", a, b)
+  end,
+  __pow = function(a, b)
+    if type(b) ~= "number" then
+      raise("pow: the exponent is a %s, expects a number", type(b))
+    end
+    return operation("pow", a, { exponent = b })
+  end,
   __unm = function(a)
-    return require("penumbra.ops").neg(a)
+    return operation("neg", a)
   end,
 })
 

@@ -1,0 +1,67 @@
+--- Layers without parameters: activations and dropout.
+
+local binding = require "penumbra.ffi"
+local module = require "penumbra.nn.module"
+local ops = require "penumbra.ops"
+local raise = require "penumbra.raise"
+local random = require "penumbra.random"
+
+local layers = {}
+
+-- An operation of one tensor that keeps shape and channels, as a layer.
+local function elementwise(kind)
+  local Layer = module.class(kind)
+  function Layer:new(options)
+    module.check_options(kind, options, {})
+    self.keeps_grid, self.keeps_channels, self.writes_into = true, true, true
+  end
+  function Layer.forward(_, x, into)
+    return ops[kind](x, { into = into })
+  end
+  layers[kind] = Layer
+end
+
+--- max(x, 0).
+elementwise "relu"
+--- 1/(1 + e^-x).
+elementwise "sigmoid"
+--- tanh x.
+elementwise "tanh"
+
+local Dropout = module.class "dropout"
+
+--- In training, zeroes each element with probability p and scales the others by 1/(1 - p); else hands x through.
+-- Its numbers come from its own stream of the seed, and go on from call to call; `state_of_stream` is for checkpoints.
+-- @tparam table options p (0.5); seed (0)
+function Dropout:new(options)
+  module.check_options("dropout", options, { "p", "seed" })
+  self.p = options.p or 0.5
+  if type(self.p) ~= "number" or self.p < 0 or self.p >= 1 then
+    raise("dropout: p is %s, expects 0 up to, not including, 1", tostring(self.p))
+  end
+  self.seed = options.seed or 0
+  self.keeps_grid, self.keeps_channels = true, true
+end
+
+function Dropout:initialise(stream)
+  self.stream = stream("mask")
+end
+
+function Dropout:describe()
+  return ("p %g"):format(self.p)
+end
+
+function Dropout:forward(x)
+  if not self.training or self.p == 0 then
+    return x
+  end
+  self.stream = self.stream or random.stream(self.seed, self.name)
+  local mask = require("penumbra.tensor").empty_like(x)
+  binding.check(binding.C.pn_random_fill(mask.p, binding.C.PN_BERNOULLI, 1 - self.p, 0, self.stream.seed, self.stream.number,
+    self.stream.offset))
+  self.stream.offset = self.stream.offset + math.ceil(x:count() / 4)
+  return x * mask * (1 / (1 - self.p))
+end
+
+layers.dropout = Dropout
+return layers

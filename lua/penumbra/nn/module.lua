@@ -1,0 +1,671 @@
+--- What a layer is: a table with named parameters, buffers and children, and a forward function.
+--
+--     local Gate = nn.class "gate"                      -- a layer of one's own
+--     function Gate:new(options)
+--       self:add("conv", nn.conv3d { from = options.from, to = options.from, kernel = 1 })
+--       self:add_parameter("slope", pn.ones { 1 })
+--     end
+--     function Gate:forward(x)
+--       return x * (self.conv(x) * self.slope):sigmoid()
+--     end
+--     local gate = Gate { from = 64 }
+--     local y = gate(x)
+--
+-- Calling a module (not :forward) opens a scope, so what it made and did not return is freed; puts its name on the path that
+-- memory reports and errors show; notes the shapes for print(net); and runs hooks. The outermost call catches a failure once,
+-- puts the path of the innermost module before the message, and raises it again.
+
+local binding = require "penumbra.ffi"
+local nearest = require "penumbra.nearest"
+local raise = require "penumbra.raise"
+local random = require "penumbra.random"
+local scope = require "penumbra.scope"
+
+local C, is_tensor = binding.C, binding.is_tensor
+
+local Module = {}
+Module.__index = Module
+
+--- Is this value a module?
+local function is_module(value)
+  return type(value) == "table" and rawget(value, "own") ~= nil and getmetatable(value) and getmetatable(value).is_module == true
+end
+
+-- ---- the call ---------------------------------------------------------------------------------------------------------
+
+local paths, depth = {}, 0
+
+local function annotate(message)
+  scope.note_traceback(debug.traceback(tostring(message), 2))
+  local path = paths[depth]
+  if type(message) ~= "string" or not path then
+    return message
+  end
+  local position, rest = message:match("^([^:\n]+:%d+: )(.*)$")
+  return (position or "") .. path .. ": " .. (rest or message)
+end
+
+local function note(self, x, y)
+  local last = self.last
+  last.input = is_tensor(x) and x:shape() or nil
+  last.output = is_tensor(y) and y:shape() or nil
+  last.grid = is_tensor(y) and y:grid() or nil
+end
+
+local function leave(self, x, ...)
+  note(self, x, (...))
+  local hooks = self.own.hooks
+  for i = 1, #hooks do
+    hooks[i].fn(self, hooks[i].name, ...)
+  end
+  paths[depth] = nil
+  depth = depth - 1
+  C.pn_memory_set_label(paths[depth] or "")
+  return scope.pop(...)
+end
+
+local function enter(self, x, ...)
+  local outer = paths[depth]
+  local path = outer and outer .. "." .. self.name or self.name
+  depth = depth + 1
+  paths[depth] = path
+  C.pn_memory_set_label(path)
+  scope.push()
+  return leave(self, x, self:forward(x, ...))
+end
+
+local function finish(scopes, ok, ...)
+  if ok then
+    return ...
+  end
+  for i = 1, depth do
+    paths[i] = nil
+  end
+  depth = 0
+  scope.unwind(scopes)
+  C.pn_memory_set_label("")
+  error((...), 0)
+end
+
+local function call(self, x, ...)
+  if depth > 0 then
+    return enter(self, x, ...)
+  end
+  return finish(scope.depth(), xpcall(enter, annotate, self, x, ...))
+end
+
+--- The path of the module at work, or nil.
+function Module.path()
+  return paths[depth]
+end
+
+-- ---- making one -------------------------------------------------------------------------------------------------------
+
+local made = 0
+
+-- A stream of its own for a layer just made; `reset` replaces it by one that depends on names only.
+local function first_streams(kind)
+  made = made + 1
+  local number = made
+  return function(name)
+    return random.stream(0, ("%s#%d.%s"):format(kind, number, name))
+  end
+end
+
+--- A new kind of module. Its methods: `new(self, options)` makes parameters and children; `forward(self, x, ...)` computes.
+-- It may have `initialise(self, stream)`, which sets its own parameters from `stream(name)`, a random stream for each, and
+-- `describe(self)`, a few words for print(net).
+-- @tparam string kind its name
+-- @return the class: call it with options to make a module
+local function class(kind)
+  if type(kind) ~= "string" or not kind:match("^[%a_][%w_]*$") then
+    raise("class: expects a name, got %s", tostring(kind))
+  end
+  local methods = setmetatable({ kind = kind }, Module)
+  local meta = {
+    is_module = true,
+    __index = function(self, key)
+      local value = methods[key]
+      if value == nil and type(key) == "number" then
+        local child = self.own.children[key]
+        return child and child.module
+      end
+      return value
+    end,
+    __call = call,
+    __tostring = function(self)
+      return self:summary()
+    end,
+  }
+  local maker = {}
+  return setmetatable(maker, {
+    __index = methods,
+    __newindex = methods,
+    __call = function(_, options)
+      local self = setmetatable({
+        own = { parameters = {}, buffers = {}, children = {}, hooks = {} }, name = kind, kind = kind, training = true, last = {},
+      }, meta)
+      if methods.new then
+        methods.new(self, options or {})
+      end
+      self:initialise(first_streams(kind))
+      return self
+    end,
+  })
+end
+
+-- Raises on a key of options that is not known.
+-- @tparam string what who asks
+-- @tparam table given what the user wrote
+-- @tparam {string} known names
+local function check_options(what, given, known)
+  if type(given) ~= "table" then
+    raise("%s: expects a table of options, got %s", what, type(given))
+  end
+  local is_known = {}
+  for _, name in ipairs(known) do
+    is_known[name] = true
+  end
+  for key in pairs(given) do
+    if not is_known[key] then
+      local guess = nearest(key, known)
+      table.sort(known)
+      raise("%s: unknown option '%s'%s (known: %s)", what, tostring(key), guess and (", did you mean '%s'?"):format(guess) or "",
+        table.concat(known, ", "))
+    end
+  end
+end
+
+local function check_name(self, name)
+  if type(name) ~= "string" or not name:match("^[%w_]+$") then
+    raise("%s: a name is letters, digits and _, got '%s'", self.kind, tostring(name))
+  end
+  if self[name] ~= nil then
+    raise("%s: the name '%s' is taken", self.kind, name)
+  end
+end
+
+--- Adds a child; it is then `self[name]`, and its parameters are `name.…`. Returns the child.
+function Module:add(name, child)
+  check_name(self, name)
+  if not is_module(child) then
+    raise("%s: '%s' is no module but a %s", self.kind, name, type(child))
+  end
+  table.insert(self.own.children, { name = name, module = child })
+  child.name = name
+  rawset(self, name, child)
+  return child
+end
+
+local function add_tensor(self, list, name, t)
+  check_name(self, name)
+  if not is_tensor(t) then
+    raise("%s: '%s' is no tensor but a %s", self.kind, name, type(t))
+  end
+  table.insert(list, { name = name, tensor = t:keep() })
+  rawset(self, name, t)
+  return t
+end
+
+--- Adds a tensor that learns; it is then `self[name]`. Returns it.
+function Module:add_parameter(name, t)
+  return add_tensor(self, self.own.parameters, name, t:requires_grad(true))
+end
+
+--- Adds a tensor that is saved but does not learn (a running mean); it is then `self[name]`. Returns it.
+function Module:add_buffer(name, t)
+  return add_tensor(self, self.own.buffers, name, t)
+end
+
+--- Sets the module's own parameters at random; modules with parameters override it.
+function Module.initialise(_, _)
+end
+
+--- Sets every parameter anew. Each draws from a stream named by the seed and its full name, so the numbers depend on nothing
+-- else: not on what was made before, nor in which order. Returns the module.
+-- @tparam number seed a whole number from 0
+function Module:reset(seed)
+  for _, entry in ipairs(self:modules()) do
+    entry.module:initialise(function(name)
+      return random.stream(seed, (entry.name == "" and "" or entry.name .. ".") .. name)
+    end)
+  end
+  return self
+end
+
+-- ---- what it holds ----------------------------------------------------------------------------------------------------
+
+--- Its children in order: a list of {name, module}.
+function Module:children()
+  local list = {}
+  for i, child in ipairs(self.own.children) do
+    list[i] = { name = child.name, module = child.module }
+  end
+  return list
+end
+
+local function walk(self, prefix, visit, seen)
+  if seen[self] then
+    return
+  end
+  seen[self] = true
+  visit(self, prefix)
+  for _, child in ipairs(self.own.children) do
+    walk(child.module, prefix == "" and child.name or prefix .. "." .. child.name, visit, seen)
+  end
+end
+
+--- The module itself (name "") and all below it, in order: a list of {name, module}. One that stands in two places is listed
+-- once.
+function Module:modules()
+  local list = {}
+  walk(self, "", function(module, name)
+    list[#list + 1] = { name = name, module = module }
+  end, {})
+  return list
+end
+
+--- The module of a path below this one: `net:find "i3d.mixed_3b"`.
+function Module:find(path)
+  local names = {}
+  for _, entry in ipairs(self:modules()) do
+    if entry.name == path then
+      return entry.module
+    end
+    names[#names + 1] = entry.name
+  end
+  local guess = nearest(path, names)
+  raise("%s: no module '%s'%s", self.name, tostring(path), guess and (", did you mean '%s'?"):format(guess) or "")
+end
+
+local function collect(self, kind)
+  local list = {}
+  walk(self, "", function(module, prefix)
+    for _, entry in ipairs(module.own[kind]) do
+      list[#list + 1] = { name = prefix == "" and entry.name or prefix .. "." .. entry.name, tensor = entry.tensor, module = module }
+    end
+  end, {})
+  return list
+end
+
+local function by_name(list)
+  local map = {}
+  for _, entry in ipairs(list) do
+    map[entry.name] = entry.tensor
+  end
+  return map
+end
+
+--- Its parameters in order: a list of {name, tensor, module}.
+function Module:parameters()
+  return collect(self, "parameters")
+end
+
+--- Its parameters: name -> tensor.
+function Module:named_parameters()
+  return by_name(self:parameters())
+end
+
+--- Its buffers in order: a list of {name, tensor, module}.
+function Module:buffers()
+  return collect(self, "buffers")
+end
+
+--- Its buffers: name -> tensor.
+function Module:named_buffers()
+  return by_name(self:buffers())
+end
+
+--- Everything a checkpoint holds: name -> tensor, parameters and buffers. The tensors are the module's own, not copies.
+function Module:state()
+  local state = by_name(self:parameters())
+  for _, entry in ipairs(self:buffers()) do
+    state[entry.name] = entry.tensor
+  end
+  return state
+end
+
+local function shape_text(t)
+  return table.concat(t:shape(), ",")
+end
+
+local function some_of(list)
+  local shown = {}
+  for i = 1, math.min(#list, 8) do
+    shown[i] = list[i]
+  end
+  return table.concat(shown, ", ") .. (#list > 8 and (" and %d more"):format(#list - 8) or "")
+end
+
+--- Copies values into parameters and buffers, by name. All or nothing: it refuses before it copies.
+-- @tparam table state name -> tensor (of any element type)
+-- @tparam ?table options allow_missing = true: what the state lacks keeps its value; allow_unexpected = true: what the module lacks
+--   is passed over; allow_mismatched = true: a tensor of another shape counts as missing; rename: a function from the name in
+--   the state to the name here, nil to pass it over
+-- @treturn table {loaded, missing, unexpected, mismatched}, lists of names
+function Module:load_state(state, options)
+  options = options or {}
+  check_options("load_state", options, { "allow_missing", "allow_unexpected", "allow_mismatched", "rename" })
+  if type(state) ~= "table" then
+    raise("load_state: expects a table name -> tensor, got %s", type(state))
+  end
+  local given, report = {}, { loaded = {}, missing = {}, unexpected = {}, mismatched = {} }
+  for name, t in pairs(state) do
+    local renamed = name
+    if options.rename then
+      renamed = options.rename(name)
+    end
+    if renamed ~= nil then
+      given[renamed] = t
+    end
+  end
+  local mine, names = self:state(), {}
+  for name in pairs(mine) do
+    names[#names + 1] = name
+  end
+  table.sort(names)
+  local mismatch_texts = {}
+  for _, name in ipairs(names) do
+    local t = given[name]
+    if t == nil then
+      table.insert(report.missing, name)
+    elseif shape_text(t) ~= shape_text(mine[name]) then
+      table.insert(report.mismatched, name)
+      table.insert(mismatch_texts, ("%s is %s, expected %s"):format(name, shape_text(t), shape_text(mine[name])))
+    else
+      table.insert(report.loaded, name)
+    end
+  end
+  for name in pairs(given) do
+    if not mine[name] then
+      table.insert(report.unexpected, name)
+    end
+  end
+  table.sort(report.unexpected)
+  local faults = {}
+  if #report.missing > 0 and not options.allow_missing then
+    table.insert(faults, ("%d missing: %s (allow_missing keeps their values)"):format(#report.missing, some_of(report.missing)))
+  end
+  if #report.unexpected > 0 and not options.allow_unexpected then
+    table.insert(faults, ("%d unexpected: %s (allow_unexpected passes them over)"):format(#report.unexpected,
+      some_of(report.unexpected)))
+  end
+  if #report.mismatched > 0 and not options.allow_mismatched then
+    table.insert(faults, ("%d of another shape: %s"):format(#report.mismatched, some_of(mismatch_texts)))
+  end
+  if #faults > 0 then
+    raise("%s: load_state: %s", self.name, table.concat(faults, "; "))
+  end
+  for _, name in ipairs(report.loaded) do
+    mine[name]:copy(given[name])
+  end
+  return report
+end
+
+-- ---- modes ------------------------------------------------------------------------------------------------------------
+
+--- Runs fn(module, name) on the module (name "") and all below it. Returns the module.
+function Module:apply(fn)
+  for _, entry in ipairs(self:modules()) do
+    fn(entry.module, entry.name)
+  end
+  return self
+end
+
+local function set_training(self, on)
+  return self:apply(function(module)
+    module.training = on
+  end)
+end
+
+--- Training mode, for it and all below: dropout drops, batch norm may learn its statistics. Returns the module.
+function Module:train()
+  return set_training(self, true)
+end
+
+--- Evaluation mode. Returns the module.
+function Module:eval()
+  return set_training(self, false)
+end
+
+--- The parameters whose name matches any of the Lua patterns; none is an error.
+-- @treturn table a list of {name, tensor, module}, for an optimiser's groups
+function Module:group(...)
+  local list = {}
+  local patterns = { ... }
+  for _, entry in ipairs(self:parameters()) do
+    for _, pattern in ipairs(patterns) do
+      if entry.name:find(pattern) then
+        list[#list + 1] = entry
+        break
+      end
+    end
+  end
+  if #list == 0 then
+    raise("%s: no parameter's name matches '%s'", self.name, table.concat(patterns, "' or '"))
+  end
+  return list
+end
+
+local function set_learning(self, on, ...)
+  local list = select("#", ...) == 0 and self:parameters() or self:group(...)
+  for _, entry in ipairs(list) do
+    entry.tensor:requires_grad(on)
+    if not on then
+      entry.tensor:set_grad(nil)
+    end
+  end
+  return self
+end
+
+--- The parameters whose name matches (all, without a pattern) no longer learn. Returns the module.
+function Module:freeze(...)
+  return set_learning(self, false, ...)
+end
+
+--- They learn again. Returns the module.
+function Module:unfreeze(...)
+  return set_learning(self, true, ...)
+end
+
+--- Drops the gradients of all parameters. Returns the module.
+function Module:zero_grad()
+  for _, entry in ipairs(self:parameters()) do
+    entry.tensor:set_grad(nil)
+  end
+  return self
+end
+
+--- Moves parameters and buffers to a device. Returns the module.
+function Module:to(device)
+  for _, entry in ipairs(self:modules()) do
+    local own = entry.module.own
+    for _, list in ipairs { own.parameters, own.buffers } do
+      for _, item in ipairs(list) do
+        local learns = item.tensor:requires_grad()
+        if item.tensor:device() ~= binding.device_name(binding.device(device)) then
+          item.tensor = item.tensor:detach():to(device):keep():requires_grad(learns)
+          rawset(entry.module, item.name, item.tensor)
+        end
+      end
+    end
+  end
+  return self
+end
+
+--- Calls fn(module, name, out) after each call of the modules whose name matches the Lua pattern ("" is this one itself).
+-- The output is freed with its scope unless fn keeps it (`out:keep()`).
+-- @treturn function takes the hooks away again
+function Module:hook(pattern, fn)
+  if type(pattern) ~= "string" or type(fn) ~= "function" then
+    raise("hook: expects a pattern and a function, got %s and %s", type(pattern), type(fn))
+  end
+  local hooked = {}
+  for _, entry in ipairs(self:modules()) do
+    if entry.name:find(pattern) then
+      local hook = { name = entry.name, fn = fn }
+      table.insert(entry.module.own.hooks, hook)
+      hooked[#hooked + 1] = { module = entry.module, hook = hook }
+    end
+  end
+  if #hooked == 0 then
+    raise("%s: no module's name matches '%s'", self.name, pattern)
+  end
+  return function()
+    for _, item in ipairs(hooked) do
+      local hooks = item.module.own.hooks
+      for i = #hooks, 1, -1 do
+        if hooks[i] == item.hook then
+          table.remove(hooks, i)
+        end
+      end
+    end
+  end
+end
+
+-- ---- text -------------------------------------------------------------------------------------------------------------
+
+local function count_of(list)
+  local n = 0
+  for _, entry in ipairs(list) do
+    n = n + entry.tensor:count()
+  end
+  return n
+end
+
+local function thousands(n)
+  local text = ("%d"):format(n)
+  local grouped = text:reverse():gsub("(%d%d%d)", "%1,"):reverse()
+  return (grouped:gsub("^,", ""))
+end
+
+local function triple(values)
+  return ("%g,%g,%g"):format(values[1], values[2], values[3])
+end
+
+local COLUMNS = { "layer", "", "in -> out", "parameters", "output", "stride", "centre" }
+local RIGHT = { [4] = true }
+
+local function row_of(name, module)
+  local last, own = module.last, count_of(module:parameters())
+  local channels = ""
+  if module.n_from and module.n_to then
+    channels = ("%d -> %d"):format(module.n_from, module.n_to)
+  elseif last.input and last.output and #last.input > 1 and #last.output > 1 then
+    channels = ("%d -> %d"):format(last.input[2], last.output[2])
+  end
+  return {
+    name == "" and module.name or name, module.kind .. (module.describe and " " .. module:describe() or ""), channels,
+    own > 0 and thousands(own) or "", last.output and table.concat(last.output, ",") or "",
+    last.grid and triple(last.grid.stride) or "", last.grid and triple(last.grid.centre) or "",
+  }
+end
+
+local function lines_below(module, name, rows)
+  local children = module.own.children
+  if module.one_line or #children == 0 or #module.own.parameters > 0 then
+    rows[#rows + 1] = row_of(name, module)
+  end
+  if not module.one_line then
+    for _, child in ipairs(children) do
+      lines_below(child.module, name == "" and child.name or name .. "." .. child.name, rows)
+    end
+  end
+  if #children > 0 and module.total_line then
+    rows[#rows + 1] = row_of(name, module)
+  end
+end
+
+local function align(rows)
+  local widths = {}
+  for _, row in ipairs(rows) do
+    for i = 1, #COLUMNS do
+      widths[i] = math.max(widths[i] or 0, #row[i])
+    end
+  end
+  local lines = {}
+  for i, row in ipairs(rows) do
+    local cells = {}
+    for k = 1, #COLUMNS do
+      if widths[k] > 0 then
+        cells[#cells + 1] = (RIGHT[k] and "%" or "%-") .. widths[k] .. "s"
+        cells[#cells] = cells[#cells]:format(row[k])
+      end
+    end
+    lines[i] = table.concat(cells, "  "):gsub("%s+$", "")
+  end
+  return lines
+end
+
+--- A line a layer: name, kind, channels in -> out, parameters, and what the last forward showed of it: shape of the output, stride
+-- and centre in input pixels (t,h,w). Totals at the end. With a shape, a forward on zeros of that shape is run first.
+-- @tparam ?table shape of an input, {1, 3, 16, 64, 64}
+-- @treturn string
+function Module:summary(shape)
+  if shape then
+    self:dry_run(shape)
+  end
+  local rows = { COLUMNS }
+  lines_below(self, "", rows)
+  local lines = align(rows)
+  local parameters, learning = self:parameters(), {}
+  for _, entry in ipairs(parameters) do
+    if entry.tensor:requires_grad() then
+      learning[#learning + 1] = entry
+    end
+  end
+  local total, buffers = count_of(parameters), count_of(self:buffers())
+  local bytes = (total + buffers) * C.pn_dtype_bytes(C.pn_real())
+  lines[#lines + 1] = ("%d layers, %s parameters (%s learn), %s in buffers, %.1f MiB"):format(#rows - 1, thousands(total),
+    thousands(count_of(learning)), thousands(buffers), bytes / 2 ^ 20)
+  return table.concat(lines, "\n")
+end
+
+--- Runs it once on zeros, in evaluation mode and without recording, so that shapes, strides and centres are known. Returns it.
+-- @tparam table shape of the input, {N, C, T, H, W}
+function Module:dry_run(shape)
+  local tensor = require "penumbra.tensor"
+  local modes = {}
+  for _, entry in ipairs(self:modules()) do
+    modes[entry.module] = entry.module.training
+  end
+  self:eval()
+  local spec = { layout = #shape == 5 and "channels_last" or "rows" }
+  for i, size in ipairs(shape) do
+    spec[i] = size
+  end
+  local ok, message = pcall(scope.run, function()
+    local x = tensor.zeros(spec)
+    if #shape == 5 then
+      x:set_grid({ 1, 1, 1 }, { 0, 0, 0 })
+    end
+    tensor.no_grad(self, x)
+  end)
+  for module, training in pairs(modes) do
+    module.training = training
+  end
+  if not ok then
+    error(message, 0)
+  end
+  return self
+end
+
+return {
+  Module = Module, class = class, is_module = is_module, check_options = check_options,
+  to_triple = function(what, value, smallest)
+    local list = type(value) == "table" and value or { value, value, value }
+    for i = 1, 3 do
+      local number = list[i]
+      if #list ~= 3 or type(number) ~= "number" or number ~= math.floor(number) or number < (smallest or 1) then
+        raise("%s: expects a whole number from %d or {t, h, w}", what, smallest or 1)
+      end
+    end
+    return { list[1], list[2], list[3] }
+  end,
+  to_count = function(what, value, smallest)
+    if type(value) ~= "number" or value ~= math.floor(value) or value < (smallest or 1) then
+      raise("%s is %s, expects a whole number from %d", what, tostring(value), smallest or 1)
+    end
+    return value
+  end,
+}
