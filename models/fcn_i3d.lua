@@ -170,7 +170,7 @@ end
 
 --- Masks of a whole clip; see `penumbra.infer`.
 -- @param clip u8 (T,H,W,3) or a clip object
--- @treturn tensor u8 (T,H,W), 0 or 255
+-- @treturn tensor u8 (T,H,W), 1 where the object is
 function FCN:segment(clip, options)
   return infer.segment(self, clip, options)
 end

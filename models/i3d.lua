@@ -7,7 +7,7 @@
 --     local found = net:endpoints(x, { "mixed_3c", "mixed_4f" }) -- name -> features
 --
 -- Unit: convolution (TensorFlow's SAME, no bias) -> batch norm (beta only) -> ReLU. Parameters: "<endpoint>.conv.weight",
--- "<endpoint>.bn.beta", ".bn.mean", ".bn.var", with endpoint conv3d_1a ... mixed_5c.branch3; the head: "logits.conv.weight", ".bias".
+-- "<endpoint>.bn.beta", ".bn.mean", ".bn.var", endpoints conv3d_1a ... mixed_5c.branch3; "logits.conv.weight", ".bias".
 local pn = require "penumbra"
 local nn = pn.nn
 local nearest = require "penumbra.nearest"
@@ -66,9 +66,11 @@ function Mixed:forward(x)
     first = first + branch.n_to
     return y
   end
-  return pn.concat({
-    run(self.branch0, x), run(self.branch1b, self.branch1a(x)), run(self.branch2b, self.branch2a(x)), run(self.branch3, self.pool(x)),
-  }, { axis = 2, into = whole })
+  local parts = { run(self.branch0, x) }
+  parts[2] = run(self.branch1b, self.branch1a(x))
+  parts[3] = run(self.branch2b, self.branch2a(x))
+  parts[4] = run(self.branch3, self.pool(x))
+  return pn.concat(parts, { axis = 2, into = whole })
 end
 
 -- ---- the head --------------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@
 --
 -- Memory is bounded whatever the length of the clip: frames and sums live only while a window to come may need them.
 local ffi = require "ffi"
+local image = require "penumbra.image"
 local pn_tensor = require "penumbra.tensor"
 local ops = require "penumbra.ops"
 local scope = require "penumbra.scope"
@@ -150,40 +151,7 @@ local function tile_weights(n, window)
   return weights
 end
 
--- ---- frames to network input ---------------------------------------------------------------------------------------------
-
--- How a network wants its pixels (METHOD 2): RGB in [-1,1], or BGR in [0,1].
-local inputs = {
-  rgb_pm1 = function(to, from, n)
-    for i = 0, n - 1 do
-      to[i] = from[i] / 127.5 - 1
-    end
-  end,
-  bgr_01 = function(to, from, n)
-    for i = 0, n - 1, 3 do
-      to[i], to[i + 1], to[i + 2] = from[i + 2] / 255, from[i + 1] / 255, from[i] / 255
-    end
-  end,
-}
-
---- Frames as a network wants them.
--- @param frames tensor u8 (T,H,W,3), RGB 0-255
--- @tparam ?string kind "rgb_pm1" (default; RGB in [-1,1]) or "bgr_01" (BGR in [0,1])
--- @return tensor real (1,3,T,H,W), channels-last, on the grid of its own pixels
-function infer.input(frames, kind)
-  local convert = inputs[kind or "rgb_pm1"]
-  if not convert then
-    raise("infer: input is '%s', expects bgr_01 or rgb_pm1", tostring(kind))
-  end
-  if frames:dtype() ~= "u8" or frames:dims() ~= 4 or frames:size(4) ~= 3 then
-    raise("infer: frames are u8 (T,H,W,3), got %s (%s)", frames:dtype(), table.concat(frames:shape(), ","))
-  end
-  local t, h, w = frames:size(1), frames:size(2), frames:size(3)
-  local x = pn_tensor.empty { 1, 3, t, h, w, layout = "channels_last" }
-  local dense = frames:contiguous() -- held while its memory is read
-  convert(x:data(), dense:data(), t * h * w * 3)
-  return x:set_grid({ 1, 1, 1 }, { 0, 0, 0 })
-end
+-- ---- reading the clip ----------------------------------------------------------------------------------------------------
 
 -- A clip is a u8 tensor (T,H,W,3), or anything with n_frames and :frame(i) -> u8 (H,W,3).
 local function reader(clip)
@@ -221,67 +189,41 @@ end
 
 -- ---- connected components ------------------------------------------------------------------------------------------------
 
---- Keeps of each mask the 8-connected components that touch the mask of the frame before (dilated by one pixel's neighbours
--- through the connection itself); the first frame's components must touch `first`. A frame that would become empty keeps all.
--- Changes `masks` in place.
--- @param masks tensor u8 (T,H,W), 0 or 255
--- @param first ?tensor u8 (H,W), the annotated mask of frame 1; without it frame 1 keeps its largest component
+--- Keeps of each mask the 8-connected parts that overlap the mask of the frame before; those of the first frame must overlap
+-- `first`. A frame that would become empty keeps all it has. Changes `masks` in place.
+-- @param masks tensor u8 (T,H,W)
+-- @param first ?tensor u8 (H,W), the annotated mask of frame 1; without it frame 1 keeps its largest part
 -- @return masks
 function infer.keep_connected(masks, first)
-  local n, h, w = masks:size(1), masks:size(2), masks:size(3)
-  local data = masks:data()
-  local stack = ffi.new("int32_t [?]", h * w)
-  local label = ffi.new("int32_t [?]", h * w)
-  local before = first and first:contiguous():data()
-  for t = 0, n - 1 do
-    local mask = data + t * h * w
-    ffi.fill(label, 4 * h * w)
-    local touches, sizes, n_labels = {}, {}, 0
-    for seed = 0, h * w - 1 do
-      if mask[seed] ~= 0 and label[seed] == 0 then
-        n_labels = n_labels + 1
-        local depth, size, touch = 1, 0, false
-        stack[0], label[seed] = seed, n_labels
-        while depth > 0 do
-          depth = depth - 1
-          local p = stack[depth]
-          size = size + 1
-          touch = touch or (before ~= nil and before[p] ~= 0)
-          local y, x = math.floor(p / w), p % w
-          for ny = math.max(0, y - 1), math.min(h - 1, y + 1) do
-            for nx = math.max(0, x - 1), math.min(w - 1, x + 1) do
-              local q = ny * w + nx
-              if mask[q] ~= 0 and label[q] == 0 then
-                label[q] = n_labels
-                stack[depth] = q
-                depth = depth + 1
-              end
-            end
+  local pixels = masks:size(2) * masks:size(3)
+  local dense = first and first:contiguous()
+  local before = dense and dense:data()
+  for t = 1, masks:size(1) do
+    scope.run(function()
+      local mask = masks:data() + (t - 1) * pixels
+      local parts, n_parts = image.components(image.frame(masks, t))
+      local label = parts:data()
+      local touches = {}
+      if before then
+        for p = 0, pixels - 1 do
+          if before[p] ~= 0 and label[p] ~= 0 then
+            touches[label[p]] = true
           end
         end
-        touches[n_labels], sizes[n_labels] = touch, size
+      else
+        touches[1] = true -- the largest
       end
-    end
-    local any, largest = false, 1
-    for i = 1, n_labels do
-      any = any or touches[i]
-      if sizes[i] > sizes[largest] then
-        largest = i
-      end
-    end
-    if before == nil and n_labels > 0 then
-      touches[largest], any = true, true
-    end
-    if any then
-      for p = 0, h * w - 1 do
-        if mask[p] ~= 0 and not touches[label[p]] then
-          mask[p] = 0
+      if next(touches) then
+        for p = 0, pixels - 1 do
+          if label[p] ~= 0 and not touches[label[p]] then
+            mask[p] = 0
+          end
         end
       end
-    end
-    if n_labels > 0 then
-      before = mask
-    end
+      if n_parts > 0 then
+        before = mask
+      end
+    end)
   end
   return masks
 end
@@ -289,11 +231,11 @@ end
 -- ---- the door ----------------------------------------------------------------------------------------------------------------
 
 --- Segments a clip.
--- @param net a module with `net:logits(x)`: real (1,3,T,H,W) to logits (1,1,T,H,W); `net.input` names how it wants its pixels
+-- @param net a module with `net:logits(x)`: real (1,3,T,H,W) to logits (1,1,T,H,W); net.input is its pixel rule (image.to_clip)
 -- @param clip tensor u8 (T,H,W,3), or a clip with n_frames and :frame(i) -> u8 (H,W,3)
 -- @tparam ?table options see `infer.defaults`; and first_mask = u8 (H,W) for keep = "connected"; progress = function(done, total),
 --   called after each window; probabilities = true for the second result
--- @return masks u8 (T,H,W), 0 or 255
+-- @return masks u8 (T,H,W), 1 where the object is
 -- @return probabilities u8 (T,H,W), 0-255, when asked for
 function infer.segment(net, clip, options)
   local o = settings(options)
@@ -363,7 +305,7 @@ function infer.segment(net, clip, options)
       for x = 0, w - 1 do
         local p = y * w + x
         local value = sum[p] / (total * total_y[y] * total_x[x])
-        to[p] = value >= o.threshold and 255 or 0
+        to[p] = value >= o.threshold and 1 or 0
         if chance then
           chance[p] = math.min(255, math.floor(value * 255 + 0.5))
         end
@@ -388,7 +330,7 @@ function infer.segment(net, clip, options)
               ffi.copy(to + ((t - 1) * tile_h + y) * tile_w * 3, from + ((top + y) * w + left) * 3, tile_w * 3)
             end
           end
-          local x = infer.input(frames, net.input)
+          local x = image.to_clip(frames, net.input)
           local logits = net:logits(x)
           local probability = ops.sigmoid(logits):contiguous()
           for t = 0, o.frames - 1 do
