@@ -1,0 +1,262 @@
+/* pool.c: windows and poolings. See pool.h.
+**
+** Forward walks the output, backward the input: each pixel of dx gathers from the windows that cover it, in the order of the
+** windows. So each element has one writer and one order of summation, whatever the number of threads. */
+#include "kernels/pool.h"
+#include <string.h>
+#include "kernels/pixels.h"
+#include "kernels/taps.h"
+
+pn_window pn_window_of(const pn_call *call) {
+  pn_window w;
+  int64_t high[3];
+  memcpy(w.kernel, pn_call_arg(call, "kernel")->i, sizeof w.kernel);
+  memcpy(w.stride, pn_call_arg(call, "stride")->i, sizeof w.stride);
+  pn_resolve_pad(pn_call_arg(call, "pad"), call->x[0]->shape + 2, w.kernel, w.stride, NULL, w.low, high);
+  return w;
+}
+
+int pn_window_shape(pn_call *call) {
+  if (pn_need_dims(call, 0, 5) || pn_need_real(call, 0)) return -1;
+  const pn_tensor *x = call->x[0];
+  const pn_value *kernel = pn_call_arg(call, "kernel"), *stride = pn_call_arg(call, "stride");
+  int64_t low[3], high[3];
+  pn_resolve_pad(pn_call_arg(call, "pad"), x->shape + 2, kernel->i, stride->i, NULL, low, high);
+  pn_out *out = &call->out[0];
+  pn_out_like(out, x);
+  out->layout = PN_CHANNELS_LAST;
+  for (int d = 0; d < 3; d++) {
+    int64_t k = kernel->i[d], s = stride->i[d], n = x->shape[2 + d];
+    if (low[d] >= k || high[d] >= k) {
+      return pn_fail_shapes(call, "pad %lld,%lld along %c must be smaller than kernel %lld, or a window holds no element", (long long)low[d],
+                            (long long)high[d], "thw"[d], (long long)k);
+    }
+    if (n + low[d] + high[d] < k) {
+      return pn_fail_shapes(call, "kernel %lld is larger than the padded %c axis of %lld", (long long)k, "thw"[d], (long long)(n + low[d] + high[d]));
+    }
+    out->shape[2 + d] = (n + low[d] + high[d] - k) / s + 1;
+    out->grid_centre[d] += out->grid_stride[d] * ((double)(k - 1) / 2 - (double)low[d]);
+    out->grid_stride[d] *= (double)s;
+  }
+  return 0;
+}
+
+/* Along one axis: the n neighbours of a pixel, the first at `at`; neighbour i has place k + i * dk in the window. */
+typedef struct span { int64_t at, n, k, dk; } span;
+
+static span window_of(const pn_window *w, int d, int64_t o, int64_t n_in) { /* inputs that output o sees */
+  int64_t first = o * w->stride[d] - w->low[d], k = pn_max64(0, -first);
+  return (span){ first + k, pn_min64(w->kernel[d], n_in - first) - k, k, 1 };
+}
+
+static span covering(const pn_window *w, int d, int64_t i, int64_t n_out) { /* outputs that see input i */
+  int64_t reach = i + w->low[d], s = w->stride[d];
+  int64_t first = pn_max64(0, reach < w->kernel[d] ? 0 : (reach - w->kernel[d]) / s + 1), last = pn_min64(reach / s, n_out - 1);
+  return (span){ first, pn_max64(0, last - first + 1), reach - first * s, -s };
+}
+
+typedef struct tap_list {
+  int64_t n, k, n_w; /* valid for spans along w with this k and n_w */
+  int64_t *offset, *index_offset;
+  real *weight;
+  uint8_t *number;
+} tap_list;
+
+enum { LISTS = 4 }; /* kept at a time: one a phase of the stride */
+
+static int lists_new(tap_list *lists, int n_lists, const pn_window *w) {
+  int64_t n = w->kernel[0] * w->kernel[1] * w->kernel[2];
+  for (int i = 0; i < n_lists; i++) {
+    char *block = pn_alloc((size_t)n * (2 * sizeof(int64_t) + sizeof(real) + 1));
+    if (!block) {
+      while (i--) pn_free(lists[i].offset);
+      return -1;
+    }
+    lists[i] = (tap_list){ .n_w = -1, .offset = (int64_t *)(void *)block };
+    lists[i].index_offset = lists[i].offset + n;
+    lists[i].weight = (real *)(void *)(lists[i].index_offset + n);
+    lists[i].number = (uint8_t *)(lists[i].weight + n);
+  }
+  return 0;
+}
+
+static void lists_free(tap_list *lists, int n_lists) {
+  for (int i = 0; i < n_lists; i++) pn_free(lists[i].offset);
+}
+
+/* Offsets from the first neighbour, in the order t, h, w. */
+static void list_build(tap_list *list, const pn_window *w, span t, span h, span x, const pn_pixels *of, int64_t c_index, int64_t w_index, int64_t h_index) {
+  int64_t n = 0;
+  for (int64_t it = 0; it < t.n; it++) {
+    for (int64_t ih = 0; ih < h.n; ih++) {
+      for (int64_t iw = 0; iw < x.n; iw++, n++) {
+        list->offset[n] = it * of->st + ih * of->sh + iw * of->sw;
+        list->index_offset[n] = ((it * h_index + ih) * w_index + iw) * c_index;
+        list->number[n] = (uint8_t)(((t.k + it * t.dk) * w->kernel[1] + h.k + ih * h.dk) * w->kernel[2] + x.k + iw * x.dk);
+      }
+    }
+  }
+  list->n = n;
+  list->k = x.k;
+  list->n_w = x.n;
+}
+
+typedef struct job {
+  const pn_window *w;
+  pn_pixels in, out; /* x and y, or dx and dy */
+  uint8_t *index;
+  bool add, count_pad;
+} job;
+
+static void row_of(const pn_pixels *p, int64_t row, int64_t *n, int64_t *t, int64_t *h) {
+  *h = row % p->h;
+  *t = row / p->h % p->t;
+  *n = row / p->h / p->t;
+}
+
+static int max_rows(void *context, int64_t begin, int64_t end) {
+  const job *j = context;
+  const pn_pixels *x = &j->in, *y = &j->out;
+  const pn_tap_kernels *kernels = pn_taps();
+  tap_list list;
+  if (lists_new(&list, 1, j->w)) return -1;
+  for (int64_t row = begin; row < end; row++) {
+    int64_t n, to, ho;
+    row_of(y, row, &n, &to, &ho);
+    span t = window_of(j->w, 0, to, x->t), h = window_of(j->w, 1, ho, x->h);
+    const real *from = x->data + n * x->sn + t.at * x->st + h.at * x->sh;
+    real *into = y->data + n * y->sn + to * y->st + ho * y->sh;
+    uint8_t *winners = j->index ? j->index + row * y->w * y->c : NULL;
+    list.n_w = -1;
+    for (int64_t wo = 0; wo < y->w; wo++) {
+      span s = window_of(j->w, 2, wo, x->w);
+      if (s.k != list.k || s.n != list.n_w) list_build(&list, j->w, t, h, s, x, 0, 0, 0);
+      kernels->largest(into + wo * y->sw, winners ? winners + wo * y->c : NULL, from + s.at * x->sw, list.offset, list.number, list.n, x->c);
+    }
+  }
+  lists_free(&list, 1);
+  return 0;
+}
+
+static int max_back_rows(void *context, int64_t begin, int64_t end) {
+  const job *j = context;
+  const pn_pixels *dx = &j->in, *dy = &j->out;
+  const pn_tap_kernels *kernels = pn_taps();
+  tap_list lists[LISTS];
+  if (lists_new(lists, LISTS, j->w)) return -1;
+  for (int64_t row = begin; row < end; row++) {
+    int64_t n, ti, hi;
+    row_of(dx, row, &n, &ti, &hi);
+    span t = covering(j->w, 0, ti, dy->t), h = covering(j->w, 1, hi, dy->h);
+    real *into = dx->data + n * dx->sn + ti * dx->st + hi * dx->sh;
+    const real *from = dy->data + n * dy->sn + t.at * dy->st + h.at * dy->sh;
+    const uint8_t *winners = j->index + (((n * dy->t + t.at) * dy->h + h.at) * dy->w) * dy->c;
+    for (int i = 0; i < LISTS; i++) lists[i].n_w = -1;
+    for (int64_t wi = 0; wi < dx->w; wi++) {
+      span s = covering(j->w, 2, wi, dy->w);
+      tap_list *list = &lists[(wi + j->w->low[2]) % j->w->stride[2] % LISTS];
+      if (s.k != list->k || s.n != list->n_w) list_build(list, j->w, t, h, s, dy, dy->c, dy->w, dy->h);
+      if (list->n) {
+        kernels->routed(into + wi * dx->sw, j->add, from + s.at * dy->sw, list->offset, winners + s.at * dy->c, list->index_offset, list->number, list->n, dx->c);
+      } else if (!j->add) {
+        memset(into + wi * dx->sw, 0, (size_t)dx->c * sizeof(real));
+      }
+    }
+  }
+  lists_free(lists, LISTS);
+  return 0;
+}
+
+static int avg_rows(void *context, int64_t begin, int64_t end) {
+  const job *j = context;
+  const pn_pixels *x = &j->in, *y = &j->out;
+  const pn_tap_kernels *kernels = pn_taps();
+  tap_list list;
+  if (lists_new(&list, 1, j->w)) return -1;
+  int64_t volume = j->w->kernel[0] * j->w->kernel[1] * j->w->kernel[2];
+  for (int64_t row = begin; row < end; row++) {
+    int64_t n, to, ho;
+    row_of(y, row, &n, &to, &ho);
+    span t = window_of(j->w, 0, to, x->t), h = window_of(j->w, 1, ho, x->h);
+    const real *from = x->data + n * x->sn + t.at * x->st + h.at * x->sh;
+    real *into = y->data + n * y->sn + to * y->st + ho * y->sh;
+    list.n_w = -1;
+    for (int64_t wo = 0; wo < y->w; wo++) {
+      span s = window_of(j->w, 2, wo, x->w);
+      if (s.k != list.k || s.n != list.n_w) {
+        list_build(&list, j->w, t, h, s, x, 0, 0, 0);
+        for (int64_t i = 0; i < list.n; i++) list.weight[i] = 1 / (real)(j->count_pad ? volume : list.n);
+      }
+      kernels->weighted(into + wo * y->sw, false, from + s.at * x->sw, list.offset, list.weight, list.n, x->c);
+    }
+  }
+  lists_free(&list, 1);
+  return 0;
+}
+
+static int avg_back_rows(void *context, int64_t begin, int64_t end) {
+  const job *j = context;
+  const pn_pixels *dx = &j->in, *dy = &j->out;
+  const pn_tap_kernels *kernels = pn_taps();
+  tap_list list;
+  if (lists_new(&list, 1, j->w)) return -1;
+  int64_t volume = j->w->kernel[0] * j->w->kernel[1] * j->w->kernel[2];
+  for (int64_t row = begin; row < end; row++) {
+    int64_t n, ti, hi;
+    row_of(dx, row, &n, &ti, &hi);
+    span t = covering(j->w, 0, ti, dy->t), h = covering(j->w, 1, hi, dy->h);
+    real *into = dx->data + n * dx->sn + ti * dx->st + hi * dx->sh;
+    const real *from = dy->data + n * dy->sn + t.at * dy->st + h.at * dy->sh;
+    for (int64_t wi = 0; wi < dx->w; wi++) {
+      span s = covering(j->w, 2, wi, dy->w);
+      list_build(&list, j->w, t, h, s, dy, 0, 0, 0);
+      for (int64_t i = 0; i < list.n; i++) { /* each window has its own share to give */
+        int64_t iw = i % s.n, ih = i / s.n % h.n, it = i / s.n / h.n;
+        int64_t seen = window_of(j->w, 0, t.at + it, dx->t).n * window_of(j->w, 1, h.at + ih, dx->h).n * window_of(j->w, 2, s.at + iw, dx->w).n;
+        list.weight[i] = 1 / (real)(j->count_pad ? volume : seen);
+      }
+      if (list.n) {
+        kernels->weighted(into + wi * dx->sw, j->add, from + s.at * dy->sw, list.offset, list.weight, list.n, dx->c);
+      } else if (!j->add) {
+        memset(into + wi * dx->sw, 0, (size_t)dx->c * sizeof(real));
+      }
+    }
+  }
+  lists_free(&list, 1);
+  return 0;
+}
+
+/* Opens `in` and `out` as pixels, runs over the rows of one of them, and closes them. */
+static int run(job *j, pn_tensor *in, pn_tensor *out, bool writes_in, int (*rows)(void *, int64_t, int64_t)) {
+  pn_tensor *held_in, *held_out;
+  if (pn_pixels_open(&j->in, &held_in, in)) return -1;
+  if (pn_pixels_open(&j->out, &held_out, out)) {
+    pn_tensor_release(held_in);
+    return -1;
+  }
+  const pn_pixels *over = writes_in ? &j->in : &j->out;
+  int rc = over->w && over->c ? pn_parallel_try(over->n * over->t * over->h, pn_max64(1, 8192 / (over->w * over->c)), rows, j) : 0;
+  pn_pixels_close(held_in, in, writes_in);
+  pn_pixels_close(held_out, out, !writes_in);
+  return rc;
+}
+
+int pn_max_pool(const pn_window *w, pn_tensor *y, uint8_t *index, pn_tensor *x) {
+  job j = { .w = w, .index = index };
+  return run(&j, x, y, false, max_rows);
+}
+
+int pn_max_pool_back(const pn_window *w, pn_tensor *dx, bool add, pn_tensor *dy, const uint8_t *index) {
+  job j = { .w = w, .index = (uint8_t *)(uintptr_t)index, .add = add };
+  return run(&j, dx, dy, true, max_back_rows);
+}
+
+int pn_avg_pool(const pn_window *w, bool count_pad, pn_tensor *y, pn_tensor *x) {
+  job j = { .w = w, .count_pad = count_pad };
+  return run(&j, x, y, false, avg_rows);
+}
+
+int pn_avg_pool_back(const pn_window *w, bool count_pad, pn_tensor *dx, bool add, pn_tensor *dy) {
+  job j = { .w = w, .count_pad = count_pad, .add = add };
+  return run(&j, dx, dy, true, avg_back_rows);
+}

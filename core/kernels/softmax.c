@@ -1,0 +1,94 @@
+/* softmax.c: softmax and its logarithm along one axis, shifted by the largest value; sums in double. See softmax.h.
+** A loop walks all positions of the other axes; each position goes along the axis by itself, in order. */
+#include "kernels/softmax.h"
+#include <tgmath.h>
+#include "kernels/elementwise.h"
+
+typedef struct job {
+  bool logarithm, fresh;
+  int64_t n, step[3]; /* along the axis: how far, and the strides of the operands */
+} job;
+
+int pn_softmax_shape(pn_call *call) {
+  const pn_tensor *x = call->x[0];
+  int64_t axis = pn_arg_int(call, "axis");
+  if (pn_need_real(call, 0)) return -1;
+  if (axis >= x->n_dims) return pn_fail_shapes(call, "there is no axis %lld", (long long)axis);
+  pn_out_like(&call->out[0], x);
+  return 0;
+}
+
+static double log_of_sum(const real *x, int64_t n, int64_t step) { /* log of sum of e^x */
+  real largest = x[0];
+  for (int64_t k = 1; k < n; k++) largest = x[k * step] > largest ? x[k * step] : largest;
+  double sum = 0;
+  for (int64_t k = 0; k < n; k++) sum += (double)exp(x[k * step] - largest);
+  return log(sum) + (double)largest;
+}
+
+static void value_run(void *context, int64_t n, char *const *at, const int64_t *stride) {
+  const job *j = context;
+  for (int64_t i = 0; i < n; i++) {
+    real *y = (real *)(void *)at[0] + i * stride[0];
+    const real *x = (const real *)(const void *)at[1] + i * stride[1];
+    real total = (real)log_of_sum(x, j->n, j->step[1]);
+    for (int64_t k = 0; k < j->n; k++) {
+      real v = x[k * j->step[1]] - total;
+      y[k * j->step[0]] = j->logarithm ? v : exp(v);
+    }
+  }
+}
+
+static void slope_run(void *context, int64_t n, char *const *at, const int64_t *stride) {
+  const job *j = context;
+  for (int64_t i = 0; i < n; i++) {
+    real *dx = (real *)(void *)at[0] + i * stride[0];
+    const real *dy = (const real *)(const void *)at[1] + i * stride[1], *x = (const real *)(const void *)at[2] + i * stride[2];
+    real total = (real)log_of_sum(x, j->n, j->step[2]);
+    double sum = 0;
+    for (int64_t k = 0; k < j->n; k++) {
+      double g = (double)dy[k * j->step[1]];
+      sum += j->logarithm ? g : g * (double)exp(x[k * j->step[2]] - total);
+    }
+    for (int64_t k = 0; k < j->n; k++) {
+      real g = dy[k * j->step[1]], p = exp(x[k * j->step[2]] - total);
+      real d = j->logarithm ? g - p * (real)sum : p * (g - (real)sum);
+      dx[k * j->step[0]] = j->fresh ? d : dx[k * j->step[0]] + d;
+    }
+  }
+}
+
+/* The tensors without the axis, walked together. */
+static void walk(job *j, int axis, int n, const pn_tensor *const *t, pn_run run) {
+  int64_t shape[PN_MAX_DIMS] = { 0 }, stride[PN_MAX_DIMS] = { 0 };
+  int n_dims = 0;
+  for (int d = 0; d < t[0]->n_dims; d++) {
+    if (d != axis) shape[n_dims++] = t[0]->shape[d];
+  }
+  pn_loop loop;
+  pn_loop_start(&loop, n_dims, shape);
+  for (int i = 0; i < n; i++) {
+    for (int d = 0, e = 0; d < t[i]->n_dims; d++) {
+      if (d != axis) stride[e++] = t[i]->stride[d];
+    }
+    pn_loop_add_raw(&loop, pn_bytes_of(t[i]), sizeof(real), stride);
+    j->step[i] = t[i]->stride[axis];
+  }
+  pn_loop_plan(&loop);
+  j->n = t[0]->shape[axis];
+  if (j->n) pn_loop_all(&loop, run, j);
+}
+
+int pn_softmax_forward(pn_call *call, bool logarithm) {
+  job j = { .logarithm = logarithm };
+  walk(&j, (int)pn_arg_int(call, "axis"), 2, (const pn_tensor *const[]){ call->y[0], call->x[0] }, value_run);
+  return 0;
+}
+
+int pn_softmax_backward(pn_call *call, bool logarithm) {
+  job j = { .logarithm = logarithm };
+  pn_tensor *dx;
+  if (pn_call_dx(call, 0, &dx, &j.fresh)) return -1;
+  if (dx) walk(&j, (int)pn_arg_int(call, "axis"), 3, (const pn_tensor *const[]){ dx, call->dy[0], call->x[0] }, slope_run);
+  return 0;
+}

@@ -1,0 +1,48 @@
+/* taps.c: the plain definition of taps.h, and the choice among its variants. */
+#include "kernels/taps.h"
+#include "cpu.h"
+
+static void largest(real *y, uint8_t *index, const real *x, const int64_t *offset, const uint8_t *number, int64_t n, int64_t c) {
+  for (int64_t i = 0; i < c; i++) {
+    real best = x[offset[0] + i];
+    uint8_t winner = number[0];
+    for (int64_t k = 1; k < n; k++) {
+      real value = x[offset[k] + i];
+      if (value > best || value != value) {
+        best = value;
+        winner = number[k];
+      }
+    }
+    y[i] = best;
+    if (index) index[i] = winner;
+  }
+}
+
+static void routed(real *dx, bool add, const real *dy, const int64_t *dy_offset, const uint8_t *index, const int64_t *index_offset,
+                   const uint8_t *number, int64_t n, int64_t c) {
+  for (int64_t i = 0; i < c; i++) {
+    real sum = add ? dx[i] : 0;
+    for (int64_t k = 0; k < n; k++) {
+      if (index[index_offset[k] + i] == number[k]) sum += dy[dy_offset[k] + i];
+    }
+    dx[i] = sum;
+  }
+}
+
+static void weighted(real *y, bool add, const real *x, const int64_t *offset, const real *weight, int64_t n, int64_t c) {
+  for (int64_t i = 0; i < c; i++) {
+    real sum = add ? y[i] : 0;
+    for (int64_t k = 0; k < n; k++) sum += weight[k] * x[offset[k] + i];
+    y[i] = sum;
+  }
+}
+
+const pn_tap_kernels pn_taps_plain = { largest, routed, weighted };
+
+const pn_tap_kernels *pn_taps(void) {
+#if defined(__x86_64__) && !defined(PN_F64_BUILD)
+  if (pn_cpu() >= PN_CPU_AVX512) return &pn_taps_avx512;
+  if (pn_cpu() >= PN_CPU_AVX2) return &pn_taps_avx2;
+#endif
+  return &pn_taps_plain;
+}

@@ -1,0 +1,95 @@
+/* taps_avx512.c: taps.h for AVX-512: 64 channels at a time, then 16 under a mask. */
+#include "kernels/taps.h"
+#ifndef PN_F64_BUILD
+#include <immintrin.h>
+
+static inline __mmask16 mask_of(int64_t n) { return n >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << n) - 1); }
+
+static inline __mmask16 beats(__m512 value, __m512 best) {
+  return _kor_mask16(_mm512_cmp_ps_mask(value, best, _CMP_GT_OQ), _mm512_cmp_ps_mask(value, value, _CMP_UNORD_Q));
+}
+
+static void largest(real *y, uint8_t *index, const real *x, const int64_t *offset, const uint8_t *number, int64_t n, int64_t c) {
+  int64_t i = 0;
+  for (; i + 64 <= c; i += 64) {
+    const real *from = x + offset[0] + i;
+    __m512 b0 = _mm512_loadu_ps(from), b1 = _mm512_loadu_ps(from + 16), b2 = _mm512_loadu_ps(from + 32), b3 = _mm512_loadu_ps(from + 48);
+    __m512i w0 = _mm512_set1_epi32(number[0]), w1 = w0, w2 = w0, w3 = w0;
+    for (int64_t k = 1; k < n; k++) {
+      from = x + offset[k] + i;
+      __m512i w = _mm512_set1_epi32(number[k]);
+      __m512 v0 = _mm512_loadu_ps(from), v1 = _mm512_loadu_ps(from + 16), v2 = _mm512_loadu_ps(from + 32), v3 = _mm512_loadu_ps(from + 48);
+      __mmask16 m0 = beats(v0, b0), m1 = beats(v1, b1), m2 = beats(v2, b2), m3 = beats(v3, b3);
+      b0 = _mm512_mask_mov_ps(b0, m0, v0), w0 = _mm512_mask_mov_epi32(w0, m0, w);
+      b1 = _mm512_mask_mov_ps(b1, m1, v1), w1 = _mm512_mask_mov_epi32(w1, m1, w);
+      b2 = _mm512_mask_mov_ps(b2, m2, v2), w2 = _mm512_mask_mov_epi32(w2, m2, w);
+      b3 = _mm512_mask_mov_ps(b3, m3, v3), w3 = _mm512_mask_mov_epi32(w3, m3, w);
+    }
+    _mm512_storeu_ps(y + i, b0), _mm512_storeu_ps(y + i + 16, b1), _mm512_storeu_ps(y + i + 32, b2), _mm512_storeu_ps(y + i + 48, b3);
+    if (index) {
+      _mm_storeu_si128((__m128i *)(void *)(index + i), _mm512_cvtepi32_epi8(w0));
+      _mm_storeu_si128((__m128i *)(void *)(index + i + 16), _mm512_cvtepi32_epi8(w1));
+      _mm_storeu_si128((__m128i *)(void *)(index + i + 32), _mm512_cvtepi32_epi8(w2));
+      _mm_storeu_si128((__m128i *)(void *)(index + i + 48), _mm512_cvtepi32_epi8(w3));
+    }
+  }
+  for (; i < c; i += 16) {
+    __mmask16 live = mask_of(c - i);
+    __m512 best = _mm512_maskz_loadu_ps(live, x + offset[0] + i);
+    __m512i winner = _mm512_set1_epi32(number[0]);
+    for (int64_t k = 1; k < n; k++) {
+      __m512 value = _mm512_maskz_loadu_ps(live, x + offset[k] + i);
+      __mmask16 m = beats(value, best);
+      best = _mm512_mask_mov_ps(best, m, value);
+      winner = _mm512_mask_mov_epi32(winner, m, _mm512_set1_epi32(number[k]));
+    }
+    _mm512_mask_storeu_ps(y + i, live, best);
+    if (index) _mm512_mask_cvtepi32_storeu_epi8(index + i, live, winner);
+  }
+}
+
+static void routed(real *dx, bool add, const real *dy, const int64_t *dy_offset, const uint8_t *index, const int64_t *index_offset,
+                   const uint8_t *number, int64_t n, int64_t c) {
+  int64_t i = 0;
+  for (; i + 64 <= c; i += 64) {
+    __m512 s0 = _mm512_setzero_ps(), s1 = s0, s2 = s0, s3 = s0;
+    if (add) s0 = _mm512_loadu_ps(dx + i), s1 = _mm512_loadu_ps(dx + i + 16), s2 = _mm512_loadu_ps(dx + i + 32), s3 = _mm512_loadu_ps(dx + i + 48);
+    for (int64_t k = 0; k < n; k++) {
+      const real *from = dy + dy_offset[k] + i;
+      __mmask64 m = _mm512_cmpeq_epi8_mask(_mm512_loadu_si512(index + index_offset[k] + i), _mm512_set1_epi8((char)number[k]));
+      s0 = _mm512_add_ps(s0, _mm512_maskz_loadu_ps((__mmask16)m, from));
+      s1 = _mm512_add_ps(s1, _mm512_maskz_loadu_ps((__mmask16)(m >> 16), from + 16));
+      s2 = _mm512_add_ps(s2, _mm512_maskz_loadu_ps((__mmask16)(m >> 32), from + 32));
+      s3 = _mm512_add_ps(s3, _mm512_maskz_loadu_ps((__mmask16)(m >> 48), from + 48));
+    }
+    _mm512_storeu_ps(dx + i, s0), _mm512_storeu_ps(dx + i + 16, s1), _mm512_storeu_ps(dx + i + 32, s2), _mm512_storeu_ps(dx + i + 48, s3);
+  }
+  for (; i < c; i += 16) {
+    __mmask16 live = mask_of(c - i);
+    __m512 sum = add ? _mm512_maskz_loadu_ps(live, dx + i) : _mm512_setzero_ps();
+    for (int64_t k = 0; k < n; k++) {
+      __m128i at = _mm_maskz_loadu_epi8(live, index + index_offset[k] + i);
+      __mmask16 m = _mm_mask_cmpeq_epi8_mask(live, at, _mm_set1_epi8((char)number[k]));
+      sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(m, dy + dy_offset[k] + i));
+    }
+    _mm512_mask_storeu_ps(dx + i, live, sum);
+  }
+}
+
+static void weighted(real *y, bool add, const real *x, const int64_t *offset, const real *weight, int64_t n, int64_t c) {
+  if (c == 1) { /* single scores: no vector to fill */
+    real sum = add ? y[0] : 0;
+    for (int64_t k = 0; k < n; k++) sum += weight[k] * x[offset[k]];
+    y[0] = sum;
+    return;
+  }
+  for (int64_t i = 0; i < c; i += 16) {
+    __mmask16 live = mask_of(c - i);
+    __m512 sum = add ? _mm512_maskz_loadu_ps(live, y + i) : _mm512_setzero_ps();
+    for (int64_t k = 0; k < n; k++) sum = _mm512_fmadd_ps(_mm512_set1_ps(weight[k]), _mm512_maskz_loadu_ps(live, x + offset[k] + i), sum);
+    _mm512_mask_storeu_ps(y + i, live, sum);
+  }
+}
+
+const pn_tap_kernels pn_taps_avx512 = { largest, routed, weighted };
+#endif

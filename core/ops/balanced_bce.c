@@ -1,0 +1,44 @@
+/* balanced_bce: class-balanced binary cross entropy (OSVOS, Caelles et al. 2017; METHOD 5). Logits x, targets 0 or 1 (real or u8).
+**
+**   L = (N/T) sum over y=1 of l + (P/T) sum over y=0 of l,    l = max(x,0) - x*y + log(1 + e^-|x|)
+**
+** with P and N the numbers of ones and zeros over the whole input and T = P + N. The weights are constants in the gradient.
+** void, where given, is not 0 at elements left out of P, N and T.
+** norm: sum is L; mean is L / T; batch is L over the size of the first axis.
+** empty: when there are no ones (or no zeros) L would be 0 without gradient: unweighted takes the plain sum instead, zero keeps
+** that. With every element void the loss is 0. */
+#include "kernels/bce.h"
+
+enum { UNWEIGHTED, ZERO };
+
+static int forward(pn_call *call) {
+  pn_bce_sums s;
+  pn_tensor *kept;
+  if (pn_bce_sum(call, true, &s)) return -1;
+  double zeros = (double)s.n[0], ones = (double)s.n[1], total = zeros + ones;
+  double weight[2] = { total > 0 ? ones / total : 0, total > 0 ? zeros / total : 0 };
+  if ((zeros == 0 || ones == 0) && total > 0 && pn_arg_int(call, "empty") == UNWEIGHTED) weight[0] = weight[1] = 1;
+  double divisor = pn_bce_divisor(call, s.n[0] + s.n[1]);
+  for (int side = 0; side < 2; side++) weight[side] /= divisor;
+  *pn_real_of(call->y[0]) = (real)(weight[0] * s.loss[0] + weight[1] * s.loss[1]);
+  if (!call->recording) return 0;
+  if (pn_tensor_new(&kept, PN_F64, 1, (int64_t[]){ 2 }, PN_ROWS, PN_CPU)) return -1;
+  for (int side = 0; side < 2; side++) ((double *)(void *)pn_bytes_of(kept))[side] = weight[side];
+  pn_call_save(call, 0, kept);
+  return 0;
+}
+
+static int backward(pn_call *call) { return pn_bce_back(call, (const double *)(const void *)pn_bytes_of(call->saved[0])); }
+
+static const pn_arg args[] = {
+  { "norm", PN_CHOICE, "mean", .choices = "mean|sum|batch", .help = "what the balanced sum is divided by" },
+  { "empty", PN_CHOICE, "unweighted", .choices = "unweighted|zero", .help = "the loss when all targets are of one class" },
+  { 0 },
+};
+static const char *const cases[] = {
+  "2,1,2,3,4 2,1,2,3,4:01", "13 13:u8 norm=sum", "2,1,2,3,4 2,1,2,3,4:01 2,1,2,3,4:u8 norm=batch", "2,7 2,7:01 2,7:01 empty=zero", 0
+};
+const pn_op pn_op_balanced_bce = {
+  .name = "balanced_bce", .help = "class-balanced binary cross entropy of logits", .inputs = "x target void?", .args = args, .cases = cases,
+  .shape = pn_bce_shape, .cpu = { forward, backward }, .constant_inputs = { false, true, true }
+};

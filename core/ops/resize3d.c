@@ -1,0 +1,190 @@
+/* resize3d: x (N,C,T,H,W) sampled at another size along T, H, W; nearest or trilinear. Beyond the border the border's value holds.
+**
+** The result's element j stands at position u in x, per axis with n_in and n_out elements:
+**   half_pixel  u = (j + 1/2) n_in / n_out - 1/2     (PyTorch align_corners=False; nearest-exact)
+**   corners     u = j (n_in - 1) / (n_out - 1)       (PyTorch align_corners=True)
+**   asymmetric  u = j n_in / n_out                   (TensorFlow 1; with nearest, PyTorch's "nearest")
+**   grid        u = (j - centre) / stride            (by x's grid: the result stands on the input's own pixels, METHOD 4)
+** nearest takes element floor(u + 1/2), or floor(u) with asymmetric. The size is `size`, or `scale` times that of x.
+** Backward is the exact adjoint: each element of dx gathers, in order, from those it was given to. */
+#include <math.h>
+#include <string.h>
+#include "kernels/pixels.h"
+#include "kernels/taps.h"
+
+enum { NEAREST, TRILINEAR };
+enum { HALF_PIXEL, CORNERS, ASYMMETRIC, GRID };
+
+typedef struct axis_map { double a, b; } axis_map; /* u = a * j + b */
+
+static axis_map map_of(const pn_call *call, int d, int64_t n_out) {
+  const pn_tensor *x = call->x[0];
+  double n_in = (double)x->shape[2 + d], n = (double)n_out;
+  switch (pn_arg_int(call, "align")) {
+  case HALF_PIXEL: return (axis_map){ n_in / n, 0.5 * n_in / n - 0.5 };
+  case CORNERS: return (axis_map){ n_out > 1 ? (n_in - 1) / (n - 1) : 0, 0 };
+  case ASYMMETRIC: return (axis_map){ n_in / n, 0 };
+  default: return (axis_map){ 1 / x->grid_stride[d], -x->grid_centre[d] / x->grid_stride[d] };
+  }
+}
+
+static int shape(pn_call *call) {
+  if (pn_need_dims(call, 0, 5) || pn_need_real(call, 0)) return -1;
+  const pn_tensor *x = call->x[0];
+  const pn_value *size = pn_call_arg(call, "size"), *scale = pn_call_arg(call, "scale");
+  bool by_grid = pn_arg_int(call, "align") == GRID;
+  if (by_grid && !x->has_grid) return pn_fail_shapes(call, "align=grid needs an x that carries its grid");
+  pn_out *out = &call->out[0];
+  pn_out_like(out, x);
+  out->layout = PN_CHANNELS_LAST;
+  for (int d = 0; d < 3; d++) {
+    out->shape[2 + d] = size->i[d] ? size->i[d] : x->shape[2 + d] * scale->i[d];
+    if (x->shape[2 + d] == 0 && out->shape[2 + d]) return pn_fail_shapes(call, "the %c axis is empty", "thw"[d]);
+    axis_map map = map_of(call, d, out->shape[2 + d]);
+    out->grid_centre[d] = by_grid ? 0 : out->grid_centre[d] + map.b * out->grid_stride[d];
+    out->grid_stride[d] = by_grid ? 1 : map.a > 0 ? out->grid_stride[d] * map.a : out->grid_stride[d];
+  }
+  return 0;
+}
+
+/* One axis: element j of the result is (1 - w[j]) * x[low[j]] + w[j] * x[low[j] + 1]; and the range of j that uses element i. */
+typedef struct samples {
+  int64_t n_in, n_out, *low, *first, *last;
+  double *w;
+} samples;
+
+static int samples_new(samples *s, const pn_call *call, int d, int64_t n_out) {
+  bool nearest = pn_arg_int(call, "mode") == NEAREST;
+  axis_map map = map_of(call, d, n_out);
+  s->n_in = call->x[0]->shape[2 + d];
+  s->n_out = n_out;
+  s->low = pn_alloc((size_t)(2 * n_out + 2 * s->n_in) * sizeof(int64_t));
+  if (!s->low) return -1;
+  s->w = (double *)(void *)(s->low + n_out);
+  s->first = s->low + 2 * n_out;
+  s->last = s->first + s->n_in;
+  for (int64_t i = 0; i < s->n_in; i++) s->first[i] = n_out, s->last[i] = -1;
+  for (int64_t j = 0; j < n_out; j++) {
+    double u = map.a * (double)j + map.b;
+    if (nearest) u = floor(pn_arg_int(call, "align") == ASYMMETRIC ? u + 1e-9 : u + 0.5 + 1e-9); /* a hair against rounding just below a whole number */
+    u = fmin(fmax(u, 0), (double)(s->n_in - 1));
+    int64_t low = pn_min64((int64_t)u, pn_max64(s->n_in - 2, 0));
+    s->low[j] = low;
+    s->w[j] = u - (double)low;
+    for (int64_t i = low; i < pn_min64(low + 2, s->n_in); i++) {
+      if ((i == low ? 1 - s->w[j] : s->w[j]) == 0) continue;
+      s->first[i] = pn_min64(s->first[i], j);
+      s->last[i] = j;
+    }
+  }
+  return 0;
+}
+
+static double share(const samples *s, int64_t j, int64_t i) { return i == s->low[j] ? 1 - s->w[j] : i == s->low[j] + 1 ? s->w[j] : 0; }
+
+typedef struct job {
+  pn_pixels x, y; /* x or dx; y or dy */
+  samples t, h, w;
+  bool add;
+} job;
+
+static void forward_rows(void *context, int64_t begin, int64_t end) {
+  const job *j = context;
+  const pn_pixels *x = &j->x, *y = &j->y;
+  const pn_tap_kernels *kernels = pn_taps();
+  for (int64_t row = begin; row < end; row++) {
+    int64_t ho = row % y->h, to = row / y->h % y->t, n = row / y->h / y->t, n_pairs = 0, corner[4];
+    double weight[4];
+    for (int64_t a = 0; a < 2; a++) {
+      for (int64_t b = 0; b < 2; b++) {
+        double wt = a ? j->t.w[to] : 1 - j->t.w[to], wh = b ? j->h.w[ho] : 1 - j->h.w[ho];
+        if (wt * wh == 0) continue;
+        corner[n_pairs] = n * x->sn + (j->t.low[to] + a) * x->st + (j->h.low[ho] + b) * x->sh;
+        weight[n_pairs++] = wt * wh;
+      }
+    }
+    for (int64_t wo = 0; wo < y->w; wo++) {
+      int64_t offset[8], k = 0;
+      real tap[8];
+      double w1 = j->w.w[wo], w0 = 1 - w1;
+      for (int64_t p = 0; p < n_pairs; p++) {
+        int64_t at = corner[p] + j->w.low[wo] * x->sw;
+        if (w0 != 0) offset[k] = at, tap[k++] = (real)(weight[p] * w0);
+        if (w1 != 0) offset[k] = at + x->sw, tap[k++] = (real)(weight[p] * w1);
+      }
+      kernels->weighted(y->data + n * y->sn + to * y->st + ho * y->sh + wo * y->sw, false, x->data, offset, tap, k, x->c);
+    }
+  }
+}
+
+static int backward_rows(void *context, int64_t begin, int64_t end) {
+  const job *j = context;
+  const pn_pixels *dx = &j->x, *dy = &j->y;
+  const pn_tap_kernels *kernels = pn_taps();
+  int64_t *offset = pn_alloc((size_t)dy->w * (sizeof(int64_t) + sizeof(real)));
+  if (!offset) return -1;
+  real *tap = (real *)(void *)(offset + dy->w);
+  for (int64_t row = begin; row < end; row++) {
+    int64_t hi = row % dx->h, ti = row / dx->h % dx->t, n = row / dx->h / dx->t;
+    for (int64_t wi = 0; wi < dx->w; wi++) {
+      real *into = dx->data + n * dx->sn + ti * dx->st + hi * dx->sh + wi * dx->sw;
+      if (!j->add) memset(into, 0, (size_t)dx->c * sizeof(real));
+      for (int64_t to = j->t.first[ti]; to <= j->t.last[ti]; to++) {
+        for (int64_t ho = j->h.first[hi]; ho <= j->h.last[hi]; ho++) {
+          double weight = share(&j->t, to, ti) * share(&j->h, ho, hi);
+          int64_t k = 0;
+          for (int64_t wo = j->w.first[wi]; wo <= j->w.last[wi]; wo++, k++) {
+            offset[k] = wo * dy->sw;
+            tap[k] = (real)(weight * share(&j->w, wo, wi));
+          }
+          if (k) kernels->weighted(into, true, dy->data + n * dy->sn + to * dy->st + ho * dy->sh, offset, tap, k, dx->c);
+        }
+      }
+    }
+  }
+  pn_free(offset);
+  return 0;
+}
+
+static int run(pn_call *call, pn_tensor *small, pn_tensor *large, bool back, bool add) {
+  job j = { .add = add };
+  pn_tensor *held_x = NULL, *held_y = NULL;
+  samples *axes[3] = { &j.t, &j.h, &j.w };
+  int rc = pn_pixels_open(&j.x, &held_x, small) || pn_pixels_open(&j.y, &held_y, large) ? -1 : 0;
+  for (int d = 0; d < 3 && !rc; d++) rc = samples_new(axes[d], call, d, large->shape[2 + d]);
+  if (!rc && pn_tensor_count(large)) {
+    if (back) {
+      rc = pn_parallel_try(j.x.n * j.x.t * j.x.h, 1, backward_rows, &j);
+    } else {
+      pn_parallel(j.y.n * j.y.t * j.y.h, pn_max64(1, 4096 / pn_max64(1, j.y.w * j.y.c)), forward_rows, &j);
+    }
+  }
+  for (int d = 0; d < 3; d++) pn_free(axes[d]->low);
+  if (held_x) pn_pixels_close(held_x, small, back && !rc);
+  if (held_y) pn_pixels_close(held_y, large, !back && !rc);
+  return rc;
+}
+
+static int forward(pn_call *call) { return run(call, call->x[0], call->y[0], false, false); }
+
+static int backward(pn_call *call) {
+  pn_tensor *dx;
+  bool fresh;
+  if (pn_call_dx(call, 0, &dx, &fresh)) return -1;
+  return dx ? run(call, dx, call->dy[0], true, !fresh) : 0;
+}
+
+static const pn_arg args[] = {
+  { "size", PN_INT3, "0", 0, 1e9, .help = "the result's T,H,W; 0: from scale" },
+  { "scale", PN_INT3, "1", 1, 1e6, .help = "whole factors of T,H,W, where size is 0" },
+  { "mode", PN_CHOICE, "trilinear", .choices = "nearest|trilinear", .help = "one element, or the eight around" },
+  { "align", PN_CHOICE, "half_pixel", .choices = "half_pixel|corners|asymmetric|grid", .help = "where the result's elements stand in x" },
+  { 0 },
+};
+static const char *const cases[] = {
+  "2,3,2,3,4 scale=2,2,2", "1,2,3,4,5 size=4,9,7 align=corners", "1,2,3,4,5 size=2,9,3", "1,1,2,3,4 size=3,7,2 mode=nearest",
+  "1,2,2,3,1 size=1,6,3 align=asymmetric", "1,2,2,3,4 scale=1,3,2 mode=nearest align=asymmetric", "1,2,3,4,5 size=1,1,1 align=corners", 0
+};
+const pn_op pn_op_resize3d = {
+  .name = "resize3d", .help = "a clip sampled at another size", .inputs = "x", .args = args, .cases = cases, .shape = shape, .cpu = { forward, backward }
+};
