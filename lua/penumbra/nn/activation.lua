@@ -1,10 +1,9 @@
 --- Layers without parameters: activations and dropout.
 
-local binding = require "penumbra.ffi"
 local module = require "penumbra.nn.module"
 local ops = require "penumbra.ops"
 local raise = require "penumbra.raise"
-local random = require "penumbra.random"
+local tensor = require "penumbra.tensor"
 
 local layers = {}
 
@@ -31,15 +30,15 @@ elementwise "tanh"
 local Dropout = module.class "dropout"
 
 --- In training, zeroes each element with probability p and scales the others by 1/(1 - p); else hands x through.
--- Its numbers come from its own stream of the seed, and go on from call to call; `state_of_stream` is for checkpoints.
--- @tparam table options p (0.5); seed (0)
+-- Its numbers come from a stream of its own (`self.stream`, whose state() a checkpoint may hold; `reset` names it by seed and
+-- path), and go on from call to call.
+-- @tparam table options p (0.5)
 function Dropout:new(options)
-  module.check_options("dropout", options, { "p", "seed" })
+  module.check_options("dropout", options, { "p" })
   self.p = options.p or 0.5
   if type(self.p) ~= "number" or self.p < 0 or self.p >= 1 then
     raise("dropout: p is %s, expects 0 up to, not including, 1", tostring(self.p))
   end
-  self.seed = options.seed or 0
   self.keeps_grid, self.keeps_channels = true, true
 end
 
@@ -55,12 +54,8 @@ function Dropout:forward(x)
   if not self.training or self.p == 0 then
     return x
   end
-  self.stream = self.stream or random.stream(self.seed, self.name)
-  local mask = require("penumbra.tensor").empty_like(x)
-  binding.check(binding.C.pn_random_fill(mask.p, binding.C.PN_BERNOULLI, 1 - self.p, 0, self.stream.seed, self.stream.number,
-    self.stream.offset))
-  self.stream.offset = self.stream.offset + math.ceil(x:count() / 4)
-  return x * mask * (1 / (1 - self.p))
+  local kept = self.stream:fill(tensor.empty_like(x), "bernoulli", 1 - self.p)
+  return x * (kept * (1 / (1 - self.p)))
 end
 
 layers.dropout = Dropout

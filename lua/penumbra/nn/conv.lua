@@ -65,8 +65,9 @@ end
 local Conv3d = module.class "conv3d"
 
 --- 3-D convolution. x (N,from,T,H,W) -> (N,to,T',H',W'); 2-D is T = 1 with a kernel of 1 along time.
--- @tparam table options from, to (channels); kernel, stride (1), dilation (1): numbers or {t,h,w}; pad: "same" (TensorFlow's rule, the
---   default), a number, {t,h,w} or {{low,high},...}; groups (1); bias (true); init ("kaiming", "xavier", a number, or function(t, rng))
+-- @tparam table options from, to (channels); kernel, stride (1), dilation (1): numbers or {t,h,w}; pad: "same" (TensorFlow's
+--   rule, the default), a number, {t,h,w} or {{low,high},...}; groups (1); bias (true); init ("kaiming", "xavier", a number, or a
+--   function(t, rng))
 function Conv3d:new(options)
   module.check_options("conv3d", options, { "from", "to", "kernel", "stride", "pad", "dilation", "groups", "bias", "init" })
   begin(self, options)
@@ -75,7 +76,8 @@ function Conv3d:new(options)
   self.keeps_grid = self.pad == "same" and triple_text(self.stride) == "1,1,1"
   local k = self.kernel
   divide("conv3d", self.n_to, self.groups)
-  self:add_parameter("weight", tensor.empty { self.n_to, divide("conv3d", self.n_from, self.groups), k[1], k[2], k[3], layout = "filter" })
+  self:add_parameter("weight",
+    tensor.empty { self.n_to, divide("conv3d", self.n_from, self.groups), k[1], k[2], k[3], layout = "filter" })
   if options.bias ~= false then
     self:add_parameter("bias", tensor.zeros { self.n_to })
   end

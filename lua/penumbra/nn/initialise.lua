@@ -2,8 +2,8 @@
 --
 -- Fans count a kernel's taps: fan-in of a convolution weight (out, in/groups, t,h,w) is in/groups·t·h·w.
 -- Filters for transposed convolutions, weight (in, out/groups, t,h,w): bilinear along h and w on the channel diagonal (Long et
--- al. 2015), nearest, or ICNR (Aitken et al. 2017: random, but the same for each output phase, so that no checkerboard is there to begin
--- with); along t as deconv_time says.
+-- al. 2015), nearest, or ICNR (Aitken et al. 2017: random, but the same for each output phase, so that no checkerboard is
+-- there to begin with); along t as deconv_time says.
 
 local ffi = require "ffi"
 local nearest = require "penumbra.nearest"

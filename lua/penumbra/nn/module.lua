@@ -282,7 +282,8 @@ local function collect(self, kind)
   local list = {}
   walk(self, "", function(module, prefix)
     for _, entry in ipairs(module.own[kind]) do
-      list[#list + 1] = { name = prefix == "" and entry.name or prefix .. "." .. entry.name, tensor = entry.tensor, module = module }
+      local name = prefix == "" and entry.name or prefix .. "." .. entry.name
+      list[#list + 1] = { name = name, tensor = entry.tensor, module = module }
     end
   end, {})
   return list

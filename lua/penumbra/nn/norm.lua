@@ -1,0 +1,94 @@
+--- Batch norm, and the unit of I3D: convolution, batch norm, ReLU.
+
+local module = require "penumbra.nn.module"
+local conv = require "penumbra.nn.conv"
+local nearest = require "penumbra.nearest"
+local ops = require "penumbra.ops"
+local raise = require "penumbra.raise"
+local tensor = require "penumbra.tensor"
+
+local MODES = { "frozen", "batch", "moving" }
+
+local function check_mode(what, mode)
+  for _, known in ipairs(MODES) do
+    if mode == known then
+      return mode
+    end
+  end
+  local guess = nearest(mode, MODES)
+  raise("%s is '%s', expects %s%s", what, tostring(mode), table.concat(MODES, ", "),
+    guess and (" (did you mean '%s'?)"):format(guess) or "")
+end
+
+local BatchNorm = module.class "batch_norm"
+
+--- y = (x - mean)/√(var + eps) + beta for each channel, then relu where asked; no gamma (METHOD 4).
+-- Parameter: beta. Buffers: mean, var. In training, modes batch and moving also move the buffers towards the batch's statistics.
+-- @tparam table options channels; mode: "frozen" (the buffers, the default), "batch" (those of the input), "moving" (alpha of the
+--   input's, the rest the buffers'); alpha (0.1); eps (1e-3); momentum (0.999: the share of the buffers that stays); relu (false)
+function BatchNorm:new(options)
+  module.check_options("batch_norm", options, { "channels", "mode", "alpha", "eps", "momentum", "relu" })
+  local channels = module.to_count("batch_norm: channels", options.channels)
+  self.n_from, self.n_to = channels, channels
+  self.mode = check_mode("batch_norm: mode", options.mode or "frozen")
+  self.named = {
+    eps = options.eps or 1e-3, alpha = options.alpha or 0.1, momentum = options.momentum or 0.999, relu = options.relu or false,
+  }
+  self.writes_into, self.keeps_grid, self.keeps_channels = true, true, true
+  self:add_parameter("beta", tensor.zeros { channels })
+  self:add_buffer("mean", tensor.zeros { channels })
+  self:add_buffer("var", tensor.ones { channels })
+end
+
+function BatchNorm:initialise()
+  self.beta:detach():fill(0)
+  self.mean:fill(0)
+  self.var:fill(1)
+end
+
+function BatchNorm:describe()
+  return self.mode .. (self.named.relu and " relu" or "")
+end
+
+--- @param x (N,channels,T,H,W)
+-- @param into ?tensor where to write the result
+function BatchNorm:forward(x, into)
+  local named = self.named
+  named.mode, named.update, named.into = self.mode, self.training and self.mode ~= "frozen", into
+  local y = ops.batch_norm(x, self.beta, self.mean, self.var, named)
+  named.into = nil
+  return y
+end
+
+local Unit = module.class "unit"
+
+--- Convolution (no bias, pad "same") → batch norm → ReLU in the same pass. Children: conv, bn.
+-- @tparam table options from, to, kernel, stride, pad, dilation, groups, init as conv3d; batchnorm (the mode: "frozen"), eps, alpha,
+--   momentum as batch_norm; relu (true)
+function Unit:new(options)
+  module.check_options("unit", options, {
+    "from", "to", "kernel", "stride", "pad", "dilation", "groups", "init", "batchnorm", "eps", "alpha", "momentum", "relu",
+  })
+  self:add("conv", conv.conv3d {
+    from = options.from, to = options.to, kernel = options.kernel, stride = options.stride, pad = options.pad,
+    dilation = options.dilation, groups = options.groups, init = options.init, bias = false,
+  })
+  self:add("bn", BatchNorm {
+    channels = options.to, mode = check_mode("unit: batchnorm", options.batchnorm or "frozen"), eps = options.eps,
+    alpha = options.alpha, momentum = options.momentum, relu = options.relu ~= false,
+  })
+  self.n_from, self.n_to = self.conv.n_from, self.conv.n_to
+  self.keeps_grid, self.writes_into, self.one_line = self.conv.keeps_grid, true, true
+end
+
+function Unit:describe()
+  return self.conv:describe() .. ", bn " .. self.bn:describe()
+end
+
+--- @param x (N,from,T,H,W)
+-- @param into ?tensor where to write the result
+function Unit:forward(x, into)
+  return self.bn(self.conv(x), into)
+end
+
+return { batch_norm = BatchNorm, unit = Unit }
