@@ -572,8 +572,9 @@ local function lines_below(module, name, rows)
       lines_below(child.module, name == "" and child.name or name .. "." .. child.name, rows)
     end
   end
-  if #children > 0 and module.total_line then
+  if #children > 0 and module.total_line then -- what the lines above join to
     rows[#rows + 1] = row_of(name, module)
+    rows.n_totals = (rows.n_totals or 0) + 1
   end
 end
 
@@ -617,7 +618,7 @@ function Module:summary(shape)
   end
   local total, buffers = count_of(parameters), count_of(self:buffers())
   local bytes = (total + buffers) * C.pn_dtype_bytes(C.pn_real())
-  lines[#lines + 1] = ("%d layers, %s parameters (%s learn), %s in buffers, %.1f MiB"):format(#rows - 1, thousands(total),
+  lines[#lines + 1] = ("%d layers, %s parameters (%s learn), %s in buffers, %.1f MiB"):format(#rows - 1 - (rows.n_totals or 0), thousands(total),
     thousands(count_of(learning)), thousands(buffers), bytes / 2 ^ 20)
   return table.concat(lines, "\n")
 end

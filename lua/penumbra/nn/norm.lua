@@ -63,8 +63,8 @@ end
 local Unit = module.class "unit"
 
 --- Convolution (no bias, pad "same") → batch norm → ReLU in the same pass. Children: conv, bn.
--- @tparam table options from, to, kernel, stride, pad, dilation, groups, init as conv3d; batchnorm (the mode: "frozen"), eps, alpha,
---   momentum as batch_norm; relu (true)
+-- @tparam table options from, to, kernel, stride, pad, dilation, groups, init as conv3d; batchnorm (the mode: "frozen"), eps,
+--   alpha, momentum as batch_norm; relu (true)
 function Unit:new(options)
   module.check_options("unit", options, {
     "from", "to", "kernel", "stride", "pad", "dilation", "groups", "init", "batchnorm", "eps", "alpha", "momentum", "relu",
