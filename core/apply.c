@@ -135,7 +135,8 @@ void pn_out_like(pn_out *out, const pn_tensor *x) {
   memcpy(out->shape, x->shape, sizeof out->shape);
   memcpy(out->grid_stride, x->grid_stride, sizeof out->grid_stride);
   memcpy(out->grid_centre, x->grid_centre, sizeof out->grid_centre);
-  if (x->n_dims == 5) out->layout = pn_tensor_is_dense(x, PN_FILTER) && !pn_tensor_is_dense(x, PN_CHANNELS_LAST) ? PN_FILTER : PN_CHANNELS_LAST;
+  if (x->n_dims == 5)
+    out->layout = pn_tensor_is_dense(x, PN_FILTER) && !pn_tensor_is_dense(x, PN_CHANNELS_LAST) ? PN_FILTER : PN_CHANNELS_LAST;
 }
 
 void pn_out_dims(pn_out *out, pn_dtype dtype, int n_dims, const int64_t *shape) {
@@ -149,7 +150,8 @@ void pn_same_pad(int64_t n, int64_t kernel, int64_t stride, int64_t dilation, in
   *high = total - *low;
 }
 
-void pn_resolve_pad(const pn_value *pad, const int64_t *n, const int64_t *kernel, const int64_t *stride, const int64_t *dilation, int64_t *low, int64_t *high) {
+void pn_resolve_pad(const pn_value *pad, const int64_t *n, const int64_t *kernel, const int64_t *stride, const int64_t *dilation,
+                    int64_t *low, int64_t *high) {
   for (int d = 0; d < 3; d++) {
     if (pad->same) pn_same_pad(n[d], kernel[d], stride[d], dilation ? dilation[d] : 1, &low[d], &high[d]);
     else low[d] = pad->i[2 * d], high[d] = pad->i[2 * d + 1];
@@ -158,7 +160,8 @@ void pn_resolve_pad(const pn_value *pad, const int64_t *n, const int64_t *kernel
 
 bool pn_pixels_of(pn_pixels *out, pn_tensor *x) {
   if (x->n_dims != 5 || (x->shape[1] > 1 && x->stride[1] != 1)) return false;
-  *out = (pn_pixels){ pn_real_of(x), x->shape[0], x->shape[1], x->shape[2], x->shape[3], x->shape[4], x->stride[0], x->stride[2], x->stride[3], x->stride[4] };
+  *out = (pn_pixels){ pn_real_of(x), x->shape[0],  x->shape[1],  x->shape[2],  x->shape[3],
+                      x->shape[4],   x->stride[0], x->stride[2], x->stride[3], x->stride[4] };
   return true;
 }
 
@@ -222,8 +225,9 @@ int pn_profile_report(char *buffer, size_t bytes) {
   size_t used = 0;
   buffer[0] = 0;
   for (int i = 0; i < n_rows; i++) {
-    int n = snprintf(buffer + used, bytes - used, "%s.%s\t%s\t%lld\t%.9f\t%.0f\t%.0f\n", rows[i].op->name, rows[i].backward ? "backward" : "forward",
-                     rows[i].label, (long long)rows[i].calls, rows[i].seconds, rows[i].flops, rows[i].bytes);
+    int n = snprintf(buffer + used, bytes - used, "%s.%s\t%s\t%lld\t%.9f\t%.0f\t%.0f\n", rows[i].op->name,
+                     rows[i].backward ? "backward" : "forward", rows[i].label, (long long)rows[i].calls, rows[i].seconds,
+                     rows[i].flops, rows[i].bytes);
     if (n < 0 || (size_t)n >= bytes - used) return pn_fail("profile_report: %zu bytes are too few", bytes);
     used += (size_t)n;
   }
@@ -237,7 +241,8 @@ static int check_inputs(pn_call *call) {
   bool optional;
   for (int i = 0; i < call->n_x || input_name(call->op, i, name, sizeof name, &optional); i++) {
     if (i >= PN_MAX_INPUTS) return pn_fail("%s: more than %d inputs", call->op->name, PN_MAX_INPUTS);
-    if (!input_name(call->op, i, name, sizeof name, &optional)) return pn_fail("%s takes %d tensors (%s), not %d", call->op->name, i, call->op->inputs, call->n_x);
+    if (!input_name(call->op, i, name, sizeof name, &optional))
+      return pn_fail("%s takes %d tensors (%s), not %d", call->op->name, i, call->op->inputs, call->n_x);
     if (i >= call->n_x || !call->x[i]) {
       bool in_list = i < call->n_x && strstr(call->op->inputs, "..."); /* a list has no gaps */
       if (!optional || in_list) return pn_fail("%s: %s is missing (takes %s)", call->op->name, name, call->op->inputs);
@@ -247,7 +252,8 @@ static int check_inputs(pn_call *call) {
       }
       continue;
     }
-    if (pn_device_of(call->x[i]) != pn_device_of(call->x[0])) return pn_fail("%s: %s is on another device than the first input", call->op->name, name);
+    if (pn_device_of(call->x[i]) != pn_device_of(call->x[0]))
+      return pn_fail("%s: %s is on another device than the first input", call->op->name, name);
   }
   return 0;
 }
@@ -259,9 +265,11 @@ static int check_destination(const pn_call *call, int i) {
     char a[96], b[96];
     pn_format_shape(a, sizeof a, y->n_dims, y->shape);
     pn_format_shape(b, sizeof b, o->n_dims, o->shape);
-    return pn_fail_shapes(call, "the destination is %s %s, the result %s %s", pn_dtype_name(y->dtype), a, pn_dtype_name(o->dtype), b);
+    return pn_fail_shapes(call, "the destination is %s %s, the result %s %s", pn_dtype_name(y->dtype), a, pn_dtype_name(o->dtype),
+                          b);
   }
-  if (call->recording && (y->node || y->requires_grad)) return pn_fail("%s: the destination already takes part in a gradient; write it inside no_grad", call->op->name);
+  if (call->recording && (y->node || y->requires_grad))
+    return pn_fail("%s: the destination already takes part in a gradient; write it inside no_grad", call->op->name);
   return 0;
 }
 
@@ -282,7 +290,9 @@ static int trap(pn_call *call) {
   for (int i = 0; i < call->n_y; i++) {
     int64_t bad;
     if (pn_tensor_check_finite(call->y[i], &bad)) return -1;
-    if (bad) return pn_fail_shapes(call, "%lld of the %lld values it made are not finite", (long long)bad, (long long)pn_tensor_count(call->y[i]));
+    if (bad)
+      return pn_fail_shapes(call, "%lld of the %lld values it made are not finite", (long long)bad,
+                            (long long)pn_tensor_count(call->y[i]));
   }
   return 0;
 }
@@ -292,7 +302,8 @@ static int run(pn_call *call) {
   double start = pn_profiling() ? pn_clock() : 0;
   if (!call->is_view && op->cpu.forward(call)) return -1;
   if (pn_profiling())
-    pn_profile_add(op, false, pn_memory_label(), pn_clock() - start, call->flops, pn_bytes_moved(call->x, call->n_x) + pn_bytes_moved(call->y, call->n_y));
+    pn_profile_add(op, false, pn_memory_label(), pn_clock() - start, call->flops,
+                   pn_bytes_moved(call->x, call->n_x) + pn_bytes_moved(call->y, call->n_y));
   if (pn_trapping_nan() && trap(call)) return -1;
   return call->recording ? pn_tape_record(call) : 0;
 }

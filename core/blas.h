@@ -4,5 +4,6 @@
 #include "internal.h"
 /* c (m x n, rows of ldc) = alpha * op(a) op(b) + beta * c, row-major. Split into fixed panels of rows, so that the result
 ** does not depend on the number of threads. */
-void pn_gemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, real alpha, const real *a, int64_t lda, const real *b, int64_t ldb, real beta, real *c, int64_t ldc);
+void pn_gemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, real alpha, const real *a, int64_t lda,
+             const real *b, int64_t ldb, real beta, real *c, int64_t ldc);
 #endif

@@ -9,7 +9,9 @@ static const char *const names[] = { "plain", "avx2", "avx512" };
 static int best(void) {
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) return PN_CPU_AVX512;
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl"))
+    return PN_CPU_AVX512;
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return PN_CPU_AVX2;
 #endif
   return PN_CPU_PLAIN;
@@ -39,7 +41,7 @@ const char *pn_version(void) { return PN_VERSION; }
 
 const char *pn_build_info(void) {
   static char text[256];
-  snprintf(text, sizeof text, "penumbra %s, real %s, %s kernels, %d threads, compiled by " __VERSION__, PN_VERSION, pn_dtype_name(PN_REAL_DTYPE),
-           pn_cpu_variant(), pn_threads());
+  snprintf(text, sizeof text, "penumbra %s, real %s, %s kernels, %d threads, compiled by " __VERSION__, PN_VERSION,
+           pn_dtype_name(PN_REAL_DTYPE), pn_cpu_variant(), pn_threads());
   return text;
 }

@@ -22,7 +22,7 @@ void pn_error_clear(void);
 const char *pn_memory_label(void);
 
 /* ---- host memory that is not tensors: counted, and part of the nth-allocation test ------------------------------- */
-void *pn_alloc(size_t bytes);        /* 64-byte aligned, not initialised; NULL with pn_error set */
+void *pn_alloc(size_t bytes); /* 64-byte aligned, not initialised; NULL with pn_error set */
 void *pn_alloc_zero(size_t bytes);
 void pn_free(void *p);
 
@@ -30,12 +30,12 @@ void pn_free(void *p);
 typedef struct pn_storage {
   atomic_int refs;
   int device;
-  size_t bytes;      /* asked for */
-  size_t block;      /* held, a size class */
+  size_t bytes; /* asked for */
+  size_t block; /* held, a size class */
   void *data;
   uint64_t id;
-  uint32_t version;  /* grows with each in-place write; backward refuses a saved tensor that changed */
-  char label[64];    /* who allocated it */
+  uint32_t version;                   /* grows with each in-place write; backward refuses a saved tensor that changed */
+  char label[64];                     /* who allocated it */
   struct pn_storage *next, *previous; /* the list of live ones, for reports */
 } pn_storage;
 PN_CHECKED int pn_storage_new(pn_storage **out, size_t bytes, int device);
@@ -57,21 +57,24 @@ struct pn_tensor {
   bool has_grid;
   double grid_stride[3], grid_centre[3];
   pn_tensor *grad;
-  pn_node *node;      /* owned; NULL for leaves */
+  pn_node *node; /* owned; NULL for leaves */
   int node_output;
 };
 
 static inline int pn_device_of(const pn_tensor *t) { return t->storage->device; }
 static inline char *pn_bytes_of(const pn_tensor *t) { return (char *)t->storage->data + t->offset * pn_dtype_bytes(t->dtype); }
 static inline real *pn_real_of(const pn_tensor *t) { return (real *)t->storage->data + t->offset; }
-PN_CHECKED int pn_tensor_like(pn_tensor **out, const pn_tensor *t); /* same shape and type; same memory order where t is dense, else the layout of its kind */
-PN_CHECKED int pn_tensor_on(pn_tensor **out, pn_storage *s, pn_dtype dtype, int n_dims, const int64_t *shape, const int64_t *stride, int64_t offset);
+PN_CHECKED int
+pn_tensor_like(pn_tensor **out,
+               const pn_tensor *t); /* same shape and type; same memory order where t is dense, else the layout of its kind */
+PN_CHECKED int pn_tensor_on(pn_tensor **out, pn_storage *s, pn_dtype dtype, int n_dims, const int64_t *shape, const int64_t *stride,
+                            int64_t offset);
 PN_CHECKED int pn_check_shape(int n_dims, const int64_t *shape); /* 0..PN_MAX_DIMS, sizes >= 0, product fits */
 bool pn_same_shape(const pn_tensor *a, const pn_tensor *b);
 void pn_strides_of(int n_dims, const int64_t *shape, pn_layout layout, int64_t *stride);
-bool pn_is_plain(const pn_tensor *t); /* some order of axes makes it dense */
+bool pn_is_plain(const pn_tensor *t);                                              /* some order of axes makes it dense */
 int pn_format_shape(char *buffer, size_t bytes, int n_dims, const int64_t *shape); /* "1,64,16,56,56" */
-PN_CHECKED int pn_add_into(pn_tensor *to, const pn_tensor *from);   /* to += from; same shape, real type, any strides */
+PN_CHECKED int pn_add_into(pn_tensor *to, const pn_tensor *from); /* to += from; same shape, real type, any strides */
 
 /* ---- threads (parallel.c) ------------------------------------------------------------------------------------------ */
 /* Splits 0..n-1 into contiguous ranges, one a thread, none shorter than grain (when n allows), and runs fn on each.

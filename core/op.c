@@ -61,7 +61,8 @@ static int parse_ints(const pn_op *op, const pn_arg *a, const char *text, int mo
   for (const char *p = text; *p;) {
     char *end;
     long long v = strtoll(p, &end, 10);
-    if (end == p || (*end && *end != ',') || *n == most) return pn_fail("%s: %s = \"%s\" is not %s of whole numbers", op->name, a->name, text, most == 1 ? "one" : "a list");
+    if (end == p || (*end && *end != ',') || *n == most)
+      return pn_fail("%s: %s = \"%s\" is not %s of whole numbers", op->name, a->name, text, most == 1 ? "one" : "a list");
     out[(*n)++] = v;
     p = *end ? end + 1 : end;
   }
@@ -107,14 +108,17 @@ static int parse_value(const pn_op *op, const pn_arg *a, const char *text, pn_va
     if (n == 1) v->i[1] = v->i[2] = v->i[0];
     if (n == 1 || n == 3)
       for (int d = 2; d >= 0; d--) v->i[2 * d] = v->i[2 * d + 1] = v->i[d];
-    else if (n != 6) return pn_fail("%s: %s = \"%s\": same, one number, t,h,w, or t low,t high,h low,h high,w low,w high", op->name, a->name, text);
+    else if (n != 6)
+      return pn_fail("%s: %s = \"%s\": same, one number, t,h,w, or t low,t high,h low,h high,w low,w high", op->name, a->name,
+                     text);
     v->n = 6;
     return 0;
   case PN_REAL:
     v->f = strtod(text, &end);
     return end == text || *end ? pn_fail("%s: %s = \"%s\" is not a number", op->name, a->name, text) : 0;
   case PN_BOOL:
-    if (strcmp(text, "true") && strcmp(text, "false")) return pn_fail("%s: %s = \"%s\" is neither true nor false", op->name, a->name, text);
+    if (strcmp(text, "true") && strcmp(text, "false"))
+      return pn_fail("%s: %s = \"%s\" is neither true nor false", op->name, a->name, text);
     v->i[0] = text[0] == 't';
     return 0;
   case PN_CHOICE: return choice_of(op, a, text, v->i);

@@ -34,14 +34,14 @@ typedef struct pn_call {
   const pn_op *op;
   const pn_value *arg;
   int n_x, n_y;
-  pn_tensor *x[PN_MAX_INPUTS];      /* borrowed; NULL for an absent optional input */
+  pn_tensor *x[PN_MAX_INPUTS]; /* borrowed; NULL for an absent optional input */
   pn_tensor *y[PN_MAX_OUTPUTS];
-  pn_tensor *dy[PN_MAX_OUTPUTS];    /* backward only; NULL when nothing flowed into that output */
-  pn_tensor *saved[PN_MAX_SAVED];   /* owned by the call, then by its node */
+  pn_tensor *dy[PN_MAX_OUTPUTS];  /* backward only; NULL when nothing flowed into that output */
+  pn_tensor *saved[PN_MAX_SAVED]; /* owned by the call, then by its node */
   pn_out out[PN_MAX_OUTPUTS];
-  bool recording;                   /* backward will come: save what it needs */
-  bool is_view;                     /* y[0] is x[0] described anew */
-  double flops;                     /* multiply-adds times two, for profiles; set by shape or forward */
+  bool recording; /* backward will come: save what it needs */
+  bool is_view;   /* y[0] is x[0] described anew */
+  double flops;   /* multiply-adds times two, for profiles; set by shape or forward */
 } pn_call;
 
 typedef struct pn_kernel {
@@ -51,10 +51,10 @@ typedef struct pn_kernel {
 
 struct pn_op {
   const char *name;
-  const char *help;              /* one sentence */
-  const char *inputs, *outputs;  /* "x weight bias?", "y"; outputs NULL means "y" */
-  const pn_arg *args;            /* ends with {0} */
-  const char *const *cases;      /* ends with 0; shapes of the inputs ("-" for absent), then key=value arguments. A shape may end in
+  const char *help;             /* one sentence */
+  const char *inputs, *outputs; /* "x weight bias?", "y"; outputs NULL means "y" */
+  const pn_arg *args;           /* ends with {0} */
+  const char *const *cases;     /* ends with 0; shapes of the inputs ("-" for absent), then key=value arguments. A shape may end in
                                     ":u8", ":i64" (element type), ":01" (values 0 or 1), ":+" (positive), ":step" (well separated values) */
   int (*shape)(pn_call *call);
   int (*view)(pn_call *call);
@@ -93,18 +93,24 @@ static inline double pn_arg_real(const pn_call *call, const char *name) { return
 /* Shape helpers. pn_out_like copies shape, dtype, layout and grid of x. */
 void pn_out_like(pn_out *out, const pn_tensor *x);
 void pn_out_dims(pn_out *out, pn_dtype dtype, int n_dims, const int64_t *shape); /* ROWS, or CHANNELS_LAST for 5 dims */
-PN_CHECKED int pn_fail_shapes(const pn_call *call, const char *format, ...) __attribute__((format(printf, 2, 3))); /* appends "(x 1,64,16,56,56; weight ...)" */
+PN_CHECKED int pn_fail_shapes(const pn_call *call, const char *format, ...)
+    __attribute__((format(printf, 2, 3))); /* appends "(x 1,64,16,56,56; weight ...)" */
 PN_CHECKED int pn_need_dims(const pn_call *call, int i, int n_dims);
 PN_CHECKED int pn_need_real(const pn_call *call, int i);
 PN_CHECKED int pn_need_same_shape(const pn_call *call, int i, int j);
 
 /* TF SAME: pads per axis from the input size (METHOD 4); resolves a PAD3 value to low[3], high[3]. */
 void pn_same_pad(int64_t n, int64_t kernel, int64_t stride, int64_t dilation, int64_t *low, int64_t *high);
-void pn_resolve_pad(const pn_value *pad, const int64_t *n, const int64_t *kernel, const int64_t *stride, const int64_t *dilation, int64_t *low, int64_t *high);
+void pn_resolve_pad(const pn_value *pad, const int64_t *n, const int64_t *kernel, const int64_t *stride, const int64_t *dilation,
+                    int64_t *low, int64_t *high);
 
 /* A view of x as pixels of channels: channel stride 1, any strides over n,t,h,w. Where x is not so laid out, a dense copy. */
-typedef struct pn_pixels { real *data; int64_t n, c, t, h, w, sn, st, sh, sw; } pn_pixels;
+typedef struct pn_pixels {
+  real *data;
+  int64_t n, c, t, h, w, sn, st, sh, sw;
+} pn_pixels;
 bool pn_pixels_of(pn_pixels *out, pn_tensor *x); /* false when the channel stride is not 1 */
-PN_CHECKED int pn_channels_last(pn_tensor **out, pn_tensor *x); /* x itself (retained) when its channel stride is 1, else a dense copy */
+PN_CHECKED int pn_channels_last(pn_tensor **out,
+                                pn_tensor *x); /* x itself (retained) when its channel stride is 1, else a dense copy */
 
 #endif

@@ -23,7 +23,8 @@ static bool same_order(const pn_tensor *a, const pn_tensor *b) {
 static int check_pair(const char *who, const char *name, const pn_tensor *param, const pn_tensor *t) {
   char a[96], b[96];
   if (pn_device_of(t) != pn_device_of(param)) return pn_fail("%s: the %s is on another device than the parameter", who, name);
-  if (t->dtype != param->dtype) return pn_fail("%s: the %s is %s, the parameter %s", who, name, pn_dtype_name(t->dtype), pn_dtype_name(param->dtype));
+  if (t->dtype != param->dtype)
+    return pn_fail("%s: the %s is %s, the parameter %s", who, name, pn_dtype_name(t->dtype), pn_dtype_name(param->dtype));
   if (pn_same_shape(param, t)) return 0;
   pn_format_shape(a, sizeof a, t->n_dims, t->shape);
   pn_format_shape(b, sizeof b, param->n_dims, param->shape);
@@ -32,13 +33,16 @@ static int check_pair(const char *who, const char *name, const pn_tensor *param,
 
 static int check_buffer(const char *who, const char *name, const pn_tensor *param, const pn_tensor *t) {
   if (check_pair(who, name, param, t)) return -1;
-  return same_order(param, t) ? 0 : pn_fail("%s: the %s has another memory order than the parameter (make it with pn_optim_buffer)", who, name);
+  return same_order(param, t)
+             ? 0
+             : pn_fail("%s: the %s has another memory order than the parameter (make it with pn_optim_buffer)", who, name);
 }
 
 /* The gradient in the parameter's memory order; a reference that the caller drops. */
 static int aligned_grad(pn_tensor **out, const char *who, const pn_tensor *param, pn_tensor *grad) {
   if (pn_device_of(param) != PN_CPU) return pn_fail("%s: no kernel for this device", who);
-  if (param->dtype != PN_REAL_DTYPE) return pn_fail("%s: the parameter is %s, expected %s", who, pn_dtype_name(param->dtype), pn_dtype_name(PN_REAL_DTYPE));
+  if (param->dtype != PN_REAL_DTYPE)
+    return pn_fail("%s: the parameter is %s, expected %s", who, pn_dtype_name(param->dtype), pn_dtype_name(PN_REAL_DTYPE));
   if (!pn_is_plain(param)) return pn_fail("%s: the parameter has gaps between its elements", who);
   if (check_pair(who, "gradient", param, grad)) return -1;
   if (same_order(param, grad)) {
@@ -117,15 +121,29 @@ static void sgd_caffe(void *context, int64_t begin, int64_t end) {
 int pn_sgd_step(pn_tensor *param, pn_tensor *grad, pn_tensor *buffer, const pn_sgd *how) {
   if (!param || !grad || !how) return pn_fail("sgd_step: NULL");
   if (how->momentum != 0 && !buffer) return pn_fail("sgd_step: momentum needs a buffer");
-  if (how->convention != PN_SGD_TORCH && how->convention != PN_SGD_CAFFE) return pn_fail("sgd_step: unknown convention %d", (int)how->convention);
-  if (how->nesterov && (how->momentum == 0 || how->dampening != 0)) return pn_fail("sgd_step: nesterov needs momentum and no dampening");
+  if (how->convention != PN_SGD_TORCH && how->convention != PN_SGD_CAFFE)
+    return pn_fail("sgd_step: unknown convention %d", (int)how->convention);
+  if (how->nesterov && (how->momentum == 0 || how->dampening != 0))
+    return pn_fail("sgd_step: nesterov needs momentum and no dampening");
   if (buffer && check_buffer("sgd_step", "buffer", param, buffer)) return -1;
   pn_tensor *g;
   if (aligned_grad(&g, "sgd_step", param, grad)) return -1;
-  sgd s = { .param = pn_real_of(param), .buffer = buffer ? pn_real_of(buffer) : NULL, .grad = pn_real_of(g), .scale = (real)how->grad_scale,
-            .decay = (real)how->weight_decay, .rate = (real)how->lr, .momentum = (real)how->momentum, .fresh = (real)(1 - how->dampening), .nesterov = how->nesterov };
+  sgd s = { .param = pn_real_of(param),
+            .buffer = buffer ? pn_real_of(buffer) : NULL,
+            .grad = pn_real_of(g),
+            .scale = (real)how->grad_scale,
+            .decay = (real)how->weight_decay,
+            .rate = (real)how->lr,
+            .momentum = (real)how->momentum,
+            .fresh = (real)(1 - how->dampening),
+            .nesterov = how->nesterov };
   bool caffe = how->convention == PN_SGD_CAFFE;
-  pn_parallel(pn_tensor_count(param), GRAIN, !buffer ? sgd_plain : caffe ? sgd_caffe : how->first ? sgd_torch_first : sgd_torch, &s);
+  pn_parallel(pn_tensor_count(param), GRAIN,
+              !buffer      ? sgd_plain
+              : caffe      ? sgd_caffe
+              : how->first ? sgd_torch_first
+                           : sgd_torch,
+              &s);
   pn_tensor_release(g);
   param->storage->version++;
   if (buffer) buffer->storage->version++;
@@ -156,14 +174,23 @@ static void adam_range(void *context, int64_t begin, int64_t end) {
 int pn_adam_step(pn_tensor *param, pn_tensor *grad, pn_tensor *mean, pn_tensor *square, const pn_adam *how) {
   if (!param || !grad || !mean || !square || !how) return pn_fail("adam_step: NULL");
   if (how->step < 1) return pn_fail("adam_step: step %lld, the first is 1", (long long)how->step);
-  if (check_buffer("adam_step", "first moment", param, mean) || check_buffer("adam_step", "second moment", param, square)) return -1;
+  if (check_buffer("adam_step", "first moment", param, mean) || check_buffer("adam_step", "second moment", param, square))
+    return -1;
   pn_tensor *g;
   if (aligned_grad(&g, "adam_step", param, grad)) return -1;
   double t = (double)how->step;
-  adam s = { .param = pn_real_of(param), .mean = pn_real_of(mean), .square = pn_real_of(square), .grad = pn_real_of(g), .scale = (real)how->grad_scale,
-             .decay = how->decoupled ? 0 : (real)how->weight_decay, .shrink = how->decoupled ? (real)(1 - how->lr * how->weight_decay) : 1,
-             .rate = (real)(how->lr / (1 - pow(how->beta1, t))), .beta1 = (real)how->beta1, .beta2 = (real)how->beta2,
-             .root = (real)(1 / sqrt(1 - pow(how->beta2, t))), .eps = (real)how->eps };
+  adam s = { .param = pn_real_of(param),
+             .mean = pn_real_of(mean),
+             .square = pn_real_of(square),
+             .grad = pn_real_of(g),
+             .scale = (real)how->grad_scale,
+             .decay = how->decoupled ? 0 : (real)how->weight_decay,
+             .shrink = how->decoupled ? (real)(1 - how->lr * how->weight_decay) : 1,
+             .rate = (real)(how->lr / (1 - pow(how->beta1, t))),
+             .beta1 = (real)how->beta1,
+             .beta2 = (real)how->beta2,
+             .root = (real)(1 / sqrt(1 - pow(how->beta2, t))),
+             .eps = (real)how->eps };
   pn_parallel(pn_tensor_count(param), GRAIN, adam_range, &s);
   pn_tensor_release(g);
   param->storage->version++;
@@ -192,7 +219,8 @@ static void squares_range(void *context, int64_t begin, int64_t end) {
 int pn_sum_squares(pn_tensor *t, double *out) {
   if (!t || !out) return pn_fail("sum_squares: NULL");
   if (pn_device_of(t) != PN_CPU) return pn_fail("sum_squares: no kernel for this device");
-  if (t->dtype != PN_REAL_DTYPE) return pn_fail("sum_squares: %s, expected %s", pn_dtype_name(t->dtype), pn_dtype_name(PN_REAL_DTYPE));
+  if (t->dtype != PN_REAL_DTYPE)
+    return pn_fail("sum_squares: %s, expected %s", pn_dtype_name(t->dtype), pn_dtype_name(PN_REAL_DTYPE));
   pn_tensor *plain = t;
   if (pn_is_plain(t)) pn_tensor_retain(t);
   else if (pn_tensor_contiguous(&plain, t, PN_ROWS)) return -1;

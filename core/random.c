@@ -49,7 +49,8 @@ static void fill_range(void *context, int64_t begin, int64_t end) {
       if (j->dtype == PN_F64) ((double *)j->data)[block * 4 + k] = v[k];
       else {
         float f = (float)v[k];
-        if (j->kind == PN_UNIFORM && f >= (float)j->b && j->b > j->a) f = nextafterf((float)j->b, (float)j->a); /* rounding must not reach b */
+        if (j->kind == PN_UNIFORM && f >= (float)j->b && j->b > j->a)
+          f = nextafterf((float)j->b, (float)j->a); /* rounding must not reach b */
         ((float *)j->data)[block * 4 + k] = f;
       }
     }

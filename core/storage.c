@@ -15,7 +15,7 @@ typedef struct cached {
 } cached;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pn_memory stats;                 /* of the CPU; other devices bring their own */
+static pn_memory stats; /* of the CPU; other devices bring their own */
 static pn_storage *live_list;
 static cached *bins[N_CLASSES];
 static uint64_t next_id = 1;
@@ -180,7 +180,10 @@ void pn_memory_set_limit(int device, int64_t bytes) {
 
 int pn_memory_holders(int device, char *buffer, size_t bytes) {
   enum { MOST = 64, SHOWN = 5 };
-  struct { const char *label; int64_t bytes; } sums[MOST];
+  struct {
+    const char *label;
+    int64_t bytes;
+  } sums[MOST];
   int n = 0;
   if (!buffer || !bytes) return pn_fail("memory_holders: no buffer");
   buffer[0] = 0;
@@ -202,8 +205,8 @@ int pn_memory_holders(int device, char *buffer, size_t bytes) {
     for (int i = 0; i < n; i++)
       if (sums[i].bytes && (best < 0 || sums[i].bytes > sums[best].bytes)) best = i;
     if (best < 0) break;
-    int k = snprintf(buffer + used, bytes - used, "%s%s %.1f MiB", shown ? "\n" : "", sums[best].label[0] ? sums[best].label : "(no layer)",
-                     (double)sums[best].bytes / 1048576.0);
+    int k = snprintf(buffer + used, bytes - used, "%s%s %.1f MiB", shown ? "\n" : "",
+                     sums[best].label[0] ? sums[best].label : "(no layer)", (double)sums[best].bytes / 1048576.0);
     if (k < 0 || (size_t)k >= bytes - used) break;
     used += (size_t)k;
     sums[best].bytes = 0;

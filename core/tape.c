@@ -123,7 +123,8 @@ static int collect(node_list *list, pn_node *root) {
   if (list_push(list, root)) return -1;
   for (size_t i = 0; i < list->n; i++) {
     pn_node *node = list->at[i];
-    if (node->spent) return pn_fail("backward: the graph behind %s was given back by an earlier backward (keep_graph keeps it)", node->op->name);
+    if (node->spent)
+      return pn_fail("backward: the graph behind %s was given back by an earlier backward (keep_graph keeps it)", node->op->name);
     for (int k = 0; k < node->n_x; k++) {
       pn_node *from = node->x[k] ? node->x[k]->node : NULL;
       if (!from || from->visited == pass || node->op->constant_inputs[k]) continue;
@@ -158,26 +159,32 @@ static int node_backward(pn_node *node) {
   for (int i = 0; i < node->n_x; i++) {
     call.x[i] = node->x[i];
     if (call.x[i] && call.x[i]->storage->version != node->version[i])
-      return pn_fail("backward: input %d of %s%s%s was changed in place after the forward", i + 1, node->op->name, node->label[0] ? " in " : "", node->label);
+      return pn_fail("backward: input %d of %s%s%s was changed in place after the forward", i + 1, node->op->name,
+                     node->label[0] ? " in " : "", node->label);
   }
   memcpy(call.saved, node->saved, sizeof call.saved);
   pn_memory_set_label(node->label);
   double start = pn_profiling() ? pn_clock() : 0;
   int rc = node->op->cpu.backward ? node->op->cpu.backward(&call) : view_backward(&call);
-  if (pn_profiling()) pn_profile_add(node->op, true, node->label, pn_clock() - start, 2 * node->flops, pn_bytes_moved(call.x, call.n_x) + pn_bytes_moved(call.dy, call.n_y));
+  if (pn_profiling())
+    pn_profile_add(node->op, true, node->label, pn_clock() - start, 2 * node->flops,
+                   pn_bytes_moved(call.x, call.n_x) + pn_bytes_moved(call.dy, call.n_y));
   if (rc) return -1;
   for (int i = 0; i < node->n_x && pn_trapping_nan(); i++) {
     int64_t bad = 0;
     pn_tensor *x = call.x[i], *dx = !pn_call_wants(&call, i) ? NULL : x->node ? x->node->dy[x->node_output] : x->grad;
     if (dx && pn_tensor_check_finite(dx, &bad)) return -1;
-    if (bad) return pn_fail_shapes(&call, "backward%s%s: the gradient of input %d holds %lld values that are not finite", node->label[0] ? " in " : "", node->label, i + 1, (long long)bad);
+    if (bad)
+      return pn_fail_shapes(&call, "backward%s%s: the gradient of input %d holds %lld values that are not finite",
+                            node->label[0] ? " in " : "", node->label, i + 1, (long long)bad);
   }
   return 0;
 }
 
 static int seed_gradient(pn_tensor *loss, pn_tensor *seed) {
   pn_tensor **dy = &loss->node->dy[loss->node_output];
-  if (seed && (!pn_same_shape(seed, loss) || seed->dtype != loss->dtype)) return pn_fail("backward: the seed must have the loss's shape and element type");
+  if (seed && (!pn_same_shape(seed, loss) || seed->dtype != loss->dtype))
+    return pn_fail("backward: the seed must have the loss's shape and element type");
   if (!seed && pn_tensor_count(loss) != 1) {
     char text[96];
     pn_format_shape(text, sizeof text, loss->n_dims, loss->shape);
@@ -191,7 +198,9 @@ static int seed_gradient(pn_tensor *loss, pn_tensor *seed) {
 
 int pn_backward(pn_tensor *loss, pn_tensor *seed, bool keep_graph) {
   if (!loss) return pn_fail("backward: NULL");
-  if (!loss->node) return pn_fail("backward: nothing was recorded behind this tensor (no input requires a gradient, or it was made inside no_grad)");
+  if (!loss->node)
+    return pn_fail(
+        "backward: nothing was recorded behind this tensor (no input requires a gradient, or it was made inside no_grad)");
   node_list list = { 0 };
   char label[64];
   snprintf(label, sizeof label, "%s", pn_memory_label());
@@ -222,7 +231,8 @@ int pn_grad(pn_tensor **out, pn_tensor *t) {
 
 int pn_set_grad(pn_tensor *t, pn_tensor *grad) {
   if (!t) return pn_fail("set_grad: NULL");
-  if (grad && (!pn_same_shape(t, grad) || t->dtype != grad->dtype)) return pn_fail("set_grad: the gradient must have the tensor's shape and element type");
+  if (grad && (!pn_same_shape(t, grad) || t->dtype != grad->dtype))
+    return pn_fail("set_grad: the gradient must have the tensor's shape and element type");
   pn_tensor_retain(grad);
   pn_tensor_release(t->grad);
   t->grad = grad;

@@ -16,9 +16,9 @@ struct pn_node {
   pn_tensor *saved[PN_MAX_SAVED];
   pn_tensor *dy[PN_MAX_OUTPUTS]; /* what has flowed into the results so far */
   double flops;
-  bool spent;                    /* its inputs were given back by an earlier backward */
+  bool spent; /* its inputs were given back by an earlier backward */
   char label[64];
-  uint64_t visited;              /* the backward pass that has it on its list */
+  uint64_t visited; /* the backward pass that has it on its list */
 };
 
 PN_CHECKED int pn_tape_record(pn_call *call);

@@ -6,9 +6,17 @@
 
 pn_dtype pn_real(void) { return PN_REAL_DTYPE; }
 
-static const struct { const char *name; int bytes; } dtypes[PN_N_DTYPES] = {
-  [PN_F32] = { "f32", 4 }, [PN_F64] = { "f64", 8 }, [PN_F16] = { "f16", 2 }, [PN_BF16] = { "bf16", 2 },
-  [PN_I64] = { "i64", 8 }, [PN_I32] = { "i32", 4 }, [PN_U8] = { "u8", 1 },
+static const struct {
+  const char *name;
+  int bytes;
+} dtypes[PN_N_DTYPES] = {
+  [PN_F32] = {"f32",   4},
+    [PN_F64] = { "f64",  8},
+    [PN_F16] = { "f16",  2},
+    [PN_BF16] = { "bf16", 2},
+  [PN_I64] = { "i64",  8},
+    [PN_I32] = { "i32",  4},
+    [PN_U8] = { "u8",   1},
 };
 
 const char *pn_dtype_name(pn_dtype dtype) { return (unsigned)dtype < PN_N_DTYPES ? dtypes[dtype].name : "?"; }
@@ -20,7 +28,8 @@ int pn_format_shape(char *buffer, size_t bytes, int n_dims, const int64_t *shape
   size_t used = 0;
   if (bytes) buffer[0] = 0;
   if (n_dims == 0) return snprintf(buffer, bytes, "scalar");
-  for (int d = 0; d < n_dims && used < bytes; d++) used += (size_t)snprintf(buffer + used, bytes - used, "%s%lld", d ? "," : "", (long long)shape[d]);
+  for (int d = 0; d < n_dims && used < bytes; d++)
+    used += (size_t)snprintf(buffer + used, bytes - used, "%s%lld", d ? "," : "", (long long)shape[d]);
   return (int)used;
 }
 
@@ -91,7 +100,8 @@ bool pn_same_shape(const pn_tensor *a, const pn_tensor *b) {
 
 /* ---- making ------------------------------------------------------------------------------------------------------- */
 
-int pn_tensor_on(pn_tensor **out, pn_storage *s, pn_dtype dtype, int n_dims, const int64_t *shape, const int64_t *stride, int64_t offset) {
+int pn_tensor_on(pn_tensor **out, pn_storage *s, pn_dtype dtype, int n_dims, const int64_t *shape, const int64_t *stride,
+                 int64_t offset) {
   pn_tensor *t = calloc(1, sizeof *t);
   if (!t) return pn_fail_memory((int64_t)sizeof *t, PN_CPU);
   atomic_init(&t->refs, 1);
@@ -182,20 +192,28 @@ int pn_tensor_view(pn_tensor **out, pn_tensor *t, int n_dims, const int64_t *sha
   bool empty = false;
   for (int d = 0; d < n_dims; d++) {
     int64_t span;
-    if (shape[d] == 0) { empty = true; continue; }
-    if (__builtin_mul_overflow(shape[d] - 1, stride[d], &span)) return pn_fail("tensor_view: stride %lld overflows", (long long)stride[d]);
+    if (shape[d] == 0) {
+      empty = true;
+      continue;
+    }
+    if (__builtin_mul_overflow(shape[d] - 1, stride[d], &span))
+      return pn_fail("tensor_view: stride %lld overflows", (long long)stride[d]);
     if (span < 0) low += span;
     else high += span;
   }
   int64_t held = (int64_t)(t->storage->bytes / (size_t)pn_dtype_bytes(t->dtype));
-  if (!empty && (low < 0 || high >= held)) return pn_fail("tensor_view: elements %lld..%lld of a storage that holds %lld", (long long)low, (long long)high, (long long)held);
+  if (!empty && (low < 0 || high >= held))
+    return pn_fail("tensor_view: elements %lld..%lld of a storage that holds %lld", (long long)low, (long long)high,
+                   (long long)held);
   return pn_tensor_on(out, t->storage, t->dtype, n_dims, shape, stride, t->offset + offset);
 }
 
 int pn_tensor_slot(pn_tensor **out, pn_tensor *t, int axis, int64_t first, int64_t count) {
   if (!out || !t) return pn_fail("tensor_slot: NULL");
   if (axis < 0 || axis >= t->n_dims) return pn_fail("tensor_slot: axis %d of a tensor with %d axes", axis, t->n_dims);
-  if (first < 0 || count < 0 || first > t->shape[axis] - count) return pn_fail("tensor_slot: %lld from %lld along an axis of %lld", (long long)count, (long long)first, (long long)t->shape[axis]);
+  if (first < 0 || count < 0 || first > t->shape[axis] - count)
+    return pn_fail("tensor_slot: %lld from %lld along an axis of %lld", (long long)count, (long long)first,
+                   (long long)t->shape[axis]);
   int64_t shape[PN_MAX_DIMS];
   memcpy(shape, t->shape, sizeof shape);
   shape[axis] = count;
@@ -217,8 +235,7 @@ static float half_to_float(uint16_t h) {
   uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = (h >> 10) & 31, fraction = h & 1023, bits;
   if (exponent == 31) bits = sign | 0x7f800000u | fraction << 13;
   else if (exponent) bits = sign | (exponent + 112) << 23 | fraction << 13;
-  else { /* zero or subnormal */
-    float f = (float)fraction * 0x1p-24f;
+  else { /* zero or subnormal */ float f = (float)fraction * 0x1p-24f;
     return sign ? -f : f;
   }
   float f;
@@ -231,9 +248,9 @@ static uint16_t float_to_half(float f) {
   memcpy(&bits, &f, 4);
   uint16_t sign = (uint16_t)(bits >> 16 & 0x8000);
   bits &= 0x7fffffff;
-  if (bits > 0x7f800000u) return sign | 0x7e00;                 /* NaN */
-  if (bits >= 0x477ff000u) return sign | 0x7c00;                /* rounds to infinity */
-  if (bits < 0x38800000u) {                                     /* subnormal: the float addition rounds to even */
+  if (bits > 0x7f800000u) return sign | 0x7e00;  /* NaN */
+  if (bits >= 0x477ff000u) return sign | 0x7c00; /* rounds to infinity */
+  if (bits < 0x38800000u) {                      /* subnormal: the float addition rounds to even */
     float magic, value;
     uint32_t m = 0x3f000000u;
     memcpy(&magic, &m, 4);
@@ -288,7 +305,8 @@ static void set_element(void *p, pn_dtype dtype, double v) { /* integers: trunca
 
 /* ---- walking two tensors of one shape ------------------------------------------------------------------------------- */
 
-typedef void (*line_fn)(char *to, int64_t to_step, pn_dtype to_type, const char *from, int64_t from_step, pn_dtype from_type, int64_t n);
+typedef void (*line_fn)(char *to, int64_t to_step, pn_dtype to_type, const char *from, int64_t from_step, pn_dtype from_type,
+                        int64_t n);
 
 typedef struct walk {
   line_fn line;
@@ -297,7 +315,7 @@ typedef struct walk {
   pn_dtype to_type, from_type;
   int n_outer;
   int64_t outer[PN_MAX_DIMS], to_outer[PN_MAX_DIMS], from_outer[PN_MAX_DIMS]; /* strides in bytes, slowest first */
-  int64_t n, to_step, from_step;                                             /* the innermost line */
+  int64_t n, to_step, from_step;                                              /* the innermost line */
 } walk;
 
 static void walk_range(void *context, int64_t begin, int64_t end) {
@@ -326,7 +344,14 @@ static void walk_run(pn_tensor *to, const char *from, const int64_t *from_stride
     if (m && ts[m - 1] == a * s && fs[m - 1] == b * s) size[m - 1] *= s, ts[m - 1] = a, fs[m - 1] = b;
     else size[m] = s, ts[m] = a, fs[m] = b, m++;
   }
-  walk w = { .line = line, .to = pn_bytes_of(to), .from = from, .to_type = to->dtype, .from_type = from_type, .n = 1, .to_step = to_bytes, .from_step = from_bytes };
+  walk w = { .line = line,
+             .to = pn_bytes_of(to),
+             .from = from,
+             .to_type = to->dtype,
+             .from_type = from_type,
+             .n = 1,
+             .to_step = to_bytes,
+             .from_step = from_bytes };
   int64_t lines = 1;
   if (m) {
     w.n = size[m - 1], w.to_step = ts[m - 1], w.from_step = fs[m - 1];
@@ -337,7 +362,8 @@ static void walk_run(pn_tensor *to, const char *from, const int64_t *from_stride
       char *end_to = w.to + whole * piece * w.to_step;
       const char *end_from = w.from + whole * piece * w.from_step;
       line(end_to, w.to_step, w.to_type, end_from, w.from_step, w.from_type, w.n - whole * piece);
-      w.n_outer = 1, w.outer[0] = lines = whole, w.to_outer[0] = piece * w.to_step, w.from_outer[0] = piece * w.from_step, w.n = piece;
+      w.n_outer = 1, w.outer[0] = lines = whole, w.to_outer[0] = piece * w.to_step, w.from_outer[0] = piece * w.from_step,
+      w.n = piece;
     }
   }
   pn_parallel(lines, pn_max64(1, (1 << 15) / pn_max64(w.n, 1)), walk_range, &w);
@@ -387,7 +413,8 @@ int pn_tensor_copy(pn_tensor *to, pn_tensor *from) {
 }
 
 int pn_add_into(pn_tensor *to, const pn_tensor *from) {
-  if (to->dtype != PN_REAL_DTYPE || from->dtype != PN_REAL_DTYPE || !pn_same_shape(to, from)) return pn_fail("add_into: shapes or element types differ");
+  if (to->dtype != PN_REAL_DTYPE || from->dtype != PN_REAL_DTYPE || !pn_same_shape(to, from))
+    return pn_fail("add_into: shapes or element types differ");
   if (pn_tensor_count(to)) walk_run(to, pn_bytes_of(from), from->stride, from->dtype, line_add);
   return 0;
 }
@@ -454,7 +481,8 @@ static int element_of(pn_tensor *t, const int64_t *index, char **p) {
   if (on_cpu(t, "element")) return -1;
   int64_t offset = 0;
   for (int d = 0; d < t->n_dims; d++) {
-    if (index[d] < 0 || index[d] >= t->shape[d]) return pn_fail("index %lld along axis %d of size %lld", (long long)index[d] + 1, d + 1, (long long)t->shape[d]);
+    if (index[d] < 0 || index[d] >= t->shape[d])
+      return pn_fail("index %lld along axis %d of size %lld", (long long)index[d] + 1, d + 1, (long long)t->shape[d]);
     offset += index[d] * t->stride[d];
   }
   *p = pn_bytes_of(t) + offset * pn_dtype_bytes(t->dtype);

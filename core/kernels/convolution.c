@@ -36,7 +36,8 @@ int pn_convolution_weight_gradient(pn_call *call, pn_tensor *big, pn_tensor *sma
   int rc = pn_channels_last(&x, big);
   rc = rc ? rc : pn_channels_last(&y, small);
   if (!rc && pn_tensor_is_dense(dw, PN_FILTER)) pn_tensor_retain(dense = dw);
-  else if (!rc && !(rc = pn_tensor_new(&dense, dw->dtype, 5, dw->shape, PN_FILTER, pn_device_of(dw)))) rc = pn_tensor_fill(dense, 0);
+  else if (!rc && !(rc = pn_tensor_new(&dense, dw->dtype, 5, dw->shape, PN_FILTER, pn_device_of(dw))))
+    rc = pn_tensor_fill(dense, 0);
   pn_pixels px, py;
   if (!rc) {
     (void)pn_pixels_of(&px, x);

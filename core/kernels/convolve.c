@@ -12,11 +12,15 @@
 
 #ifdef PN_F64_BUILD
 
-int pn_convolve(pn_pixels y, pn_pixels x, const real *w, const real *bias, const pn_geometry *g) { return pn_convolve_plain(y, x, w, bias, g), 0; }
+int pn_convolve(pn_pixels y, pn_pixels x, const real *w, const real *bias, const pn_geometry *g) {
+  return pn_convolve_plain(y, x, w, bias, g), 0;
+}
 int pn_convolve_data(pn_pixels dx, pn_pixels dy, const real *w, const real *bias, bool add, const pn_geometry *g) {
   return pn_convolve_data_plain(dx, dy, w, bias, add, g), 0;
 }
-int pn_convolve_weight(real *dw, pn_pixels x, pn_pixels dy, const pn_geometry *g) { return pn_convolve_weight_plain(dw, x, dy, g), 0; }
+int pn_convolve_weight(real *dw, pn_pixels x, pn_pixels dy, const pn_geometry *g) {
+  return pn_convolve_weight_plain(dw, x, dy, g), 0;
+}
 
 #else
 
@@ -41,56 +45,63 @@ typedef struct gather {
   axis axis[3];
   const real *in;
   real *out;
-  int64_t k, n; /* channels of in and out */
+  int64_t k, n;      /* channels of in and out */
   const real *zeros; /* k of them */
 } gather;
 
 static int64_t gather_taps(const gather *g) { return g->axis[0].n_taps * g->axis[1].n_taps * g->axis[2].n_taps; }
 static int64_t gather_pixels(const gather *g) { return g->batch * g->axis[0].n_out * g->axis[1].n_out * g->axis[2].n_out; }
 
-typedef struct place {
-  int64_t t, h, w; /* input coordinates before the tap's offset */
-  const real *in;
-  real *out;
-} place;
+/* Output pixels of a panel, in n,t,h,w order, as runs along w that share their row. */
+typedef struct run {
+  int64_t first, count; /* within the panel */
+  int64_t t, h, w;      /* input coordinates of its first pixel before the tap's offset */
+  const real *in;       /* and its address */
+} run;
 
-/* The places of output pixels first..first+count-1, in n,t,h,w order. */
-static void find_places(const gather *g, int64_t first, int64_t count, place *out) {
+typedef struct panel {
+  run runs[PIXELS];
+  int n_runs;
+  int64_t count;
+  real *out[PIXELS];
+} panel;
+
+static void find_panel(const gather *g, int64_t first, int64_t count, panel *p) {
   const axis *t = &g->axis[0], *h = &g->axis[1], *w = &g->axis[2];
-  int64_t ow = first % w->n_out, rest = first / w->n_out;
-  int64_t oh = rest % h->n_out;
-  rest /= h->n_out;
-  int64_t ot = rest % t->n_out, n = rest / t->n_out;
-  for (int64_t i = 0; i < count; i++) {
-    place *p = &out[i];
-    p->t = ot * t->step, p->h = oh * h->step, p->w = ow * w->step;
-    p->in = g->in + n * g->in_batch + p->t * t->in_stride + p->h * h->in_stride + p->w * w->in_stride;
-    p->out = g->out + n * g->out_batch + ot * t->out_stride + oh * h->out_stride + ow * w->out_stride;
-    if (++ow == w->n_out) {
-      ow = 0;
-      if (++oh == h->n_out) {
-        oh = 0;
-        if (++ot == t->n_out) ot = 0, n++;
-      }
-    }
+  int64_t ow = first % w->n_out, row = first / w->n_out;
+  p->count = count;
+  p->n_runs = 0;
+  for (int64_t m = 0; m < count; row++, ow = 0) {
+    int64_t oh = row % h->n_out, ot = row / h->n_out % t->n_out, n = row / h->n_out / t->n_out,
+            length = pn_min64(count - m, w->n_out - ow);
+    run *r = &p->runs[p->n_runs++];
+    *r = (run){ m, length, ot * t->step, oh * h->step, ow * w->step, NULL };
+    r->in = g->in + n * g->in_batch + r->t * t->in_stride + r->h * h->in_stride + r->w * w->in_stride;
+    real *out = g->out + n * g->out_batch + ot * t->out_stride + oh * h->out_stride + ow * w->out_stride;
+    for (int64_t i = 0; i < length; i++) p->out[m++] = out + i * w->out_stride;
   }
 }
 
-typedef struct tap_shift {
-  int64_t t, h, w, by;
-} tap_shift;
-
-static tap_shift shift_of(const gather *g, int64_t tap) {
+/* What each pixel of a panel sees through one tap: to[at[m]], zeros where that lies outside the input. */
+static void look_through(const gather *g, const panel *p, int64_t tap, const real **to, const int32_t *at) {
   const axis *t = &g->axis[0], *h = &g->axis[1], *w = &g->axis[2];
-  tap_shift s = { t->offset[tap / w->n_taps / h->n_taps], h->offset[tap / w->n_taps % h->n_taps], w->offset[tap % w->n_taps], 0 };
-  s.by = s.t * t->in_stride + s.h * h->in_stride + s.w * w->in_stride;
-  return s;
-}
-
-static inline const real *seen(const gather *g, const place *p, const tap_shift *s) {
-  bool inside = (uint64_t)(p->t + s->t) < (uint64_t)g->axis[0].n_in && (uint64_t)(p->h + s->h) < (uint64_t)g->axis[1].n_in &&
-                (uint64_t)(p->w + s->w) < (uint64_t)g->axis[2].n_in;
-  return inside ? (const real *)((uintptr_t)p->in + (uintptr_t)(s->by * (int64_t)sizeof(real))) : g->zeros;
+  int64_t dt = t->offset[tap / w->n_taps / h->n_taps], dh = h->offset[tap / w->n_taps % h->n_taps], dw = w->offset[tap % w->n_taps];
+  uintptr_t by = (uintptr_t)((dt * t->in_stride + dh * h->in_stride + dw * w->in_stride) * (int64_t)sizeof(real));
+  uintptr_t step = (uintptr_t)(w->step * w->in_stride * (int64_t)sizeof(real));
+  for (const run *r = p->runs; r < p->runs + p->n_runs; r++) {
+    int64_t begin = 0, end = 0, first = r->w + dw; /* of the run, the pixels first + i*step within 0..n_in-1 */
+    if ((uint64_t)(r->t + dt) < (uint64_t)t->n_in && (uint64_t)(r->h + dh) < (uint64_t)h->n_in) {
+      begin = first >= 0 ? 0 : pn_min64(r->count, (-first + w->step - 1) / w->step);
+      end = first >= w->n_in ? 0 : pn_min64(r->count, (w->n_in - 1 - first) / w->step + 1);
+      if (end < begin) end = begin;
+    }
+    const int32_t *place = at + r->first;
+    uintptr_t address = (uintptr_t)r->in + by;
+    int64_t i = 0;
+    for (; i < begin; i++) to[place[i]] = g->zeros;
+    for (; i < end; i++) to[place[i]] = (const real *)(address + (uintptr_t)i * step);
+    for (; i < r->count; i++) to[place[i]] = g->zeros;
+  }
 }
 
 /* ---- weights, packed into panels of NV vectors ------------------------------------------------------------------------------- */
@@ -102,7 +113,7 @@ typedef struct block {
 } block;
 
 typedef struct weights {
-  const real *w;                        /* element (tap t,h,w; k; n) at t*st + h*sh + w*sw + k*sk + n*sn */
+  const real *w; /* element (tap t,h,w; k; n) at t*st + h*sh + w*sw + k*sk + n*sn */
   int64_t st, sh, sw, sk, sn;
 } weights;
 
@@ -138,7 +149,8 @@ static void pack_taps(void *context, int64_t begin, int64_t end) { /* units: blo
   for (int64_t unit = begin; unit < end; unit++) {
     const block *b = &p->blocks[unit / p->n_taps];
     int64_t tap = unit % p->n_taps, width = b->nv * vl, k = g->k;
-    int64_t t = g->axis[0].id[tap / g->axis[2].n_taps / g->axis[1].n_taps], h = g->axis[1].id[tap / g->axis[2].n_taps % g->axis[1].n_taps];
+    int64_t t = g->axis[0].id[tap / g->axis[2].n_taps / g->axis[1].n_taps],
+            h = g->axis[1].id[tap / g->axis[2].n_taps % g->axis[1].n_taps];
     const real *from = p->w.w + t * p->w.st + h * p->w.sh + g->axis[2].id[tap % g->axis[2].n_taps] * p->w.sw + b->first * p->w.sn;
     real *to = p->packed + b->at + tap * k * width;
     if (p->w.sn == 1)
@@ -157,34 +169,34 @@ static void pack_taps(void *context, int64_t begin, int64_t end) { /* units: blo
 
 /* ---- the product ----------------------------------------------------------------------------------------------------------------- */
 
-static void multiply_panel(const product *p, int64_t panel, const block *blocks, int n_blocks) {
+static void multiply_panel(const product *p, int64_t index, const block *blocks, int n_blocks) {
   const gather *g = &p->g;
-  place places[PANEL];
+  panel here;
   const real *rows[TAPS * (PANEL + PN_MOST_MR)];
-  real spare[PN_MOST_NV * PN_MOST_VL], *out[PANEL + PN_MOST_MR];
-  tap_shift shifts[TAPS];
-  int64_t first = panel * PANEL, count = pn_min64(PANEL, gather_pixels(g) - first), widest = blocks[0].nv * p->kernels->vl;
+  real spare[PN_MOST_NV * PN_MOST_VL], *out[PN_MOST_MR];
+  int32_t at[PANEL];
+  int64_t first = index * PANEL, widest = blocks[0].nv * p->kernels->vl;
   int64_t most_taps = pn_max64(1, pn_min64(TAPS, WEIGHT_BLOCK / (int64_t)sizeof(real) / pn_max64(1, g->k * widest)));
-  find_places(g, first, count, places);
-  int64_t tap = 0;
+  find_panel(g, first, pn_min64(PANEL, gather_pixels(g) - first), &here);
+  int64_t tap = 0, count = here.count;
   do { /* also with no taps at all: then only the start value is written */
     int64_t n_taps = pn_min64(most_taps, p->n_taps - tap);
-    for (int64_t i = 0; i < n_taps; i++) shifts[i] = shift_of(g, tap + i);
     int mr = 0;
     for (int b = 0; b < n_blocks; b++) {
-      const block *at = &blocks[b];
-      int64_t width = at->nv * p->kernels->vl;
-      if (mr != p->kernels->mr[at->nv]) { /* rows in the order in which tiles of this height read them */
-        mr = p->kernels->mr[at->nv];
-        const real **row = rows;
-        for (int64_t m = 0; m < count; m += mr)
-          for (int64_t i = 0; i < n_taps; i++)
-            for (int64_t k = m; k < m + mr; k++) *row++ = k < count ? seen(g, &places[k], &shifts[i]) : g->zeros;
+      const block *to = &blocks[b];
+      int64_t width = to->nv * p->kernels->vl;
+      if (mr != p->kernels->mr[to->nv]) { /* rows in the order in which tiles of this height read them: tile, tap, pixel */
+        mr = p->kernels->mr[to->nv];
+        for (int64_t m = 0; m < count; m++) at[m] = (int32_t)(m / mr * mr * n_taps + m % mr);
+        for (int64_t i = 0; i < n_taps; i++) {
+          look_through(g, &here, tap + i, rows + i * mr, at);
+          for (int64_t m = count; m % mr; m++) rows[m / mr * mr * n_taps + i * mr + m % mr] = g->zeros;
+        }
       }
       for (int64_t m = 0; m < count; m += mr) {
-        for (int64_t k = 0; k < mr; k++) out[k] = m + k < count ? places[m + k].out + at->first : spare;
-        p->kernels->tile[at->nv](out, rows + m * n_taps, n_taps, g->k, p->packed + at->at + tap * g->k * width,
-                                 p->bias && tap == 0 ? p->bias + at->first : NULL, at->count, p->add || tap > 0);
+        for (int64_t i = 0; i < mr; i++) out[i] = m + i < count ? here.out[m + i] + to->first : spare;
+        p->kernels->tile[to->nv](out, rows + m * n_taps, n_taps, g->k, p->packed + to->at + tap * g->k * width,
+                                 p->bias && tap == 0 ? p->bias + to->first : NULL, to->count, p->add || tap > 0);
       }
     }
     tap += n_taps;
@@ -230,16 +242,17 @@ static int multiply(const gather *g, const weights *w, const real *bias, bool ad
 /* ---- the outer products ------------------------------------------------------------------------------------------------------------ */
 
 typedef struct outer_job {
-  gather g;           /* out is dy, read only */
+  gather g; /* out is dy, read only */
   const pn_product_kernels *kernels;
   block blocks[MOST_BLOCKS];
   int n_blocks;
   int64_t k_rows, k_groups; /* a unit is one tap and k_rows rows of its matrix */
-  real *sums;         /* taps x k x ld */
+  real *sums;               /* taps x k x ld */
   int64_t ld;
 } outer_job;
 
-static void outer_rows(const outer_job *j, const block *b, real *sums, const real *const *rows, const real *dy, int64_t count, int64_t k0, int64_t k1) {
+static void outer_rows(const outer_job *j, const block *b, real *sums, const real *const *rows, const real *dy, int64_t count,
+                       int64_t k0, int64_t k1) {
   int mi = j->kernels->outer_mi;
   pn_outer_fn *fn = j->kernels->outer[b->nv];
   real *at = sums + b->first;
@@ -261,31 +274,33 @@ static int outer_units(void *context, int64_t begin, int64_t end) {
   const outer_job *j = context;
   const gather *g = &j->g;
   int64_t vl = j->kernels->vl, pixels = gather_pixels(g);
-  place places[PIXELS];
+  panel here;
   const real *rows[PIXELS];
+  int32_t at[PIXELS];
+  for (int32_t i = 0; i < PIXELS; i++) at[i] = i;
   real *dy = pn_alloc(sizeof(real) * (size_t)(PIXELS * j->ld));
   if (!dy) return -1;
   for (int64_t first = 0; first < pixels; first += PIXELS) {
     int64_t count = pn_min64(PIXELS, pixels - first);
-    find_places(g, first, count, places);
+    find_panel(g, first, count, &here);
     for (int b = 0; b < j->n_blocks; b++) { /* dy in panels: block x pixel x channel, padded with zeros */
-      const block *at = &j->blocks[b];
-      int64_t width = at->nv * vl;
-      real *to = dy + PIXELS * at->first;
+      const block *of = &j->blocks[b];
+      int64_t width = of->nv * vl;
+      real *to = dy + PIXELS * of->first;
       for (int64_t i = 0; i < count; i++, to += width) {
-        memcpy(to, places[i].out + at->first, sizeof(real) * (size_t)at->count);
-        for (int64_t n = at->count; n < width; n++) to[n] = 0;
+        memcpy(to, here.out[i] + of->first, sizeof(real) * (size_t)of->count);
+        for (int64_t n = of->count; n < width; n++) to[n] = 0;
       }
     }
     int64_t tap = -1;
     for (int64_t unit = begin; unit < end; unit++) {
       if (tap != unit / j->k_groups) {
         tap = unit / j->k_groups;
-        tap_shift s = shift_of(g, tap);
-        for (int64_t i = 0; i < count; i++) rows[i] = seen(g, &places[i], &s);
+        look_through(g, &here, tap, rows, at);
       }
       int64_t k0 = unit % j->k_groups * j->k_rows, k1 = pn_min64(k0 + j->k_rows, g->k);
-      for (int b = 0; b < j->n_blocks; b++) outer_rows(j, &j->blocks[b], j->sums + tap * g->k * j->ld, rows, dy + PIXELS * j->blocks[b].first, count, k0, k1);
+      for (int b = 0; b < j->n_blocks; b++)
+        outer_rows(j, &j->blocks[b], j->sums + tap * g->k * j->ld, rows, dy + PIXELS * j->blocks[b].first, count, k0, k1);
     }
   }
   pn_free(dy);
@@ -318,15 +333,20 @@ static int outer_products(const gather *g, real **sums, int64_t *ld) {
 /* ---- geometry to gathers ------------------------------------------------------------------------------------------------------------- */
 
 /* Every tap of a kernel, for the forward and the weights. offset and id share one allocation of the caller's. */
-static void forward_axis(axis *a, const pn_geometry *g, int d, int64_t n_out, int64_t n_in, int64_t in_stride, int64_t out_stride, int64_t *room) {
+static void forward_axis(axis *a, const pn_geometry *g, int d, int64_t n_out, int64_t n_in, int64_t in_stride, int64_t out_stride,
+                         int64_t *room) {
   *a = (axis){ n_out, g->kernel[d], g->stride[d], n_in, in_stride, out_stride, room, room + g->kernel[d] };
   for (int64_t k = 0; k < g->kernel[d]; k++) a->offset[k] = k * g->dilation[d] - g->low[d], a->id[k] = k;
 }
 
-static int64_t *axis_room(const pn_geometry *g) { return pn_alloc(sizeof(int64_t) * 2 * (size_t)(g->kernel[0] + g->kernel[1] + g->kernel[2])); }
+static int64_t *axis_room(const pn_geometry *g) {
+  return pn_alloc(sizeof(int64_t) * 2 * (size_t)(g->kernel[0] + g->kernel[1] + g->kernel[2]));
+}
 
 static void forward_gather(gather *out, pn_pixels y, pn_pixels x, const pn_geometry *g, int64_t *room) {
-  *out = (gather){ .batch = y.n, .in_batch = x.sn, .out_batch = y.sn, .in = x.data, .out = y.data, .k = x.c / g->groups, .n = y.c / g->groups };
+  *out = (gather){
+    .batch = y.n, .in_batch = x.sn, .out_batch = y.sn, .in = x.data, .out = y.data, .k = x.c / g->groups, .n = y.c / g->groups
+  };
   forward_axis(&out->axis[0], g, 0, y.t, x.t, x.st, y.st, room);
   forward_axis(&out->axis[1], g, 1, y.h, x.h, x.sh, y.sh, room + 2 * g->kernel[0]);
   forward_axis(&out->axis[2], g, 2, y.w, x.w, x.sw, y.sw, room + 2 * (g->kernel[0] + g->kernel[1]));
@@ -352,7 +372,9 @@ static void pad_rows(void *context, int64_t begin, int64_t end) {
   }
 }
 
-static bool fuses_rows(pn_pixels x, const pn_geometry *g) { return g->groups == 1 && x.c <= FEW_CHANNELS && g->kernel[2] > 1 && g->dilation[2] == 1; }
+static bool fuses_rows(pn_pixels x, const pn_geometry *g) {
+  return g->groups == 1 && x.c <= FEW_CHANNELS && g->kernel[2] > 1 && g->dilation[2] == 1;
+}
 
 /* The same gather over padded rows: one tap a row of the kernel, k = kernel width x channels. */
 static int fuse_rows(gather *out, pn_pixels y, pn_pixels x, const pn_geometry *g, int64_t *room, real **padded) {
@@ -406,7 +428,8 @@ int pn_convolve(pn_pixels y, pn_pixels x, const real *w, const real *bias, const
 }
 
 /* The inputs phase, phase + stride, ... along one axis: their taps, and which outputs they see. */
-static void phase_axis(axis *a, const pn_geometry *g, int d, int64_t phase, int64_t n_x, int64_t n_y, int64_t x_stride, int64_t y_stride, int64_t *room) {
+static void phase_axis(axis *a, const pn_geometry *g, int d, int64_t phase, int64_t n_x, int64_t n_y, int64_t x_stride,
+                       int64_t y_stride, int64_t *room) {
   int64_t s = g->stride[d];
   *a = (axis){ pn_ceil_div(n_x - phase, s), 0, 1, n_y, y_stride, x_stride * s, room, room + g->kernel[d] };
   for (int64_t k = 0; k < g->kernel[d]; k++) {
@@ -437,7 +460,13 @@ static int data_phases(void *context, int64_t begin, int64_t end) { /* units: gr
     weights ws = forward_weights(j->w, j->dy, j->dx, g, group);
     ws = (weights){ ws.w, ws.st, ws.sh, ws.sw, ws.sn, ws.sk }; /* the same matrices, transposed */
     pn_pixels dx = channels(j->dx, group, g->groups), dy = channels(j->dy, group, g->groups);
-    gather at = { .batch = dx.n, .in_batch = dy.sn, .out_batch = dx.sn, .in = dy.data, .out = pn_pixel(dx, 0, t, h, w), .k = dy.c / g->groups, .n = dx.c / g->groups };
+    gather at = { .batch = dx.n,
+                  .in_batch = dy.sn,
+                  .out_batch = dx.sn,
+                  .in = dy.data,
+                  .out = pn_pixel(dx, 0, t, h, w),
+                  .k = dy.c / g->groups,
+                  .n = dx.c / g->groups };
     phase_axis(&at.axis[0], g, 0, t, dx.t, dy.t, dx.st, dy.st, room);
     phase_axis(&at.axis[1], g, 1, h, dx.h, dy.h, dx.sh, dy.sh, room + 2 * g->kernel[0]);
     phase_axis(&at.axis[2], g, 2, w, dx.w, dy.w, dx.sw, dy.sw, room + 2 * (g->kernel[0] + g->kernel[1]));
@@ -450,9 +479,12 @@ static int data_phases(void *context, int64_t begin, int64_t end) { /* units: gr
 
 int pn_convolve_data(pn_pixels dx, pn_pixels dy, const real *w, const real *bias, bool add, const pn_geometry *g) {
   if (!kernels()) return pn_convolve_data_plain(dx, dy, w, bias, add, g), 0;
-  data_job j = { dx, dy, w, bias, add, g, { pn_min64(g->stride[0], dx.t), pn_min64(g->stride[1], dx.h), pn_min64(g->stride[2], dx.w) } };
+  data_job j = {
+    dx, dy, w, bias, add, g, {pn_min64(g->stride[0], dx.t), pn_min64(g->stride[1], dx.h), pn_min64(g->stride[2], dx.w)}
+  };
   int64_t units = g->groups * j.phases[0] * j.phases[1] * j.phases[2];
-  if (units >= 4 * pn_threads()) return pn_parallel_try(units, 1, data_phases, &j); /* many small products: threads take whole ones */
+  if (units >= 4 * pn_threads())
+    return pn_parallel_try(units, 1, data_phases, &j); /* many small products: threads take whole ones */
   return data_phases(&j, 0, units);
 }
 

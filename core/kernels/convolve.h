@@ -24,6 +24,8 @@ void pn_convolve_plain(pn_pixels y, pn_pixels x, const real *w, const real *bias
 void pn_convolve_data_plain(pn_pixels dx, pn_pixels dy, const real *w, const real *bias, bool add, const pn_geometry *g);
 void pn_convolve_weight_plain(real *dw, pn_pixels x, pn_pixels dy, const pn_geometry *g);
 
-static inline real *pn_pixel(pn_pixels p, int64_t n, int64_t t, int64_t h, int64_t w) { return p.data + n * p.sn + t * p.st + h * p.sh + w * p.sw; }
+static inline real *pn_pixel(pn_pixels p, int64_t n, int64_t t, int64_t h, int64_t w) {
+  return p.data + n * p.sn + t * p.st + h * p.sh + w * p.sw;
+}
 
 #endif

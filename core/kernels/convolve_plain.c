@@ -60,7 +60,8 @@ static void data_rows(void *context, int64_t begin, int64_t end) { /* rows of dx
       for (int64_t a = 0; a < g->kernel[0]; a++)
         for (int64_t b = 0; b < g->kernel[1]; b++)
           for (int64_t c = 0; c < g->kernel[2]; c++) {
-            if (!seen_by(g, 0, t, a, j->y.t, &ot) || !seen_by(g, 1, h, b, j->y.h, &oh) || !seen_by(g, 2, w, c, j->y.w, &ow)) continue;
+            if (!seen_by(g, 0, t, a, j->y.t, &ot) || !seen_by(g, 1, h, b, j->y.h, &oh) || !seen_by(g, 2, w, c, j->y.w, &ow))
+              continue;
             const real *dy = pn_pixel(j->y, n, ot, oh, ow), *f = filter(j, a, b, c);
             for (int64_t i = 0; i < j->x.c; i++) {
               real sum = 0;

@@ -27,11 +27,11 @@ OUTER(6, 2)
 const pn_product_kernels pn_product_avx2 = {
   .vl = VL,
   .most_nv = 2,
-  .mr = { 0, 12, 6 },
+  .mr = {0,     12,        6        },
   .tile = { NULL, tile_12x1, tile_6x2 },
   .outer_mi = 6,
   .outer_most_nv = 2,
-  .outer = { NULL, outer_6x1, outer_6x2 },
+  .outer = { NULL, outer_6x1, outer_6x2},
 };
 #else
 const pn_product_kernels pn_product_avx2;

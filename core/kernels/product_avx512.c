@@ -28,11 +28,11 @@ OUTER(8, 3)
 const pn_product_kernels pn_product_avx512 = {
   .vl = VL,
   .most_nv = 4,
-  .mr = { 0, 12, 12, 8, 6 },
-  .tile = { NULL, tile_12x1, tile_12x2, tile_8x3, tile_6x4 },
+  .mr = {0,         12, 12,          8,              6 },
+  .tile = { NULL,        tile_12x1,      tile_12x2, tile_8x3, tile_6x4 },
   .outer_mi = 8,
   .outer_most_nv = 3,
-  .outer = { NULL, outer_8x1, outer_8x2, outer_8x3 },
+  .outer = { NULL, outer_8x1,  outer_8x2,         outer_8x3             },
 };
 #else
 const pn_product_kernels pn_product_avx512;

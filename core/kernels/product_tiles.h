@@ -2,8 +2,9 @@
 **   V, VL, v_zero() v_load(p) v_store(p,v) v_set1(x) v_add(a,b) v_fma(a,b,c) v_load_n(p,n) v_store_n(p,v,n)
 ** and then TILE(mr, nv) and OUTER(mi, nv) for the shapes that fill its registers. */
 
-static inline __attribute__((always_inline)) void tile(float *const *c, const float *const *a, int64_t n_taps, int64_t k, const float *w,
-                                                       const float *bias, int64_t n, bool add, const int mr, const int nv) {
+static inline __attribute__((always_inline)) void tile(float *const *c, const float *const *a, int64_t n_taps, int64_t k,
+                                                       const float *w, const float *bias, int64_t n, bool add, const int mr,
+                                                       const int nv) {
   V acc[PN_MOST_MR][PN_MOST_NV];
 #pragma GCC unroll 16
   for (int m = 0; m < mr; m++)
@@ -42,14 +43,14 @@ static inline __attribute__((always_inline)) void tile(float *const *c, const fl
   }
 }
 
-#define TILE(mr, nv)                                                                                                                        \
-  static void tile_##mr##x##nv(float *const *c, const float *const *a, int64_t n_taps, int64_t k, const float *w, const float *bias,        \
-                               int64_t n, bool add) {                                                                                       \
-    tile(c, a, n_taps, k, w, bias, n, add, mr, nv);                                                                                         \
+#define TILE(mr, nv)                                                                                                               \
+  static void tile_##mr##x##nv(float *const *c, const float *const *a, int64_t n_taps, int64_t k, const float *w,                  \
+                               const float *bias, int64_t n, bool add) {                                                           \
+    tile(c, a, n_taps, k, w, bias, n, add, mr, nv);                                                                                \
   }
 
-static inline __attribute__((always_inline)) void outer(float *g, int64_t ldg, const float *const *a, int64_t first_row, const float *b,
-                                                        int64_t n_p, const int mi, const int nv) {
+static inline __attribute__((always_inline)) void outer(float *g, int64_t ldg, const float *const *a, int64_t first_row,
+                                                        const float *b, int64_t n_p, const int mi, const int nv) {
   V acc[PN_MOST_MR][PN_MOST_NV];
 #pragma GCC unroll 16
   for (int i = 0; i < mi; i++)
@@ -74,9 +75,10 @@ static inline __attribute__((always_inline)) void outer(float *g, int64_t ldg, c
 }
 
 /* The full height has a kernel of its own; fewer rows (an input of few channels) go one by one. */
-#define OUTER(rows, nv)                                                                                                                     \
-  static void outer_##rows##x##nv(float *g, int64_t ldg, const float *const *a, int64_t first_row, const float *b, int64_t n_p, int64_t mi) { \
-    if (mi == rows) outer(g, ldg, a, first_row, b, n_p, rows, nv);                                                                          \
-    else                                                                                                                                    \
-      for (int64_t i = 0; i < mi; i++) outer(g + i * ldg, ldg, a, first_row + i, b, n_p, 1, nv);                                            \
+#define OUTER(rows, nv)                                                                                                            \
+  static void outer_##rows##x##nv(float *g, int64_t ldg, const float *const *a, int64_t first_row, const float *b, int64_t n_p,    \
+                                  int64_t mi) {                                                                                    \
+    if (mi == rows) outer(g, ldg, a, first_row, b, n_p, rows, nv);                                                                 \
+    else                                                                                                                           \
+      for (int64_t i = 0; i < mi; i++) outer(g + i * ldg, ldg, a, first_row + i, b, n_p, 1, nv);                                   \
   }

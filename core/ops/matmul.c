@@ -3,9 +3,9 @@
 #include "../op.h"
 
 static const pn_arg args[] = {
-  { "transpose_a", PN_BOOL, "false", 0, 0, NULL, "a is (K,M)" },
-  { "transpose_b", PN_BOOL, "false", 0, 0, NULL, "b is (N,K)" },
-  { 0 },
+  {"transpose_a", PN_BOOL, "false", 0, 0, NULL, "a is (K,M)" },
+  { "transpose_b",      PN_BOOL, "false", 0, 0, NULL, "b is (N,K)" },
+  { 0           },
 };
 static const char *const cases[] = { "3,4 4,5", "4,3 5,4 transpose_a=true transpose_b=true", "131,2 3,2 transpose_b=true", 0 };
 
@@ -27,7 +27,9 @@ static int multiply(pn_tensor *y, real beta, pn_tensor *a, bool ta, pn_tensor *b
   rc = rc ? rc : pn_tensor_contiguous(&ry, y, PN_ROWS);
   if (!rc && y->shape[0] && y->shape[1]) {
     int64_t k = a->shape[!ta];
-    if (k) pn_gemm(ta, tb, y->shape[0], y->shape[1], k, 1, pn_real_of(ra), a->shape[1], pn_real_of(rb), b->shape[1], beta, pn_real_of(ry), y->shape[1]);
+    if (k)
+      pn_gemm(ta, tb, y->shape[0], y->shape[1], k, 1, pn_real_of(ra), a->shape[1], pn_real_of(rb), b->shape[1], beta,
+              pn_real_of(ry), y->shape[1]);
     else if (beta == 0) rc = pn_tensor_fill(ry, 0);
     if (!rc && ry != y) rc = pn_tensor_copy(y, ry);
   }
@@ -37,7 +39,9 @@ static int multiply(pn_tensor *y, real beta, pn_tensor *a, bool ta, pn_tensor *b
   return rc;
 }
 
-static int forward(pn_call *call) { return multiply(call->y[0], 0, call->x[0], pn_arg_int(call, "transpose_a"), call->x[1], pn_arg_int(call, "transpose_b")); }
+static int forward(pn_call *call) {
+  return multiply(call->y[0], 0, call->x[0], pn_arg_int(call, "transpose_a"), call->x[1], pn_arg_int(call, "transpose_b"));
+}
 
 static int backward(pn_call *call) {
   bool ta = pn_arg_int(call, "transpose_a"), tb = pn_arg_int(call, "transpose_b"), fresh;
@@ -56,5 +60,5 @@ const pn_op pn_op_matmul = {
   .args = args,
   .cases = cases,
   .shape = shape,
-  .cpu = { forward, backward },
+  .cpu = {forward, backward},
 };
