@@ -3,11 +3,11 @@
 #include "../kernels/convolution.h"
 
 static const pn_arg args[] = {
-  { "stride", PN_INT3, "1", 1, 4096, NULL, "step between windows" },
-  { "pad", PN_PAD3, "same", 0, 4096, NULL, "zeros around x" },
-  { "dilation", PN_INT3, "1", 1, 4096, NULL, "step between the taps of a window" },
+  {"stride",                PN_INT3, "1", 1, 4096, NULL, "step between windows" },
+  { "pad",                    PN_PAD3, "same", 0, 4096, NULL, "zeros around x" },
+  { "dilation",                   PN_INT3, "1", 1, 4096, NULL, "step between the taps of a window" },
   { "groups", PN_INT, "1", 1, 1 << 20, NULL, "independent bands of channels" },
-  { 0 },
+  { 0                 },
 };
 static const char *const cases[] = {
   "2,3,4,6,5 4,3,3,3,3",
@@ -26,12 +26,20 @@ static int shape(pn_call *call) {
   for (int d = 0; d < 3; d++)
     if (w->shape[2 + d] < 1) return pn_fail_shapes(call, "the kernel is empty");
   pn_convolution_geometry(call, x, false, &g, high);
-  if (channels % g.groups || to % g.groups) return pn_fail_shapes(call, "%lld groups divide neither or only one of %lld input and %lld output channels", (long long)g.groups, (long long)channels, (long long)to);
-  if (w->shape[1] != channels / g.groups) return pn_fail_shapes(call, "weight expects %lld input channels, x has %lld", (long long)(w->shape[1] * g.groups), (long long)channels);
-  if (bias && (bias->n_dims != 1 || bias->shape[0] != to || pn_need_real(call, 2))) return pn_fail_shapes(call, "bias must be %s of %lld values", pn_dtype_name(PN_REAL_DTYPE), (long long)to);
+  if (channels % g.groups || to % g.groups)
+    return pn_fail_shapes(call, "%lld groups divide neither or only one of %lld input and %lld output channels",
+                          (long long)g.groups, (long long)channels, (long long)to);
+  if (w->shape[1] != channels / g.groups)
+    return pn_fail_shapes(call, "weight expects %lld input channels, x has %lld", (long long)(w->shape[1] * g.groups),
+                          (long long)channels);
+  if (bias && (bias->n_dims != 1 || bias->shape[0] != to || pn_need_real(call, 2)))
+    return pn_fail_shapes(call, "bias must be %s of %lld values", pn_dtype_name(PN_REAL_DTYPE), (long long)to);
   for (int d = 0; d < 3; d++) {
     int64_t span = x->shape[2 + d] + g.low[d] + high[d] - (g.kernel[d] - 1) * g.dilation[d] - 1;
-    if (span < 0) return pn_fail_shapes(call, "the kernel spans %lld along %c, the padded input has %lld", (long long)((g.kernel[d] - 1) * g.dilation[d] + 1), "THW"[d], (long long)(x->shape[2 + d] + g.low[d] + high[d]));
+    if (span < 0)
+      return pn_fail_shapes(call, "the kernel spans %lld along %c, the padded input has %lld",
+                            (long long)((g.kernel[d] - 1) * g.dilation[d] + 1), "THW"[d],
+                            (long long)(x->shape[2 + d] + g.low[d] + high[d]));
     dims[2 + d] = span / g.stride[d] + 1;
     taps *= g.kernel[d];
   }
@@ -39,7 +47,8 @@ static int shape(pn_call *call) {
   if ((call->out[0].has_grid = x->has_grid))
     for (int d = 0; d < 3; d++) {
       call->out[0].grid_stride[d] = x->grid_stride[d] * (double)g.stride[d];
-      call->out[0].grid_centre[d] = x->grid_centre[d] + x->grid_stride[d] * (0.5 * (double)((g.kernel[d] - 1) * g.dilation[d]) - (double)g.low[d]);
+      call->out[0].grid_centre[d] =
+          x->grid_centre[d] + x->grid_stride[d] * (0.5 * (double)((g.kernel[d] - 1) * g.dilation[d]) - (double)g.low[d]);
     }
   call->flops = 2.0 * (double)(dims[0] * to * dims[2] * dims[3] * dims[4]) * (double)(taps * w->shape[1]);
   return 0;
@@ -110,5 +119,5 @@ const pn_op pn_op_conv3d = {
   .args = args,
   .cases = cases,
   .shape = shape,
-  .cpu = { forward, backward },
+  .cpu = {forward, backward},
 };

@@ -3,12 +3,12 @@
 #include "../kernels/convolution.h"
 
 static const pn_arg args[] = {
-  { "stride", PN_INT3, "1", 1, 4096, NULL, "step between the windows that are laid down" },
-  { "pad", PN_PAD3, "0", 0, 4096, NULL, "rows cut from the result" },
-  { "output_pad", PN_INT3, "0", 0, 4096, NULL, "rows added at the end of the result" },
+  {"stride",                                       PN_INT3, "1", 1, 4096, NULL, "step between the windows that are laid down" },
+  { "pad",                                           PN_PAD3, "0", 0, 4096, NULL, "rows cut from the result" },
+  { "output_pad",                                          PN_INT3, "0", 0, 4096, NULL, "rows added at the end of the result" },
   { "dilation", PN_INT3, "1", 1, 4096, NULL, "step between the taps of a window" },
-  { "groups", PN_INT, "1", 1, 1 << 20, NULL, "independent bands of channels" },
-  { 0 },
+  { "groups",                                         PN_INT, "1", 1, 1 << 20, NULL, "independent bands of channels" },
+  { 0                                          },
 };
 static const char *const cases[] = {
   "1,3,2,3,4 3,2,4,4,4 stride=2 pad=1",
@@ -28,13 +28,20 @@ static int shape(pn_call *call) {
     if (w->shape[2 + d] < 1) return pn_fail_shapes(call, "the kernel is empty");
   pn_convolution_geometry(call, x, true, &g, high);
   dims[1] = w->shape[1] * g.groups;
-  if (w->shape[0] != x->shape[1]) return pn_fail_shapes(call, "weight expects %lld input channels, x has %lld", (long long)w->shape[0], (long long)x->shape[1]);
-  if (x->shape[1] % g.groups) return pn_fail_shapes(call, "%lld groups do not divide %lld channels", (long long)g.groups, (long long)x->shape[1]);
-  if (bias && (bias->n_dims != 1 || bias->shape[0] != dims[1] || pn_need_real(call, 2))) return pn_fail_shapes(call, "bias must be %s of %lld values", pn_dtype_name(PN_REAL_DTYPE), (long long)dims[1]);
+  if (w->shape[0] != x->shape[1])
+    return pn_fail_shapes(call, "weight expects %lld input channels, x has %lld", (long long)w->shape[0], (long long)x->shape[1]);
+  if (x->shape[1] % g.groups)
+    return pn_fail_shapes(call, "%lld groups do not divide %lld channels", (long long)g.groups, (long long)x->shape[1]);
+  if (bias && (bias->n_dims != 1 || bias->shape[0] != dims[1] || pn_need_real(call, 2)))
+    return pn_fail_shapes(call, "bias must be %s of %lld values", pn_dtype_name(PN_REAL_DTYPE), (long long)dims[1]);
   int64_t taps = 1;
   for (int d = 0; d < 3; d++) {
-    if (extra->i[d] >= pn_max64(g.stride[d], g.dilation[d])) return pn_fail_shapes(call, "output_pad %lld along %c must be below the stride or the dilation", (long long)extra->i[d], "THW"[d]);
-    dims[2 + d] = x->shape[2 + d] ? (x->shape[2 + d] - 1) * g.stride[d] - g.low[d] - high[d] + (g.kernel[d] - 1) * g.dilation[d] + 1 + extra->i[d] : 0;
+    if (extra->i[d] >= pn_max64(g.stride[d], g.dilation[d]))
+      return pn_fail_shapes(call, "output_pad %lld along %c must be below the stride or the dilation", (long long)extra->i[d],
+                            "THW"[d]);
+    dims[2 + d] = x->shape[2 + d] ? (x->shape[2 + d] - 1) * g.stride[d] - g.low[d] - high[d] + (g.kernel[d] - 1) * g.dilation[d] +
+                                        1 + extra->i[d]
+                                  : 0;
     if (dims[2 + d] < 1) return pn_fail_shapes(call, "the padding leaves nothing along %c", "THW"[d]);
     taps *= g.kernel[d];
   }
@@ -42,7 +49,8 @@ static int shape(pn_call *call) {
   if ((call->out[0].has_grid = x->has_grid))
     for (int d = 0; d < 3; d++) {
       call->out[0].grid_stride[d] = x->grid_stride[d] / (double)g.stride[d];
-      call->out[0].grid_centre[d] = x->grid_centre[d] - call->out[0].grid_stride[d] * (0.5 * (double)((g.kernel[d] - 1) * g.dilation[d]) - (double)g.low[d]);
+      call->out[0].grid_centre[d] =
+          x->grid_centre[d] - call->out[0].grid_stride[d] * (0.5 * (double)((g.kernel[d] - 1) * g.dilation[d]) - (double)g.low[d]);
     }
   call->flops = 2.0 * (double)pn_tensor_count(x) * (double)(taps * w->shape[1]);
   return 0;
@@ -115,5 +123,5 @@ const pn_op pn_op_conv_transpose3d = {
   .args = args,
   .cases = cases,
   .shape = shape,
-  .cpu = { forward, backward },
+  .cpu = {forward, backward},
 };
