@@ -118,7 +118,8 @@ static int report(lua_State *L) {
   }
   if (!text) text = luaL_callmeta(L, -1, "__tostring") ? lua_tostring(L, -1) : NULL;
   fflush(stdout);
-  fprintf(stderr, "penumbra: %s\n", text ? text : lua_typename(L, lua_type(L, -1)));
+  /* A progress line may stand where the message goes: what is left of it is cleared. */
+  fprintf(stderr, "penumbra: %s%s\n", text ? text : lua_typename(L, lua_type(L, -1)), isatty(2) ? "\033[K" : "");
   return code;
 }
 

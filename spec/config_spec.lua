@@ -173,6 +173,22 @@ describe("config", function()
     end)
   end)
 
+  it("of a run that goes on comes from its directory; the command line may change it", function()
+    local cjson = require "cjson"
+    local dir = os.tmpname()
+    os.remove(dir)
+    assert(require("lfs").mkdir(dir))
+    local path = dir .. "/config.json"
+    local file = assert(io.open(path, "w"))
+    file:write(cjson.encode(config.plain(resolve("frames=3", "optim.lr=0.25", "out=elsewhere"))))
+    file:close()
+    local cfg = resolve("frames=4", "resume=" .. dir .. "/")
+    os.remove(path)
+    os.remove(dir)
+    assert.same({ 4, 0.25, dir .. "/" }, { cfg.frames, cfg.optim.lr, cfg.resume })
+    assert.is_nil(cfg.out)
+  end)
+
   it("knows the source of a default function", function()
     assert.equal("function(epoch, n) return 1 - epoch / n end", config.plain(resolve()).side_weight)
   end)

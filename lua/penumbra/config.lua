@@ -174,6 +174,37 @@ function parse.group(path, text)
   return value
 end
 
+-- ---- the source of a recipe -------------------------------------------------------------------------------------------
+
+local function source_lines(file)
+  local handle = file and io.open(file, "r")
+  if not handle then return {} end
+  local lines = {}
+  for line in handle:lines() do lines[#lines + 1] = line end
+  handle:close()
+  return lines
+end
+
+-- The text of a function in its file.
+local function function_text(f)
+  local info = debug.getinfo(f, "S")
+  local file = info.source:match("^@(.*)")
+  if not file then return nil end
+  local lines = source_lines(file)
+  local text = table.concat(lines, "\n", info.linedefined, math.min(info.lastlinedefined, #lines))
+  local from = 1
+  while true do
+    local start = text:find("function", from, true)
+    if not start then return nil end
+    -- The shortest piece that compiles is the function itself.
+    for stop in text:sub(start):gmatch("end()") do
+      local piece = text:sub(start, start + stop - 2)
+      if loadstring("return " .. piece) then return piece end
+    end
+    from = start + 8
+  end
+end
+
 -- ---- setting keys ----------------------------------------------------------------------------------------------------------
 
 -- Every path of the defaults: leaves, and groups too.
@@ -206,7 +237,11 @@ end
 -- Checks a value that came as Lua (from a file or a group) against its default.
 local function fit(state, path, default, value)
   local kind = kind_of(default)
-  if kind == "function" and type(value) == "string" then return parse["function"](path, value), value end
+  if kind == "function" and type(value) == "string" then
+    -- The text of the default itself stands for the default, which may use locals of its recipe.
+    if type(default) == "function" and value == function_text(default) then return default end
+    return parse["function"](path, value), value
+  end
   if kind == "list" then
     if type(value) ~= "table" or not is_list(value) then wrong(path, value, kind) end
   elseif kind ~= "any" and type(value) ~= kind then
@@ -304,16 +339,7 @@ local function copy(defaults)
   return into
 end
 
--- ---- the source of a recipe: comments for --help, texts of functions ------------------------------------------------------
-
-local function source_lines(file)
-  local handle = file and io.open(file, "r")
-  if not handle then return {} end
-  local lines = {}
-  for line in handle:lines() do lines[#lines + 1] = line end
-  handle:close()
-  return lines
-end
+-- ---- the comments of a recipe -----------------------------------------------------------------------------------------
 
 -- Walks the text of pn.config{...}: each key with its path, the comment on its line, and the comment lines above it.
 local function annotate(lines)
@@ -396,26 +422,6 @@ local function annotate(lines)
     end
   end
   return notes, order
-end
-
--- The text of a function in its file.
-local function function_text(f)
-  local info = debug.getinfo(f, "S")
-  local file = info.source:match("^@(.*)")
-  if not file then return nil end
-  local lines = source_lines(file)
-  local text = table.concat(lines, "\n", info.linedefined, math.min(info.lastlinedefined, #lines))
-  local from = 1
-  while true do
-    local start = text:find("function", from, true)
-    if not start then return nil end
-    -- The shortest piece that compiles is the function itself.
-    for stop in text:sub(start):gmatch("end()") do
-      local piece = text:sub(start, start + stop - 2)
-      if loadstring("return " .. piece) then return piece end
-    end
-    from = start + 8
-  end
 end
 
 -- ---- printing -------------------------------------------------------------------------------------------------------------
@@ -549,6 +555,18 @@ function config.resolve(defaults, args, about)
     end
   end
   state.values = copy(state.defaults)
+
+  -- A run that goes on keeps its configuration; the command line may change it.
+  for _, text in ipairs(args) do
+    local dir = state.recipe.resume == nil and text:match("^resume=(.+)$")
+    local path = dir and dir:gsub("/+$", "") .. "/config.json"
+    local file = path and io.open(path, "r")
+    if file then
+      file:close()
+      load_file(state, path)
+      state.values.out, state.values.resume = nil, nil
+    end
+  end
 
   local given, prints = {}, false
   for _, text in ipairs(args) do

@@ -64,6 +64,11 @@ function pn.trap_nan(on)
   C.pn_trap_nan(on and true or false)
 end
 
+-- Words of other modules that are said often enough to stand here: pn.save is penumbra.formats' save.
+local elsewhere = {
+  load = "formats", save = "formats", required = "config", optional = "config", rest = "config", choice = "config",
+}
+
 local operations = {}
 for _, name in ipairs(ops.names()) do
   operations[name] = true
@@ -74,6 +79,10 @@ return setmetatable(pn, {
     if operations[name] then
       pn[name] = ops[name]
       return ops[name]
+    end
+    if elsewhere[name] then
+      rawset(pn, name, require("penumbra." .. elsewhere[name])[name])
+      return rawget(pn, name)
     end
     local path = type(name) == "string" and package.searchpath("penumbra." .. name, package.path)
     if path then

@@ -1,0 +1,257 @@
+--- The interactive prompt: penumbra repl. History in ~/.penumbra_history, tab completion of names, results printed: tensors
+-- with their corner values and range, tables key by key. `pn` is at hand; names set at the prompt stay. Without a terminal it
+-- reads lines from the standard input.
+-- @module penumbra.repl
+local ffi = require "ffi"
+local usage = require "penumbra.usage"
+
+local repl = {}
+
+-- ---- printing ---------------------------------------------------------------------------------------------------------
+
+-- The positions of an axis that are shown: all, or the first and last three.
+local function shown(n)
+  local list = {}
+  for i = 1, n do
+    if n <= 8 or i <= 3 or i > n - 3 then list[#list + 1] = i end
+    if n > 8 and i == 3 then list[#list + 1] = false end
+  end
+  return list
+end
+
+local function cell(value) return value == nil and "..." or ("%.4g"):format(value) end
+
+-- Rows and columns of the last two axes, the others at `index`.
+local function matrix(t, index, indent)
+  local n = t:dims()
+  local rows, columns = n > 1 and shown(t:size(n - 1)) or { 1 }, shown(t:size(n))
+  local lines, widths = {}, {}
+  for r, row in ipairs(rows) do
+    lines[r] = {}
+    for c, column in ipairs(columns) do
+      local value
+      if row and column then
+        local at = { unpack(index) }
+        if n > 1 then at[#at + 1] = row end
+        at[#at + 1] = column
+        value = t:get(unpack(at))
+      end
+      lines[r][c] = cell(value)
+      widths[c] = math.max(widths[c] or 0, #lines[r][c])
+    end
+  end
+  for r, line in ipairs(lines) do
+    for c, text in ipairs(line) do line[c] = (" "):rep(widths[c] - #text) .. text end
+    lines[r] = indent .. table.concat(line, "  ")
+  end
+  return table.concat(lines, "\n")
+end
+
+local function show_tensor(pn, t)
+  local shape = t:shape()
+  local head = ("tensor (%s) %s %s"):format(table.concat(shape, ","), t:dtype(), t:device())
+  if t:count() == 0 then return head .. " empty" end
+  if t:device() ~= "cpu" then t = t:to "cpu" end
+  if t:dims() == 0 then return ("%s: %.9g"):format(head, t:item()) end
+  if t:count() > 1 then
+    local real = t:detach()
+    if real:dtype() ~= pn.real then real = real:cast(pn.real) end
+    pn.no_grad(function()
+      head = ("%s, %.4g to %.4g, mean %.4g"):format(head, -pn.max(-real):item(), pn.max(real):item(), pn.mean(real):item())
+    end)
+  end
+  local n_bad = t:dtype():match "^[fb]" and t:count_bad() or 0
+  if n_bad > 0 then head = ("%s, %d not finite"):format(head, n_bad) end
+  if t:requires_grad() then head = head .. ", wants a gradient" end
+  local index = {}
+  for i = 1, t:dims() - 2 do index[i] = 1 end
+  local where = #index > 0 and ("\n  at (%s,:,:)"):format(table.concat(index, ",")) or ""
+  return head .. where .. "\n" .. matrix(t, index, "  ")
+end
+
+local function show_table(t, depth)
+  local keys = {}
+  for key in pairs(t) do keys[#keys + 1] = key end
+  if #keys == 0 then return "{}" end
+  table.sort(keys, function(a, b)
+    if type(a) == type(b) and (type(a) == "number" or type(a) == "string") then return a < b end
+    return type(a) < type(b)
+  end)
+  local lines = {}
+  for i, key in ipairs(keys) do
+    if i > 40 then
+      lines[i] = ("  ... %d more"):format(#keys - 40)
+      break
+    end
+    lines[i] = ("  %s = %s"):format(tostring(key), repl.format(t[key], depth + 1))
+  end
+  return "{\n" .. table.concat(lines, "\n") .. "\n}"
+end
+
+--- A value as the prompt prints it.
+-- @param value anything
+-- @tparam ?number depth of nesting; what lies inside a table is printed in short
+-- @treturn string
+function repl.format(value, depth)
+  depth = depth or 0
+  local pn = require "penumbra"
+  if pn.is_tensor(value) then return depth == 0 and show_tensor(pn, value) or tostring(value) end
+  if type(value) == "string" then return ("%q"):format(value) end
+  local meta = getmetatable(value)
+  if type(value) == "table" and not (type(meta) == "table" and meta.__tostring) then
+    if depth > 0 then return "table" end
+    return show_table(value, depth)
+  end
+  return tostring(value)
+end
+
+-- ---- completion -------------------------------------------------------------------------------------------------------
+
+-- The names behind a value with a dot or colon: keys of a table and of what it inherits.
+local function names_of(value)
+  local names, seen = {}, {}
+  local pn = require "penumbra"
+  local function add(key)
+    if type(key) == "string" and key:match "^[%a_][%w_]*$" and not seen[key] then
+      seen[key] = true
+      names[#names + 1] = key
+    end
+  end
+  if pn.is_tensor(value) then
+    for key in pairs(require("penumbra.tensor").methods) do add(key) end
+  end
+  if value == pn then
+    for _, name in ipairs(pn.ops.names()) do add(name) end
+    local found, lfs = pcall(require, "lfs")
+    local dir = found and pn.ffi.root .. "/lua/penumbra"
+    if dir and lfs.attributes(dir, "mode") == "directory" then
+      for entry in lfs.dir(dir) do add((entry:gsub("%.lua$", ""))) end
+    end
+  end
+  for _ = 1, 8 do
+    if type(value) ~= "table" then break end
+    for key in next, value do add(key) end
+    local meta = getmetatable(value)
+    value = type(meta) == "table" and meta.__index
+  end
+  return names
+end
+
+--- What a word at the prompt may become.
+-- @tparam string word such as "pn.ze" or "t:si"
+-- @tparam table scope the names of the prompt
+-- @treturn table sorted list of whole words
+function repl.complete(word, scope)
+  local path, sign, last = word:match "^(.*)([.:])([%w_]*)$"
+  local matches = {}
+  local names = {}
+  if path then
+    local value = scope
+    for part in path:gmatch "[^.:]+" do
+      local ok, inner = pcall(function() return value[part] end)
+      if not ok or inner == nil then return {} end
+      value = inner
+    end
+    names = names_of(value)
+  else
+    last = word
+    for key in pairs(scope) do names[#names + 1] = key end
+    for key in pairs(_G) do names[#names + 1] = key end
+    for key in ("and break do else elseif end false for function if in local nil not or repeat return then true until while")
+      :gmatch "%a+" do
+      names[#names + 1] = key
+    end
+  end
+  for _, name in ipairs(names) do
+    if type(name) == "string" and name:sub(1, #last) == last then
+      matches[#matches + 1] = (path and path .. sign or "") .. name
+    end
+  end
+  table.sort(matches)
+  return matches
+end
+
+-- ---- the loop ------------------------------------------------------------------------------------------------------------
+
+local function is_unfinished(problem) return problem:match "<eof>'?$" ~= nil end
+
+local function compile(text, scope)
+  local chunk, problem = loadstring("return " .. text, "=prompt")
+  if not chunk then chunk, problem = loadstring(text, "=prompt") end
+  if chunk then setfenv(chunk, scope) end
+  return chunk, problem
+end
+
+--- Runs the prompt until the end of its input.
+function repl.run()
+  local pn = require "penumbra"
+  local found, program = pcall(require, "penumbra.program")
+  pcall(ffi.cdef, "int isatty(int fd);")
+  local terminal = ffi.C.isatty(0) == 1
+  local scope = setmetatable({ pn = pn }, { __index = _G })
+
+  local read, remember = function() return io.read "*l" end, function() end
+  if terminal then
+    local has_readline, readline = pcall(require, "readline")
+    if has_readline then
+      readline.set_options { histfile = "~/.penumbra_history", keeplines = 2000, completion = true, auto_add = true }
+      readline.set_readline_name "penumbra"
+      readline.set_complete_function(function(text, from, to) return repl.complete(text:sub(from, to), scope) end)
+      pcall(readline.set_completion_append_character, "")
+      read, remember = readline.readline, readline.save_history
+    else
+      read = function(prompt)
+        io.write(prompt)
+        return io.read "*l"
+      end
+    end
+    print(("penumbra %s on %s: pn is at hand, Tab completes, Ctrl-D leaves"):format(pn.version, jit.version))
+  end
+
+  local function report(problem)
+    if type(problem) == "table" and getmetatable(problem) == nil then problem = repl.format(problem) end
+    io.stderr:write(tostring(problem), "\n")
+  end
+
+  local text = ""
+  while true do
+    local line = read(text == "" and "> " or ">> ")
+    if line == nil then break end
+    text = text == "" and line or text .. "\n" .. line
+    local source = text:match "^%s*=%s*(.*)$" or text
+    local chunk, problem = compile(source, scope)
+    if not chunk and is_unfinished(problem) then -- luacheck: ignore 542
+      -- read on
+    else
+      text = ""
+      if not chunk then
+        report(problem)
+      elseif source:match "%S" then
+        if found and terminal then program.catch_interrupt "raise" end
+        local results = { n = 0 }
+        local function collect(...) results = { n = select("#", ...), ... } end
+        local ok, trouble = xpcall(function() collect(chunk()) end, function(message)
+          if os.getenv "PENUMBRA_TRACEBACK" then return debug.traceback(tostring(message), 2) end
+          return message
+        end)
+        if found and terminal then program.catch_interrupt "off" end
+        if ok then
+          for i = 1, results.n do
+            local shown_ok, shown_text = pcall(repl.format, results[i])
+            print(shown_text)
+            if not shown_ok then break end
+          end
+        else
+          report(trouble)
+        end
+      end
+    end
+  end
+  if text ~= "" then usage.fail("the input ends in the middle of a statement") end
+  if terminal then
+    print ""
+    pcall(remember)
+  end
+end
+
+return repl

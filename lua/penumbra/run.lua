@@ -1,0 +1,580 @@
+--- One run of a recipe: its directory with all that it takes to repeat it, its log, its checkpoints, its progress line.
+--
+--     local run = pn.run(cfg)                               -- out/oneshot-camel-20250131-120000, or out=..., or resume=...
+--     run:keep{ net = net, optim = sgd }                    -- what a checkpoint holds; put back here when the run goes on
+--     for epoch, batch in run:epochs(cfg.epochs, source) do -- each turn is a scope: what it made is freed
+--       local loss = run:guard(pn.loss.balanced(net(batch.frames), batch.mask), function() return net(batch.frames) end)
+--       ...
+--       run:log{ loss = loss }                              -- numbers, or tensors of one element
+--     end                                                   -- checkpoint every cfg.checkpoint_every epochs, and at the end
+--     run:score(run:save_masks(net:segment(clip, cfg.infer), clip), clip)
+--
+-- The directory: config.json (resolved; functions as source), run.json (seed, commit, versions, command), log.jsonl,
+-- checkpoint.safetensors, masks/SEQUENCE/*.png, overlays/SEQUENCE/*.png (and .mp4), loss.png, scores.json, report.html.
+--
+-- A run that goes on equals one that never stopped, bit for bit: parameters, optimiser and random streams are in the
+-- checkpoint, and a source gives its batch by the number of the epoch. Ctrl-C ends the step at hand, writes a checkpoint, stops.
+-- @module penumbra.run
+local config = require "penumbra.config"
+local files = require "penumbra.files"
+local formats = require "penumbra.formats"
+local json = require "penumbra.json"
+local log = require "penumbra.log"
+local progress = require "penumbra.progress"
+local raise = require "penumbra.raise"
+local scope = require "penumbra.scope"
+local usage = require "penumbra.usage"
+local pn = require "penumbra"
+
+local Run = {}
+Run.__index = Run
+
+local has_program, program = pcall(require, "penumbra.program")
+if not has_program then program = nil end -- under a plain luajit: no Ctrl-C, no home
+
+-- ---- the directory and its record ------------------------------------------------------------------------------------------
+
+local function line_of(command)
+  local pipe = io.popen(command .. " 2>/dev/null")
+  local line = pipe and pipe:read("*l")
+  if pipe then pipe:close() end
+  return line ~= "" and line or nil
+end
+
+local function quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
+
+-- The commit of the checkout we run from, "-dirty" when it was edited.
+local function commit()
+  local home = pn.ffi.root
+  if not (files.exists(home .. "/.git", "directory") or files.exists(home .. "/.git")) then return nil end
+  return line_of("git -C " .. quote(home) .. " describe --always --dirty --tags")
+end
+
+local function processor()
+  local text = files.read "/proc/cpuinfo" or ""
+  return text:match("model name%s*:%s*([^\n]+)")
+end
+
+local function command_line()
+  local words = { "penumbra" }
+  local arguments = rawget(_G, "arg") or {}
+  for i = 0, #arguments do
+    local word = tostring(arguments[i])
+    words[#words + 1] = word:match("^[%w_./=,:+-]+$") and word or quote(word)
+  end
+  return table.concat(words, " ")
+end
+
+local function default_directory(cfg)
+  local parts = { config.name(cfg) }
+  if type(cfg.sequence) == "string" then parts[2] = cfg.sequence:gsub("[^%w_-]", "-") end
+  parts[#parts + 1] = os.date "%Y%m%d-%H%M%S"
+  local path = "out/" .. table.concat(parts, "-")
+  local n = 1
+  local free = path
+  while files.exists(free, "directory") do -- two runs within a second
+    n = n + 1
+    free = path .. "-" .. n
+  end
+  return free
+end
+
+local function put(self, name, text)
+  local problem = files.write(self.dir .. "/" .. name, text)
+  if problem then raise(problem) end
+end
+
+-- What differs between the configuration of the run so far and the one it goes on with.
+local function changes(before, now, prefix, into)
+  for key, value in pairs(now) do
+    local path = prefix .. key
+    local was = before[key]
+    if type(value) == "table" and type(was) == "table" and #value == 0 and #was == 0 then
+      changes(was, value, path .. ".", into)
+    else
+      local a, b = json.line(was), json.line(value)
+      if a ~= b then into[#into + 1] = ("%s: %s, was %s"):format(path, b, a) end
+    end
+  end
+  return into
+end
+
+local not_compared = { out = true, resume = true, threads = true }
+
+-- ---- the state of what is kept: tensors into the file, the rest as text into its metadata ------------------------------------
+
+local function path_of(prefix, key) return prefix == "" and key or prefix .. "/" .. key end
+
+local encoders = {
+  number = function(value) return ("n %.17g"):format(value) end,
+  string = function(value) return "s " .. value end,
+  boolean = function(value) return "b " .. tostring(value) end,
+}
+
+local function flatten(value, path, tensors, texts)
+  if pn.is_tensor(value) then
+    tensors[path] = value
+  elseif type(value) == "table" then
+    local n = 0
+    for key, element in pairs(value) do
+      flatten(element, path_of(path, type(key) == "number" and "#" .. key or tostring(key)), tensors, texts)
+      n = n + 1
+    end
+    if n == 0 then texts[path] = "t" end
+  elseif encoders[type(value)] then
+    texts[path] = encoders[type(value)](value)
+  else
+    raise("checkpoint: %s is a %s, which a checkpoint cannot hold", path, type(value))
+  end
+end
+
+local function decode(text)
+  local kind, rest = text:match("^(%a) ?(.*)$")
+  if kind == "n" then return tonumber(rest) end
+  if kind == "b" then return rest == "true" end
+  if kind == "t" then return {} end
+  return rest
+end
+
+-- Puts a value at "optim/#3/buffer" of a tree.
+local function plant(tree, path, value)
+  local at, last = tree, nil
+  for part in path:gmatch("[^/]+") do
+    if last ~= nil then
+      at[last] = at[last] or {}
+      at = at[last]
+    end
+    last = part:sub(1, 1) == "#" and tonumber(part:sub(2)) or part
+  end
+  at[last] = value
+end
+
+local function state_of(name, part)
+  if type(part) ~= "table" or type(part.state) ~= "function" then
+    raise("run:keep: %s has no state(): a module, an optimiser or a random stream is expected", name)
+  end
+  return part:state()
+end
+
+local function restore(part, state)
+  if part.load_state then return part:load_state(state) end
+  return part:set_state(state)
+end
+
+local marker = "penumbra checkpoint 1"
+
+--- Names what a checkpoint holds; in a run that goes on, puts it back at once.
+-- @tparam table parts name = module, optimiser or random stream (anything with state() and load_state() or set_state());
+--   the tensors of `net` stand in the file under their own names, so that net:load reads it
+-- @treturn table the run
+function Run:keep(parts)
+  if type(parts) ~= "table" then raise("run:keep: expects a table of named parts, got %s", type(parts)) end
+  for name, part in pairs(parts) do
+    state_of(name, part)
+    self.parts[name] = part
+  end
+  if not self.resumed then return self end
+
+  local path = self.checkpoint_path
+  for name, part in pairs(parts) do
+    local tree, found = {}, false
+    for key, tensor in pairs(self.resumed.tensors) do
+      local inside = name == "net" and key:sub(1, 1) ~= "@" and key or key:match("^@" .. name:gsub("%p", "%%%0") .. "/(.*)$")
+      if inside then
+        if name == "net" then tree[inside] = tensor else plant(tree, inside, tensor) end
+        found = true
+      end
+    end
+    for key, text in pairs(self.resumed.metadata) do
+      local inside = key:match("^@" .. name:gsub("%p", "%%%0") .. "/(.*)$")
+      if inside then
+        plant(tree, inside, decode(text))
+        found = true
+      end
+    end
+    if not found then raise("%s: holds nothing for '%s'", path, name) end
+    local ok, problem = pcall(restore, part, tree)
+    if not ok then raise("%s: %s", path, (tostring(problem):gsub("^%S+:%d+: ", ""))) end
+  end
+  return self
+end
+
+--- Writes the checkpoint: beside the last one first, then in its place. In a loop over run:epochs there is no need to call it.
+-- @tparam ?table parts as for keep, when keep was not called
+-- @treturn string its path; nil when nothing is kept
+function Run:checkpoint(parts)
+  if parts then
+    for name, part in pairs(parts) do
+      if name ~= "epoch" then
+        state_of(name, part)
+        self.parts[name] = part
+      end
+    end
+  end
+  if next(self.parts) == nil then return nil end
+  local tensors, texts = {}, {
+    format = marker, recipe = self.name, epoch = tostring(self.epoch), step = tostring(self.step), seed = tostring(self.seed),
+    log_bytes = tostring(self.journal.bytes), config = json.line(config.plain(self.cfg)), penumbra = pn.version,
+    loss = self.progress and ("%.17g %.17g"):format(self.progress.smooth, self.progress.weight) or nil,
+  }
+  for name, part in pairs(self.parts) do
+    flatten(state_of(name, part), name == "net" and "" or "@" .. name, tensors, texts)
+  end
+  local ok, problem = pcall(formats.save, self.checkpoint_path, tensors, texts)
+  if not ok then
+    raise("cannot write %s: %s%s", self.checkpoint_path, (tostring(problem):gsub("^%S+:%d+: ", "")),
+      self.saved_epoch and ("; the checkpoint of epoch %d still stands: make room and go on with resume=%s"):format(
+        self.saved_epoch, self.dir) or "")
+  end
+  self.saved_epoch = self.epoch
+  return self.checkpoint_path
+end
+
+-- ---- opening -------------------------------------------------------------------------------------------------------------------
+
+local function read_checkpoint(path)
+  local ok, tensors, metadata = pcall(formats.load, path)
+  if not ok then raise("%s", (tostring(tensors):gsub("^%S+%.lua:%d+: ", ""))) end
+  if type(metadata) ~= "table" or metadata.format ~= marker then raise("%s: not a checkpoint of a run", path) end
+  return { tensors = tensors, metadata = metadata }
+end
+
+--- Opens a run.
+-- @tparam table cfg from pn.config; out, resume, checkpoint_every, threads and seed are read from it
+-- @treturn table run
+local function open(cfg)
+  if type(cfg) ~= "table" then raise("pn.run: expects a configuration, got %s", type(cfg)) end
+  local self = setmetatable({
+    cfg = cfg, name = config.name(cfg), seed = cfg.seed or 1, epoch = 0, step = 0, parts = {}, quiet = cfg.quiet,
+    every = cfg.checkpoint_every or 10,
+  }, Run)
+  if cfg.threads then pn.threads(cfg.threads) end
+
+  self.dir = (cfg.resume or cfg.out or default_directory(cfg)):gsub("(.)/+$", "%1")
+  self.checkpoint_path = self.dir .. "/checkpoint.safetensors"
+  local goes_on = files.exists(self.checkpoint_path)
+  if cfg.resume and not goes_on then usage.fail("resume: there is no %s", self.checkpoint_path) end
+  local problem = files.make_directory(self.dir)
+  if problem then usage.fail("out: %s", problem) end
+
+  if goes_on then
+    self.resumed = read_checkpoint(self.checkpoint_path)
+    local metadata = self.resumed.metadata
+    self.epoch, self.step = tonumber(metadata.epoch) or 0, tonumber(metadata.step) or 0
+    self.saved_epoch = self.epoch
+    local before, now = json.decode(metadata.config or "{}") or {}, config.plain(cfg)
+    if metadata.recipe ~= self.name then
+      usage.fail("%s: belongs to the recipe '%s', this is '%s': choose another out=", self.checkpoint_path,
+        tostring(metadata.recipe), self.name)
+    end
+    for name in pairs(not_compared) do before[name], now[name] = nil, nil end
+    self:say("going on after epoch %d in %s", self.epoch, self.dir)
+    for _, text in ipairs(changes(before, now, "", {})) do self:say("  with another %s", text) end
+  end
+
+  put(self, "config.json", json.pretty(config.plain(cfg)))
+  local record = json.decode(goes_on and files.read(self.dir .. "/run.json") or "null") or {}
+  record.sessions = record.sessions or {}
+  record.recipe, record.seed = self.name, self.seed
+  record.sessions[#record.sessions + 1] = {
+    command = command_line(), commit = commit(), started = os.date "!%Y-%m-%dT%H:%M:%SZ", from_epoch = self.epoch,
+    versions = require("penumbra.about").versions(), processor = processor(), threads = pn.threads(),
+  }
+  put(self, "run.json", json.pretty(record))
+
+  local kept = goes_on and tonumber(self.resumed.metadata.log_bytes)
+  local log_path = self.dir .. "/log.jsonl"
+  if kept and not files.exists(log_path) then kept = nil end
+  local ok, opened = pcall(log.open, log_path, kept)
+  if not ok then raise("%s", opened) end
+  self.journal = opened
+  self.began = pn.clock()
+  if not goes_on then self:say("run in %s", self.dir) end
+  return self
+end
+
+--- Prints a line, unless the recipe is quiet.
+function Run:say(format, ...)
+  if self.quiet then return end
+  io.stderr:write((select("#", ...) > 0 and format:format(...) or format), "\n")
+end
+
+--- A stream of random numbers of this run: the same for the same seed and name.
+-- @tparam string name
+function Run:random(name) return pn.random.stream(self.seed, name) end
+
+-- ---- the loop ----------------------------------------------------------------------------------------------------------
+
+local function draw(source, epoch, i)
+  if source == nil then return nil end
+  if type(source) == "function" then return source(epoch, i) end
+  if type(source) == "table" then
+    if type(source.batch) == "function" then return source:batch(epoch, i) end
+    if #source > 0 then return source[(epoch - 1) % #source + 1] end
+  end
+  raise("run:epochs: the source is a function of the epoch, a list of batches, or has a method batch(epoch, i)")
+end
+
+local function end_turn(self)
+  if not self.turn_depth then return end
+  if scope.depth() ~= self.turn_depth then
+    raise("run:epochs: %d scope(s) were pushed in the loop and not popped", scope.depth() - self.turn_depth)
+  end
+  self.turn_depth = nil
+  scope.pop()
+end
+
+-- A failure to write the log or a checkpoint ends the run; what is trained so far is saved first when that is possible.
+local function rescue(self, problem)
+  if next(self.parts) == nil or self.rescued then raise("%s", problem) end
+  self.rescued = true
+  local ok = self.saved_epoch == self.epoch or pcall(self.checkpoint, self)
+  raise("%s; %s", problem, ok and ("go on with resume=" .. self.dir)
+    or self.saved_epoch and ("the checkpoint of epoch %d stands: go on with resume=%s"):format(self.saved_epoch, self.dir)
+    or "no checkpoint could be written")
+end
+
+local function stop_for_interrupt(self)
+  local path = self:checkpoint()
+  self:close()
+  if path then
+    io.stderr:write(("\27[Kstopped after epoch %d; go on with: penumbra %s resume=%s\n"):format(self.epoch,
+      (rawget(_G, "arg") or {})[0] or self.name, self.dir))
+  else
+    io.stderr:write("\27[Kstopped; there is no checkpoint (run:keep names what it holds)\n")
+  end
+  usage.leave(130)
+end
+
+--- Yields epoch, batch (and i, where an epoch has several batches) up to epoch n, each turn in a scope of its own. In a run
+-- that goes on it starts after the last epoch of the checkpoint.
+-- @tparam number n the last epoch
+-- @param source what gives the batches: function(epoch, i), a list, or an object with batch(epoch, i); nil for none. An object
+--   may say per_epoch, the number of batches of an epoch
+function Run:epochs(n, source)
+  if type(n) ~= "number" or n < 0 or n ~= math.floor(n) then
+    raise("run:epochs: expects the number of epochs, got %s", tostring(n))
+  end
+  local per_epoch = type(source) == "table" and source.per_epoch or 1
+  self:unwind()
+  self.progress = progress.new {
+    total = n * per_epoch, done = self.epoch * per_epoch, clock = pn.clock, what = per_epoch == 1 and "epoch" or "step",
+    write = self.quiet and function() end or nil,
+    memory = function()
+      local memory = pn.memory "cpu"
+      return memory.live, memory.peak
+    end,
+  }
+  if self.resumed and self.resumed.metadata.loss then
+    local smooth, weight = self.resumed.metadata.loss:match("^(%S+) (%S+)$")
+    self.progress.smooth, self.progress.weight = tonumber(smooth), tonumber(weight)
+  end
+  self.resumed = nil -- the tensors of the checkpoint are put back by now
+  if program then program.catch_interrupt "note" end
+  local i = per_epoch
+  return function()
+    if self.current then
+      end_turn(self)
+      self.step = self.step + 1
+      if i == per_epoch then
+        self.epoch, self.current = self.current, nil
+        if next(self.parts) and self.epoch ~= n and self.every > 0 and self.epoch % self.every == 0 then
+          self:checkpoint()
+        end
+      end
+      self.progress:update(self.epoch * per_epoch + (i < per_epoch and i or 0))
+      if i == per_epoch and program and program.interrupted() and self.epoch < n then stop_for_interrupt(self) end
+    end
+    if i == per_epoch and self.epoch >= n then
+      if self.saved_epoch ~= self.epoch then self:checkpoint() end
+      if self.progress.done > self.progress.first then self.progress:finish() end
+      if program then program.catch_interrupt "off" end
+      self.current = nil
+      self:plot()
+      return nil
+    end
+    i = i < per_epoch and i + 1 or 1
+    self.current = self.epoch + 1
+    scope.push()
+    self.turn_depth = scope.depth()
+    return self.current, draw(source, self.current, i), i
+  end
+end
+
+-- Closes the turn that a `break` or an error left open.
+function Run:unwind()
+  if self.turn_depth then
+    scope.unwind(self.turn_depth - 1)
+    self.turn_depth = nil
+  end
+  self.current = nil
+end
+
+--- Ends a run early: closes its log and its open turn. Not needed at the end of a recipe.
+function Run:close()
+  self:unwind()
+  self.journal:close()
+  if program then program.catch_interrupt "off" end
+end
+
+local function plain_number(key, value)
+  if pn.is_tensor(value) then
+    if value:count() ~= 1 then raise("run:log: %s has %d elements, expects one", key, value:count()) end
+    return value:item()
+  end
+  if type(value) ~= "number" and type(value) ~= "string" and type(value) ~= "boolean" then
+    raise("run:log: %s is a %s, expects a number, a tensor of one element, a string or a boolean", key, type(value))
+  end
+  return value
+end
+
+local function is_finite(value) return value == value and math.abs(value) < math.huge end
+
+-- The first parameter that is not finite, by name.
+local function spoilt_parameter(self)
+  local net = self.parts.net
+  if not net then return nil end
+  local names = {}
+  local state = net:state()
+  for name in pairs(state) do names[#names + 1] = name end
+  table.sort(names)
+  for _, name in ipairs(names) do
+    if state[name]:count_bad() > 0 then return name end
+  end
+end
+
+--- Adds a line to the log and shows the loss on the progress line. The epoch, the step and the seconds since the start are
+-- added. A loss (any key that ends in "loss") that is not finite ends the run with an error.
+-- @tparam table record name = number, tensor of one element, string or boolean
+function Run:log(record)
+  if type(record) ~= "table" then raise("run:log: expects a table, got %s", type(record)) end
+  local line = { epoch = self.current or self.epoch, step = self.step + 1 }
+  for key, value in pairs(record) do line[tostring(key)] = plain_number(key, value) end
+  line.seconds = math.floor((pn.clock() - self.began) * 1e3 + 0.5) / 1e3
+  for key, value in pairs(line) do
+    if key:match("loss$") and type(value) == "number" and not is_finite(value) then
+      local name = spoilt_parameter(self)
+      raise("%s is %s at epoch %d%s%s", key, tostring(value), line.epoch,
+        name and (": the values of %s are no longer finite"):format(name) or "",
+        self.guarded and "" or "; run:guard(loss, function() return net(...) end) before the backward pass names the layer")
+    end
+  end
+  local ok, problem = pcall(self.journal.write, self.journal, line)
+  if not ok then rescue(self, problem) end
+  if self.progress and type(line.loss) == "number" then self.progress:loss(line.loss) end
+end
+
+--- Looks at a loss before the backward pass spreads it. One that is not finite ends the run with an error that names the first
+-- layer whose result was not finite: the forward pass runs again with the trap on.
+-- @param loss a tensor of one element
+-- @tparam function forward runs the network again on the same input
+-- @return the loss
+function Run:guard(loss, forward)
+  self.guarded = true
+  local value = plain_number("loss", loss)
+  if is_finite(value) then return loss end
+  local epoch = self.current or self.epoch
+  local name = spoilt_parameter(self)
+  if name then raise("loss is %s at epoch %d: the values of %s are not finite", tostring(value), epoch, name) end
+  pn.trap_nan(true)
+  local ok, problem = pcall(pn.no_grad, forward)
+  pn.trap_nan(false)
+  if ok then raise("loss is %s at epoch %d: every layer is finite, the loss itself is not", tostring(value), epoch) end
+  raise("loss is %s at epoch %d: %s", tostring(value), epoch, (tostring(problem):gsub("^%S+%.lua:%d+: ", "")))
+end
+
+-- ---- results -----------------------------------------------------------------------------------------------------------
+
+--- Draws loss.png from the log: each loss, thin, with its running mean.
+-- @treturn ?string the path; nil when there is nothing to draw
+function Run:plot() return require("penumbra.report").plot(self.dir) end
+
+local function check_masks(what, masks, clip)
+  if not pn.is_tensor(masks) or masks:dims() ~= 3 or masks:dtype() ~= "u8" then
+    raise("%s: expects masks u8 (T,H,W), got %s", what, pn.is_tensor(masks) and tostring(masks) or type(masks))
+  end
+  if type(clip) ~= "table" or type(clip.frame) ~= "function" then raise("%s: expects a clip, got %s", what, type(clip)) end
+  if masks:size(1) ~= clip.n_frames or masks:size(2) ~= clip.height or masks:size(3) ~= clip.width then
+    raise("%s: masks are %s, the clip %s is %d,%d,%d", what, table.concat(masks:shape(), ","), clip.name, clip.n_frames,
+      clip.height, clip.width)
+  end
+end
+
+local function directory(self, ...)
+  local path = table.concat({ self.dir, ... }, "/")
+  local problem = files.make_directory(path)
+  if problem then raise("%s", problem) end
+  return path
+end
+
+--- Writes the masks of a clip as DAVIS reads them, each over its frame, and a video of these where ffmpeg is there.
+-- @param masks u8 (T,H,W), object numbers
+-- @tparam table clip name, frames and their names
+-- @return masks, for run:score
+function Run:save_masks(masks, clip)
+  check_masks("run:save_masks", masks, clip)
+  local image = require "penumbra.image"
+  local mask_dir, overlay_dir = directory(self, "masks", clip.name), directory(self, "overlays", clip.name)
+  for i = 1, clip.n_frames do
+    scope.run(function()
+      local mask, name = image.frame(masks, i), clip:frame_name(i) .. ".png"
+      image.write(mask_dir .. "/" .. name, mask)
+      image.write(overlay_dir .. "/" .. name, image.overlay(clip:frame(i), mask))
+    end)
+  end
+  self:say("masks     %s", mask_dir)
+  self:say("overlays  %s", overlay_dir)
+  local video = require "penumbra.video"
+  if video.available() then
+    -- A failure here is no reason to lose the masks.
+    local ok, path = pcall(video.write, { path = self.dir .. "/" .. clip.name .. ".mp4", frames = overlay_dir })
+    self:say("video     %s", ok and path or (tostring(path):gsub("^%S+%.lua:%d+: ", "")))
+  end
+  return masks
+end
+
+--- Scores masks against the clip's own: prints the table, with the first mask copied to every frame and published results
+-- beside it, and writes scores.json (of all clips scored in this run) and report.html.
+-- @param masks u8 (T,H,W), object numbers; what save_masks returns
+-- @tparam table clip
+-- @treturn ?table J and F, each with mean, recall, decay; nil when the clip has no masks to score against
+function Run:score(masks, clip)
+  check_masks("run:score", masks, clip)
+  local measure = pn.measure
+  for i = 2, clip.n_frames - 1 do
+    if not clip:has_mask(i) then
+      self:say("%s: frame %d has no mask: nothing to score against", clip.name, i)
+      self:report()
+      return nil
+    end
+  end
+  if clip.n_frames < 3 then
+    self:say("%s: %d frame(s): the first and the last are left out, so nothing is left to score", clip.name, clip.n_frames)
+    self:report()
+    return nil
+  end
+  local truth = clip:masks()
+  self.scores = self.scores or { order = {}, scores = {}, copied = {} }
+  local all = self.scores
+  if not all.scores[clip.name] then all.order[#all.order + 1] = clip.name end
+  all.scores[clip.name] = measure.sequence(masks, truth)
+  all.copied[clip.name] = measure.copied(truth)
+  truth:free()
+  local result = measure.summary(all.order, all.scores)
+  result.baseline = measure.summary(all.order, all.copied)
+  measure.write_json(self.dir .. "/scores.json", result)
+  if not self.quiet then measure.print(result) end
+  self.result = result
+  self:report()
+  return result.sequences[clip.name]
+end
+
+--- Writes report.html: one file with configuration, loss, scores and overlays.
+-- @treturn string its path
+function Run:report()
+  local path = require("penumbra.report").write(self)
+  self:say("report    %s", path)
+  return path
+end
+
+return open

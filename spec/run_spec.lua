@@ -1,0 +1,418 @@
+-- run_spec: the directory of a run, its log and checkpoints, going on bit for bit, and every way a run can end badly.
+local pn = require "penumbra"
+local config = require "penumbra.config"
+local files = require "penumbra.files"
+local json = require "penumbra.json"
+local log = require "penumbra.log"
+local progress = require "penumbra.progress"
+local helper = require "spec.helper"
+local lfs = require "lfs"
+
+local top
+
+local function quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
+
+local function configuration(out, more)
+  local defaults = { seed = 5, epochs = 6, optim = { lr = 0.5 }, side_weight = function(e) return 1 / e end, quiet = true }
+  for key, value in pairs(more or {}) do defaults[key] = value end
+  return config.resolve(defaults, { "out=" .. top .. "/" .. out, "checkpoint_every=2" }, { name = "recipes/toy.lua" })
+end
+
+-- A part with state: a weight that moves by noise, an optimiser with a buffer and a step, a random stream.
+local function toy(run)
+  local net = { w = pn.tensor { { 1, 2 }, { 3, 4 } }:keep(), running = pn.tensor { 0.5 }:keep() }
+  function net:state() return { ["layer.weight"] = self.w, ["layer.running"] = self.running } end
+  function net:load_state(state)
+    self.w:copy(state["layer.weight"])
+    self.running:copy(state["layer.running"])
+  end
+  local optim = { step = 0, momentum = pn.zeros({ 2, 2 }):keep(), name = "toy", nesterov = true, rates = { 0.1, 1 / 3 } }
+  function optim:state()
+    return {
+      step = self.step, buffers = { self.momentum }, name = self.name, nesterov = self.nesterov, rates = self.rates, none = {},
+    }
+  end
+  function optim:load_state(state)
+    self.step, self.name, self.nesterov, self.rates = state.step, state.name, state.nesterov, state.rates
+    self.momentum:copy(state.buffers[1])
+    assert(next(state.none) == nil)
+  end
+  local rng = run:random "noise"
+  return net, optim, rng
+end
+
+-- The loop that every spec of going on runs; `stop` leaves it early.
+local function train(out, epochs, stop, more)
+  local run = pn.run(configuration(out, more))
+  local net, optim, rng = toy(run)
+  run:keep { net = net, optim = optim, rng = rng }
+  local seen = {}
+  for epoch, batch in run:epochs(epochs, function(e) return pn.full { 2, 2, value = e } end) do
+    seen[#seen + 1] = epoch
+    local noise = rng:fill(pn.empty { 2, 2 }, "normal", 0, 1)
+    optim.momentum:copy(optim.momentum * 0.9 + batch * noise)
+    net.w:copy(net.w - optim.momentum * 0.125)
+    optim.step = optim.step + 1
+    run:log { loss = pn.mean(net.w * net.w), note = "x" }
+    if epoch == stop then break end
+  end
+  run:close()
+  return net, optim, rng, seen, run
+end
+
+describe("a run", function()
+  setup(function()
+    top = os.tmpname()
+    os.remove(top)
+    assert(lfs.mkdir(top))
+  end)
+  teardown(function() os.execute("rm -rf " .. quote(top)) end)
+
+  it("leaves a directory with all that it takes to repeat it", function()
+    local _, _, _, seen, run = train("whole", 6)
+    assert.same({ 1, 2, 3, 4, 5, 6 }, seen)
+    assert.equal(top .. "/whole", run.dir)
+    local cfg = json.decode(files.read(run.dir .. "/config.json"))
+    assert.equal(0.5, cfg.optim.lr)
+    assert.equal("function(e) return 1 / e end", cfg.side_weight)
+    local record = json.decode(files.read(run.dir .. "/run.json"))
+    assert.equal("toy", record.recipe)
+    assert.equal(5, record.seed)
+    assert.equal(pn.version, record.sessions[1].versions.penumbra)
+    assert.equal(0, record.sessions[1].from_epoch)
+    local records = log.read(run.dir .. "/log.jsonl")
+    assert.equal(6, #records)
+    assert.equal(6, records[6].epoch)
+    assert.equal("x", records[6].note)
+    assert.equal("number", type(records[6].loss))
+    assert.truthy(files.exists(run.dir .. "/loss.png"))
+    local tensors, metadata = pn.load(run.dir .. "/checkpoint.safetensors")
+    assert.truthy(tensors["layer.weight"])
+    assert.equal("6", metadata.epoch)
+    assert.is_false(files.exists(run.dir .. "/checkpoint.safetensors.tmp"))
+  end)
+
+  it("that goes on equals one that never stopped, bit for bit", function()
+    local net, optim, rng = train("never", 6)
+    train("twice", 6, 5) -- leaves in epoch 5: the checkpoint is that of epoch 4, the log knows of 5
+    local net2, optim2, rng2, seen = train("twice", 6)
+    assert.same({ 5, 6 }, seen)
+    helper.assert_same_bits(net.w, net2.w)
+    helper.assert_same_bits(net.running, net2.running)
+    helper.assert_same_bits(optim.momentum, optim2.momentum)
+    for _, field in ipairs { "step", "name", "nesterov", "rates" } do assert.same(optim[field], optim2[field]) end
+    assert.same(rng:state(), rng2:state())
+    local function losses(out)
+      local list = {}
+      for i, record in ipairs(log.read(top .. "/" .. out .. "/log.jsonl")) do list[i] = { record.epoch, record.loss } end
+      return list
+    end
+    assert.same(losses "never", losses "twice")
+    local record = json.decode(files.read(top .. "/twice/run.json"))
+    assert.same({ 0, 4 }, { record.sessions[1].from_epoch, record.sessions[2].from_epoch })
+  end)
+
+  it("with more epochs goes on after the last", function()
+    train("longer", 4)
+    local _, _, _, seen = train("longer", 6)
+    assert.same({ 5, 6 }, seen)
+    local _, _, _, none = train("longer", 6)
+    assert.same({}, none)
+  end)
+
+  it("frees what a turn made", function()
+    local run = pn.run(configuration "scopes")
+    local before = pn.memory("cpu").live
+    for _ in run:epochs(3) do pn.zeros { 64, 64 } end
+    assert.equal(before, pn.memory("cpu").live)
+    local held
+    for _ in run:epochs(4, { "a" }) do held = pn.zeros { 4 } end
+    assert.truthy(helper.failure(function() held:item() end))
+    run:close()
+  end)
+
+  it("gives batches from a function, a list, or an object, several an epoch where it says so", function()
+    local run = pn.run(configuration "sources")
+    local seen = {}
+    for epoch, batch in run:epochs(3, { "a", "b" }) do seen[#seen + 1] = epoch .. batch end
+    local object = { per_epoch = 2, batch = function(_, epoch, i) return epoch * 10 + i end }
+    for _, batch, i in run:epochs(5, object) do seen[#seen + 1] = batch .. ":" .. i end
+    assert.same({ "1a", "2b", "3a", "41:1", "42:2", "51:1", "52:2" }, seen)
+    helper.failure(function() run:epochs(6, 7)() end, "run:epochs: the source is a function of the epoch")
+    run:close()
+  end)
+
+  it("names itself by recipe, sequence and time when it is not told", function()
+    local here = lfs.currentdir()
+    assert(lfs.chdir(top))
+    local ok, problem = pcall(function()
+      local cfg = config.resolve({ sequence = "car/shadow", quiet = true }, {}, { name = "recipes/oneshot.lua" })
+      local first, second = pn.run(cfg), pn.run(cfg)
+      assert.truthy(first.dir:match "^out/oneshot%-car%-shadow%-%d+%-%d+$")
+      assert.are_not.equal(first.dir, second.dir)
+      first:close()
+      second:close()
+    end)
+    assert(lfs.chdir(here))
+    assert(ok, problem)
+  end)
+
+  describe("ends with a clear error:", function()
+    it("the directory cannot be made", function()
+      local file = top .. "/afile"
+      assert.is_nil(files.write(file, "x"))
+      helper.failure(function() pn.run(configuration "afile") end, "out: " .. file .. ": cannot make the directory: it is a file")
+      helper.failure(function() pn.run(configuration "afile/below/it") end, "out: " .. file, "cannot make the directory")
+      local cfg = config.resolve({}, { "out=/proc/nowhere" }, { name = "toy" })
+      helper.failure(function() pn.run(cfg) end, "out: /proc/nowhere: cannot make the directory: ")
+    end)
+
+    it("the directory cannot be written", function()
+      local pipe = io.popen "id -u"
+      local is_root = pipe:read "*l" == "0"
+      pipe:close()
+      if is_root then
+        local cfg = config.resolve({}, { "out=/proc" }, { name = "toy" })
+        helper.failure(function() pn.run(cfg) end, "cannot write /proc/config.json: ")
+      else
+        assert(lfs.mkdir(top .. "/sealed"))
+        os.execute("chmod 555 " .. quote(top .. "/sealed"))
+        helper.failure(function() pn.run(configuration "sealed") end,
+          "cannot write " .. top .. "/sealed/config.json: Permission denied")
+      end
+    end)
+
+    it("the disk is full when the log is written; a checkpoint is kept", function()
+      local run = pn.run(configuration "full")
+      local net, optim, rng = toy(run)
+      run:keep { net = net, optim = optim, rng = rng }
+      run.journal:close()
+      run.journal.file = assert(io.open("/dev/full", "w"))
+      run.journal.path = "/dev/full"
+      helper.failure(function()
+        for _ in run:epochs(3) do run:log { loss = 1 } end
+      end, "cannot write /dev/full: No space left on device; go on with resume=" .. run.dir)
+      run:close()
+      assert.equal("0", select(2, pn.load(run.dir .. "/checkpoint.safetensors")).epoch)
+    end)
+
+    it("the checkpoint cannot be written; the one before stands", function()
+      local run = pn.run(configuration "stuck")
+      local net, optim, rng = toy(run)
+      run:keep { net = net, optim = optim, rng = rng }
+      run:checkpoint()
+      local path = run.checkpoint_path
+      run.checkpoint_path = top .. "/gone/checkpoint.safetensors"
+      helper.failure(function() run:checkpoint() end, "cannot write " .. top .. "/gone/checkpoint.safetensors: ",
+        "the checkpoint of epoch 0 still stands: make room and go on with resume=" .. run.dir)
+      assert.truthy(pn.load(path))
+      run:close()
+    end)
+
+    it("there is nothing to go on with", function()
+      local cfg = config.resolve({}, { "resume=" .. top .. "/nowhere" }, { name = "toy" })
+      helper.failure(function() pn.run(cfg) end, "resume: there is no " .. top .. "/nowhere/checkpoint.safetensors")
+    end)
+
+    it("the checkpoint is damaged, of something else, of another recipe, or holds another net", function()
+      train("damaged", 2)
+      local path = top .. "/damaged/checkpoint.safetensors"
+      local text = files.read(path)
+      local other = config.resolve({ quiet = true }, { "out=" .. top .. "/damaged" }, { name = "recipes/parent.lua" })
+      helper.failure(function() pn.run(other) end, path .. ": belongs to the recipe 'toy', this is 'parent': choose another out=")
+      local run = pn.run(configuration "damaged")
+      helper.failure(function() run:keep { other = toy(run) } end, path .. ": holds nothing for 'other'")
+      run:close()
+      assert.is_nil(files.write(path, text:sub(1, #text - 7)))
+      helper.failure(function() pn.run(configuration "damaged") end, path)
+      pn.save(path, { w = pn.zeros { 1 } })
+      helper.failure(function() pn.run(configuration "damaged") end, path .. ": not a checkpoint of a run")
+    end)
+
+    it("a loss is not finite: the log names the loss, the guard the layer", function()
+      local run = pn.run(configuration "nan")
+      helper.failure(function()
+        for epoch in run:epochs(3) do run:log { side_loss = epoch == 2 and 0 / 0 or 1 } end
+      end, "side_loss is nan at epoch 2", "run:guard(loss, function() return net(...) end) before the backward pass names the")
+      helper.failure(function()
+        for _ in run:epochs(3) do run:log { loss = pn.tensor(math.huge) } end
+      end, "loss is inf at epoch")
+
+      local x = pn.tensor { 1, -1 }
+      local loss = pn.mean(pn.log(x))
+      helper.failure(function() run:guard(loss, function() return pn.exp(pn.log(x)) end) end, "loss is nan at epoch", "log: ")
+      assert.is_false(pn.C.pn_trapping_nan())
+      helper.failure(function() run:guard(loss, function() return x end) end, "every layer is finite, the loss itself is not")
+      local fine = pn.tensor(1)
+      assert.equal(fine, run:guard(fine, error))
+
+      local net = toy(run)
+      run:keep { net = net }
+      net.w:set(0 / 0, 1, 1)
+      helper.failure(function() run:guard(loss, error) end, "the values of layer.weight are not finite")
+      helper.failure(function() run:log { loss = loss } end, "the values of layer.weight are no longer finite")
+      run:close()
+    end)
+
+    it("wrong arguments", function()
+      helper.failure(function() pn.run(5) end, "pn.run: expects a configuration, got number")
+      local run = pn.run(configuration "wrong")
+      helper.failure(function() run:keep(3) end, "run:keep: expects a table of named parts, got number")
+      helper.failure(function() run:keep { net = {} } end, "run:keep: net has no state()")
+      helper.failure(function() run:log(3) end, "run:log: expects a table, got number")
+      helper.failure(function() run:log { loss = pn.zeros { 2 } } end, "run:log: loss has 2 elements, expects one")
+      helper.failure(function() run:log { loss = {} } end, "run:log: loss is a table")
+      helper.failure(function() run:epochs(1.5) end, "run:epochs: expects the number of epochs, got 1.5")
+      helper.failure(function() for _ in run:epochs(2) do pn.scope.push() end end, "run:epochs: 1 scope(s) were pushed in the loop")
+      run:unwind()
+      helper.failure(function() run:save_masks(3, {}) end, "run:save_masks: expects masks u8 (T,H,W), got number")
+      local masks = pn.zeros { 1, 2, 2, dtype = "u8" }
+      helper.failure(function() run:save_masks(masks, 3) end, "run:save_masks: expects a clip, got number")
+      helper.failure(function() run:checkpoint { bad = { state = function() return { f = print } end } } end,
+        "checkpoint: @bad/f is a function, which a checkpoint cannot hold")
+      run:close()
+    end)
+  end)
+
+  it("keeps nothing, writes nothing", function()
+    local run = pn.run(configuration "nothing")
+    assert.is_nil(run:checkpoint())
+    run:close()
+  end)
+
+  it("stops at Ctrl-C after the step at hand, with a checkpoint and the line to go on with", function()
+    local program = require "penumbra.program"
+    local script = top .. "/stop.lua"
+    assert.is_nil(files.write(script, [[
+      local pn = require "penumbra"
+      local cfg = pn.config { out = "]] .. top .. [[/stopped" }
+      local run = pn.run(cfg)
+      local net = { w = pn.zeros({ 1 }):keep(), state = function(self) return { w = self.w } end, load_state = function() end }
+      run:keep { net = net }
+      for epoch in run:epochs(1000) do
+        if epoch == 3 then io.popen("kill -INT $PPID"):close() end
+        net.w:fill(epoch)
+      end
+    ]]))
+    local pipe = io.popen(("%s %s 2>&1 </dev/null; echo \"code $?\""):format(quote(program.exe), quote(script)))
+    local output = pipe:read "*a"
+    pipe:close()
+    local advice = ("stopped after epoch 3; go on with: penumbra %s resume=%s/stopped\n"):format(script, top)
+    assert.truthy(output:find(advice, 1, true), output)
+    assert.truthy(output:find("code 130", 1, true))
+    assert.equal(3, pn.load(top .. "/stopped/checkpoint.safetensors").w:item())
+  end)
+end)
+
+describe("masks and scores", function()
+  local function clip_of(n, with_masks)
+    return {
+      name = "toy", n_frames = n, height = 8, width = 10, frame_name = function(_, i) return ("%05d"):format(i - 1) end,
+      frame = function() return pn.full { 8, 10, 3, dtype = "u8", value = 90 } end,
+      has_mask = function() return with_masks end,
+      masks = function()
+        local masks = pn.zeros { n, 8, 10, dtype = "u8" }
+        for t = 1, n do
+          for y = 2, 5 do for x = 1 + t, 4 + t do masks:set(1, t, y, x) end end
+        end
+        return masks
+      end,
+    }
+  end
+
+  setup(function()
+    top = os.tmpname()
+    os.remove(top)
+    assert(lfs.mkdir(top))
+  end)
+  teardown(function() os.execute("rm -rf " .. quote(top)) end)
+
+  it("are written as DAVIS reads them, scored, and shown in one page", function()
+    local run = pn.run(configuration "scored")
+    for epoch in run:epochs(3) do run:log { loss = 1 / epoch } end
+    local clip = clip_of(5, true)
+    local score = run:score(run:save_masks(clip:masks(), clip), clip)
+    assert.equal(1, score.J.mean)
+    local again = pn.image.read_mask(top .. "/scored/masks/toy/00002.png")
+    assert.same({ 0, 1 }, { again:get(2, 3), again:get(2, 4) })
+    assert.truthy(files.exists(top .. "/scored/overlays/toy/00004.png"))
+    local scores = json.decode(files.read(top .. "/scored/scores.json"))
+    assert.equal(1, scores.sequences.toy.F.mean)
+    assert.equal(1, scores.mean.J.recall)
+    local page = files.read(top .. "/scored/report.html")
+    local wanted = { "data:image/png;base64,", '<td>toy<td class="n">100.0', "OSVOS 79.8 / 80.6", "<code>optim.lr</code>" }
+    for _, text in ipairs(wanted) do
+      assert.truthy(page:find(text, 1, true), text)
+    end
+    assert.is_false(files.exists(top .. "/scored/.report.png"))
+    run:close()
+  end)
+
+  it("are not scored where there is nothing to score against", function()
+    local run = pn.run(configuration "unscored")
+    local clip = clip_of(3, false)
+    assert.is_nil(run:score(clip:masks(), clip))
+    clip = clip_of(1, true)
+    assert.is_nil(run:score(clip:masks(), clip))
+    assert.is_false(files.exists(run.dir .. "/scores.json"))
+    helper.failure(function() run:score(clip:masks(), clip_of(2, true)) end,
+      "run:score: masks are 1,8,10, the clip toy is 2,8,10")
+    run:close()
+  end)
+end)
+
+describe("progress", function()
+  local function line(terminal, width)
+    local now, text = 0, ""
+    local p = progress.new {
+      total = 200, clock = function() return now end, terminal = terminal, width = width,
+      write = function(piece) text = text .. piece end, memory = function() return 600 * 2 ^ 20, 1.7 * 2 ^ 30 end,
+    }
+    for i = 1, 50 do
+      now = now + 2
+      p:loss(0.25)
+      p:update(i)
+    end
+    return text
+  end
+
+  it("updates a line on a terminal, within its width", function()
+    local text = line(true, 100)
+    local last = text:match "\r([^\r]*)\27%[K\r$"
+    assert.truthy(last:find("^epoch  50/200 ━+"))
+    assert.truthy(last:find("loss 0.25  2.00 s/step  5:00 to go  600 MiB (peak 1.7 GiB)", 1, true))
+    assert.is_nil(text:find("\n", 1, true))
+    for narrow in line(true, 50):gmatch "\r([^\r]*)\27" do assert.is_true(#narrow < 50) end
+  end)
+
+  it("writes a line now and then elsewhere", function()
+    local _, n = line(false):gsub("\n", "\n")
+    assert.is_true(n >= 4 and n <= 8, n .. " lines")
+    assert.is_nil(line(false):find("\27", 1, true))
+  end)
+
+  it("reads durations and sizes aloud", function()
+    assert.same({ "0:07", "12:30", "3:05:00" }, { progress.duration(7.2), progress.duration(750), progress.duration(11100) })
+    assert.same({ "512 MiB", "1.7 GiB" }, { progress.size(2 ^ 29), progress.size(1.7 * 2 ^ 30) })
+  end)
+end)
+
+describe("json and files", function()
+  it("write what reads back the same", function()
+    local value = { a = { 1, 2.5, 1 / 3 }, b = { c = "x\"\n\1", d = true }, e = {}, f = 1e300 }
+    assert.same(value, json.decode(json.line(value)))
+    assert.same(value, json.decode(json.pretty(value)))
+    assert.equal('{"b": null, "a": 1}', json.line({ a = 1, b = 0 / 0 }, { "b" }))
+    local nothing, problem = json.decode "{"
+    assert.is_nil(nothing)
+    assert.truthy(problem)
+    assert.truthy(helper.failure(function() json.line { print } end, "json: cannot write a function"))
+  end)
+
+  it("say why they cannot", function()
+    assert.equal("cannot write /nowhere/x: No such file or directory", files.write("/nowhere/x", "text"))
+    assert.equal("cannot write /proc/x: No such file or directory", files.write("/proc/x", "text"))
+    assert.is_nil(files.read "/nowhere/x")
+    helper.failure(function() log.open "/nowhere/log" end, "cannot write /nowhere/log: No such file or directory")
+  end)
+end)
