@@ -32,7 +32,9 @@ typedef struct job {
   pn_bce_sums *block;
 } job;
 
-static inline real number_at(const char *p, bool u8, int64_t i) { return u8 ? (real)((const uint8_t *)p)[i] : ((const real *)(const void *)p)[i]; }
+static inline real number_at(const char *p, bool u8, int64_t i) {
+  return u8 ? (real)((const uint8_t *)p)[i] : ((const real *)(const void *)p)[i];
+}
 
 static void job_start(job *j, const pn_call *call, const pn_tensor *dx) {
   memset(j, 0, sizeof *j);
@@ -51,7 +53,10 @@ static void job_start(job *j, const pn_call *call, const pn_tensor *dx) {
   pn_loop_plan(&j->loop);
 }
 
-typedef struct sums_run { const job *j; pn_bce_sums *sums; } sums_run;
+typedef struct sums_run {
+  const job *j;
+  pn_bce_sums *sums;
+} sums_run;
 
 static void sum_elements(void *context, int64_t n, char *const *at, const int64_t *stride) {
   const sums_run *run = context;

@@ -7,7 +7,7 @@
 #include "op.h"
 
 typedef struct pn_bce_sums {
-  double loss[2];    /* over elements with target < 0.5, and the others */
+  double loss[2]; /* over elements with target < 0.5, and the others */
   int64_t n[2];
   int64_t n_outside; /* targets that are not in 0..1, or with binary not 0 or 1 */
 } pn_bce_sums;

@@ -108,7 +108,11 @@ void pn_loop_range(const pn_loop *loop, int64_t begin, int64_t end, pn_run run, 
   }
 }
 
-typedef struct { const pn_loop *loop; pn_run run; void *context; } job;
+typedef struct {
+  const pn_loop *loop;
+  pn_run run;
+  void *context;
+} job;
 
 static void part(void *context, int64_t begin, int64_t end) {
   job *j = context;

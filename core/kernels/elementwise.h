@@ -25,14 +25,17 @@ typedef void (*pn_run)(void *context, int64_t n, char *const *at, const int64_t 
 void pn_loop_start(pn_loop *loop, int n_dims, const int64_t *shape);
 void pn_loop_add(pn_loop *loop, const pn_tensor *t); /* t must broadcast to the shape of the loop */
 void pn_loop_add_raw(pn_loop *loop, void *base, int64_t bytes, const int64_t *stride);
-void pn_loop_plan(pn_loop *loop);                    /* after the last operand */
+void pn_loop_plan(pn_loop *loop);                                                               /* after the last operand */
 void pn_loop_range(const pn_loop *loop, int64_t begin, int64_t end, pn_run run, void *context); /* elements begin..end-1, here */
 void pn_loop_all(const pn_loop *loop, pn_run run, void *context);                               /* all of them, threaded */
 
 void pn_copy_same(pn_tensor *to, const pn_tensor *from); /* same shape and element type, any strides; no version change */
 
 /* ---- operations of one input ------------------------------------------------------------------------------------ */
-typedef struct pn_unary { real a, b; bool fresh; } pn_unary; /* two numbers from the arguments; is dx to be written or added to? */
+typedef struct pn_unary {
+  real a, b;
+  bool fresh;
+} pn_unary; /* two numbers from the arguments; is dx to be written or added to? */
 
 int pn_unary_shape(pn_call *call);
 int pn_unary_forward(pn_call *call, pn_run run, double a, double b);
@@ -48,9 +51,15 @@ int pn_unary_backward(pn_call *call, pn_run run, double a, double b);
     const real *restrict from = (const real *)(const void *)at[1];                                                                 \
     const int64_t s0 = stride[0], s1 = stride[1];                                                                                  \
     if (s0 == 1 && s1 == 1) {                                                                                                      \
-      for (int64_t i = 0; i < n; i++) { const real x = from[i]; to[i] = (VALUE); }                                                 \
+      for (int64_t i = 0; i < n; i++) {                                                                                            \
+        const real x = from[i];                                                                                                    \
+        to[i] = (VALUE);                                                                                                           \
+      }                                                                                                                            \
     } else {                                                                                                                       \
-      for (int64_t i = 0; i < n; i++) { const real x = from[i * s1]; to[i * s0] = (VALUE); }                                       \
+      for (int64_t i = 0; i < n; i++) {                                                                                            \
+        const real x = from[i * s1];                                                                                               \
+        to[i * s0] = (VALUE);                                                                                                      \
+      }                                                                                                                            \
     }                                                                                                                              \
   }                                                                                                                                \
   static void slope_run(void *context, int64_t n, char *const *at, const int64_t *stride) {                                        \
@@ -62,9 +71,17 @@ int pn_unary_backward(pn_call *call, pn_run run, double a, double b);
     const real *restrict from = (const real *)(const void *)at[2];                                                                 \
     const int64_t s0 = stride[0], s1 = stride[1], s2 = stride[2];                                                                  \
     if (s0 == 1 && s1 == 1 && s2 == 1 && k->fresh) {                                                                               \
-      for (int64_t i = 0; i < n; i++) { const real x = from[i], dy = up[i]; (void)x; to[i] = (SLOPE); }                            \
+      for (int64_t i = 0; i < n; i++) {                                                                                            \
+        const real x = from[i], dy = up[i];                                                                                        \
+        (void)x;                                                                                                                   \
+        to[i] = (SLOPE);                                                                                                           \
+      }                                                                                                                            \
     } else if (s0 == 1 && s1 == 1 && s2 == 1) {                                                                                    \
-      for (int64_t i = 0; i < n; i++) { const real x = from[i], dy = up[i]; (void)x; to[i] += (SLOPE); }                           \
+      for (int64_t i = 0; i < n; i++) {                                                                                            \
+        const real x = from[i], dy = up[i];                                                                                        \
+        (void)x;                                                                                                                   \
+        to[i] += (SLOPE);                                                                                                          \
+      }                                                                                                                            \
     } else {                                                                                                                       \
       for (int64_t i = 0; i < n; i++) {                                                                                            \
         const real x = from[i * s2], dy = up[i * s1];                                                                              \
@@ -86,7 +103,10 @@ int pn_binary_backward(pn_call *call, pn_run run_a, pn_run run_b);
 
 #define PN_BINARY_LOOP(CONDITION, SA, SB, VALUE)                                                                                   \
   if (CONDITION) {                                                                                                                 \
-    for (int64_t i = 0; i < n; i++) { const real a = pa[i * (SA)], b = pb[i * (SB)]; to[i] = (VALUE); }                            \
+    for (int64_t i = 0; i < n; i++) {                                                                                              \
+      const real a = pa[i * (SA)], b = pb[i * (SB)];                                                                               \
+      to[i] = (VALUE);                                                                                                             \
+    }                                                                                                                              \
     return;                                                                                                                        \
   }
 #define PN_BINARY_SLOPE(NAME, SLOPE)                                                                                               \
@@ -97,9 +117,17 @@ int pn_binary_backward(pn_call *call, pn_run run_a, pn_run run_b);
     const real *restrict pa = (const real *)(const void *)at[2], *restrict pb = (const real *)(const void *)at[3];                 \
     const int64_t s0 = stride[0], s1 = stride[1], sa = stride[2], sb = stride[3];                                                  \
     if (s0 == 1 && s1 == 1 && sa == 1 && sb == 1 && fresh) {                                                                       \
-      for (int64_t i = 0; i < n; i++) { const real a = pa[i], b = pb[i], dy = up[i]; (void)a, (void)b; to[i] = (SLOPE); }          \
+      for (int64_t i = 0; i < n; i++) {                                                                                            \
+        const real a = pa[i], b = pb[i], dy = up[i];                                                                               \
+        (void)a, (void)b;                                                                                                          \
+        to[i] = (SLOPE);                                                                                                           \
+      }                                                                                                                            \
     } else if (s0 == 1 && s1 == 1 && sa == 1 && sb == 1) {                                                                         \
-      for (int64_t i = 0; i < n; i++) { const real a = pa[i], b = pb[i], dy = up[i]; (void)a, (void)b; to[i] += (SLOPE); }         \
+      for (int64_t i = 0; i < n; i++) {                                                                                            \
+        const real a = pa[i], b = pb[i], dy = up[i];                                                                               \
+        (void)a, (void)b;                                                                                                          \
+        to[i] += (SLOPE);                                                                                                          \
+      }                                                                                                                            \
     } else {                                                                                                                       \
       for (int64_t i = 0; i < n; i++) {                                                                                            \
         const real a = pa[i * sa], b = pb[i * sb], dy = up[i * s1];                                                                \
@@ -119,7 +147,10 @@ int pn_binary_backward(pn_call *call, pn_run run_a, pn_run run_b);
     PN_BINARY_LOOP(s0 == 1 && sa == 1 && sb == 1, 1, 1, VALUE)                                                                     \
     PN_BINARY_LOOP(s0 == 1 && sa == 1 && sb == 0, 1, 0, VALUE)                                                                     \
     PN_BINARY_LOOP(s0 == 1 && sa == 0 && sb == 1, 0, 1, VALUE)                                                                     \
-    for (int64_t i = 0; i < n; i++) { const real a = pa[i * sa], b = pb[i * sb]; to[i * s0] = (VALUE); }                           \
+    for (int64_t i = 0; i < n; i++) {                                                                                              \
+      const real a = pa[i * sa], b = pb[i * sb];                                                                                   \
+      to[i * s0] = (VALUE);                                                                                                        \
+    }                                                                                                                              \
   }                                                                                                                                \
   PN_BINARY_SLOPE(slope_a, DA)                                                                                                     \
   PN_BINARY_SLOPE(slope_b, DB)                                                                                                     \

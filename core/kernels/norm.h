@@ -6,7 +6,10 @@
 #include "internal.h"
 
 /* Per channel, as arrays of c. y = scale * x + shift, then relu where asked. */
-typedef struct pn_norm_line { const real *scale, *shift; bool relu; } pn_norm_line;
+typedef struct pn_norm_line {
+  const real *scale, *shift;
+  bool relu;
+} pn_norm_line;
 
 typedef struct pn_norm_kernels {
   /* y = line(x) */

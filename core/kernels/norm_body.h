@@ -66,7 +66,8 @@ static void gradient_sums(real *sum, real *product, const real *x, int64_t sx, c
   if (product || line->relu) {
     for (; i + PAIR <= c; i += PAIR) {
       vec a = { 0 }, b = { 0 }, u = { 0 }, v = { 0 }, ca = { 0 }, cb = { 0 };
-      const vec sa = AT(line->scale + i), sb = AT(line->scale + i + WIDE), ha = AT(line->shift + i), hb = AT(line->shift + i + WIDE);
+      const vec sa = AT(line->scale + i), sb = AT(line->scale + i + WIDE), ha = AT(line->shift + i),
+                hb = AT(line->shift + i + WIDE);
       if (product) ca = AT(centre + i), cb = AT(centre + i + WIDE);
       for (int64_t r = 0; r < rows; r++) {
         const real *p = x + r * sx + i, *q = dy + r * sdy + i;
@@ -116,8 +117,8 @@ static void gradient_sums(real *sum, real *product, const real *x, int64_t sx, c
   }
 #define G (from[i] * scale[i] + shift[i] > 0 ? up[i] : 0)
 
-static void gradient(real *dx, int64_t sdx, bool add, const real *x, int64_t sx, const real *dy, int64_t sdy, int64_t rows, int64_t c,
-                     const pn_norm_line *line, const real *slope, const real *centre, const real *level) {
+static void gradient(real *dx, int64_t sdx, bool add, const real *x, int64_t sx, const real *dy, int64_t sdy, int64_t rows,
+                     int64_t c, const pn_norm_line *line, const real *slope, const real *centre, const real *level) {
   const real *restrict scale = line->scale, *restrict shift = line->shift;
   if (slope && line->relu) {
     EACH(scale[i] * G + (slope[i] * (from[i] - centre[i]) + level[i]))

@@ -28,11 +28,12 @@ int pn_window_shape(pn_call *call) {
   for (int d = 0; d < 3; d++) {
     int64_t k = kernel->i[d], s = stride->i[d], n = x->shape[2 + d];
     if (low[d] >= k || high[d] >= k) {
-      return pn_fail_shapes(call, "pad %lld,%lld along %c must be smaller than kernel %lld, or a window holds no element", (long long)low[d],
-                            (long long)high[d], "thw"[d], (long long)k);
+      return pn_fail_shapes(call, "pad %lld,%lld along %c must be smaller than kernel %lld, or a window holds no element",
+                            (long long)low[d], (long long)high[d], "thw"[d], (long long)k);
     }
     if (n + low[d] + high[d] < k) {
-      return pn_fail_shapes(call, "kernel %lld is larger than the padded %c axis of %lld", (long long)k, "thw"[d], (long long)(n + low[d] + high[d]));
+      return pn_fail_shapes(call, "kernel %lld is larger than the padded %c axis of %lld", (long long)k, "thw"[d],
+                            (long long)(n + low[d] + high[d]));
     }
     out->shape[2 + d] = (n + low[d] + high[d] - k) / s + 1;
     out->grid_centre[d] += out->grid_stride[d] * ((double)(k - 1) / 2 - (double)low[d]);
@@ -42,7 +43,9 @@ int pn_window_shape(pn_call *call) {
 }
 
 /* Along one axis: the n neighbours of a pixel, the first at `at`; neighbour i has place k + i * dk in the window. */
-typedef struct span { int64_t at, n, k, dk; } span;
+typedef struct span {
+  int64_t at, n, k, dk;
+} span;
 
 static span window_of(const pn_window *w, int d, int64_t o, int64_t n_in) { /* inputs that output o sees */
   int64_t first = o * w->stride[d] - w->low[d], k = pn_max64(0, -first);
@@ -85,7 +88,8 @@ static void lists_free(tap_list *lists, int n_lists) {
 }
 
 /* Offsets from the first neighbour, in the order t, h, w. */
-static void list_build(tap_list *list, const pn_window *w, span t, span h, span x, const pn_pixels *of, int64_t c_index, int64_t w_index, int64_t h_index) {
+static void list_build(tap_list *list, const pn_window *w, span t, span h, span x, const pn_pixels *of, int64_t c_index,
+                       int64_t w_index, int64_t h_index) {
   int64_t n = 0;
   for (int64_t it = 0; it < t.n; it++) {
     for (int64_t ih = 0; ih < h.n; ih++) {
@@ -131,7 +135,8 @@ static int max_rows(void *context, int64_t begin, int64_t end) {
     for (int64_t wo = 0; wo < y->w; wo++) {
       span s = window_of(j->w, 2, wo, x->w);
       if (s.k != list.k || s.n != list.n_w) list_build(&list, j->w, t, h, s, x, 0, 0, 0);
-      kernels->largest(into + wo * y->sw, winners ? winners + wo * y->c : NULL, from + s.at * x->sw, list.offset, list.number, list.n, x->c);
+      kernels->largest(into + wo * y->sw, winners ? winners + wo * y->c : NULL, from + s.at * x->sw, list.offset, list.number,
+                       list.n, x->c);
     }
   }
   lists_free(&list, 1);
@@ -157,7 +162,8 @@ static int max_back_rows(void *context, int64_t begin, int64_t end) {
       tap_list *list = &lists[(wi + j->w->low[2]) % j->w->stride[2] % LISTS];
       if (s.k != list->k || s.n != list->n_w) list_build(list, j->w, t, h, s, dy, dy->c, dy->w, dy->h);
       if (list->n) {
-        kernels->routed(into + wi * dx->sw, j->add, from + s.at * dy->sw, list->offset, winners + s.at * dy->c, list->index_offset, list->number, list->n, dx->c);
+        kernels->routed(into + wi * dx->sw, j->add, from + s.at * dy->sw, list->offset, winners + s.at * dy->c, list->index_offset,
+                        list->number, list->n, dx->c);
       } else if (!j->add) {
         memset(into + wi * dx->sw, 0, (size_t)dx->c * sizeof(real));
       }
@@ -212,7 +218,8 @@ static int avg_back_rows(void *context, int64_t begin, int64_t end) {
       list_build(&list, j->w, t, h, s, dy, 0, 0, 0);
       for (int64_t i = 0; i < list.n; i++) { /* each window has its own share to give */
         int64_t iw = i % s.n, ih = i / s.n % h.n, it = i / s.n / h.n;
-        int64_t seen = window_of(j->w, 0, t.at + it, dx->t).n * window_of(j->w, 1, h.at + ih, dx->h).n * window_of(j->w, 2, s.at + iw, dx->w).n;
+        int64_t seen = window_of(j->w, 0, t.at + it, dx->t).n * window_of(j->w, 1, h.at + ih, dx->h).n *
+                       window_of(j->w, 2, s.at + iw, dx->w).n;
         list.weight[i] = 1 / (real)(j->count_pad ? volume : seen);
       }
       if (list.n) {

@@ -5,7 +5,9 @@
 
 enum { BLOCK = 32768, INNER = 1024, LANES = 8 };
 
-typedef struct axis { int64_t size, from, to; } axis;
+typedef struct axis {
+  int64_t size, from, to;
+} axis;
 
 typedef struct sum_job {
   const real *from;
@@ -14,8 +16,8 @@ typedef struct sum_job {
   bool fresh;
   int n_kept, n_reduced;
   axis kept[PN_MAX_DIMS], reduced[PN_MAX_DIMS + 1];
-  axis inner;     /* the kept axis that is fastest in memory, or size 1 */
-  int64_t chunk;  /* of the inner axis that one task covers */
+  axis inner;    /* the kept axis that is fastest in memory, or size 1 */
+  int64_t chunk; /* of the inner axis that one task covers */
   int64_t n_chunks, n_outer, n_reduce, rows, n_blocks;
 } sum_job;
 
@@ -107,7 +109,15 @@ static void sum_tasks(void *context, int64_t begin, int64_t end) {
 }
 
 int pn_sum_into(pn_tensor *to, const pn_tensor *from, double factor, bool fresh) {
-  sum_job j = { .from = pn_real_of(from), .to = pn_real_of(to), .factor = factor, .fresh = fresh, .inner = { 1, 0, 0 }, .n_reduce = 1, .n_outer = 1 };
+  sum_job j = {
+    .from = pn_real_of(from),
+    .to = pn_real_of(to),
+    .factor = factor,
+    .fresh = fresh,
+    .inner = {1, 0, 0},
+    .n_reduce = 1,
+    .n_outer = 1
+  };
   int lead = from->n_dims - to->n_dims;
   for (int d = 0; d < from->n_dims; d++) {
     if (from->shape[d] == 1) continue;

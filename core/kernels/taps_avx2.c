@@ -12,7 +12,8 @@ static inline __m256i choose(__m256i a, __m256i b, __m256 mask) {
 }
 
 static inline void store_bytes(uint8_t *to, __m256i w) { /* the low byte of eight i32 */
-  const __m256i pick = _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1);
+  const __m256i pick = _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 4, 8, 12, -1, -1, -1, -1,
+                                        -1, -1, -1, -1, -1, -1, -1, -1);
   __m256i bytes = _mm256_shuffle_epi8(w, pick);
   __m128i eight = _mm_unpacklo_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1));
   _mm_storel_epi64((__m128i *)(void *)to, eight);
@@ -54,7 +55,8 @@ static void routed(real *dx, bool add, const real *dy, const int64_t *dy_offset,
   for (; i + 8 <= c; i += 8) {
     __m256 sum = add ? _mm256_loadu_ps(dx + i) : _mm256_setzero_ps();
     for (int64_t k = 0; k < n; k++) {
-      __m128i same = _mm_cmpeq_epi8(_mm_loadl_epi64((const __m128i *)(const void *)(index + index_offset[k] + i)), _mm_set1_epi8((char)number[k]));
+      __m128i same = _mm_cmpeq_epi8(_mm_loadl_epi64((const __m128i *)(const void *)(index + index_offset[k] + i)),
+                                    _mm_set1_epi8((char)number[k]));
       __m256 m = _mm256_castsi256_ps(_mm256_cvtepi8_epi32(same));
       sum = _mm256_add_ps(sum, _mm256_and_ps(m, _mm256_loadu_ps(dy + dy_offset[k] + i)));
     }

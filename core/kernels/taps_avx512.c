@@ -13,19 +13,22 @@ static void largest(real *y, uint8_t *index, const real *x, const int64_t *offse
   int64_t i = 0;
   for (; i + 64 <= c; i += 64) {
     const real *from = x + offset[0] + i;
-    __m512 b0 = _mm512_loadu_ps(from), b1 = _mm512_loadu_ps(from + 16), b2 = _mm512_loadu_ps(from + 32), b3 = _mm512_loadu_ps(from + 48);
+    __m512 b0 = _mm512_loadu_ps(from), b1 = _mm512_loadu_ps(from + 16), b2 = _mm512_loadu_ps(from + 32),
+           b3 = _mm512_loadu_ps(from + 48);
     __m512i w0 = _mm512_set1_epi32(number[0]), w1 = w0, w2 = w0, w3 = w0;
     for (int64_t k = 1; k < n; k++) {
       from = x + offset[k] + i;
       __m512i w = _mm512_set1_epi32(number[k]);
-      __m512 v0 = _mm512_loadu_ps(from), v1 = _mm512_loadu_ps(from + 16), v2 = _mm512_loadu_ps(from + 32), v3 = _mm512_loadu_ps(from + 48);
+      __m512 v0 = _mm512_loadu_ps(from), v1 = _mm512_loadu_ps(from + 16), v2 = _mm512_loadu_ps(from + 32),
+             v3 = _mm512_loadu_ps(from + 48);
       __mmask16 m0 = beats(v0, b0), m1 = beats(v1, b1), m2 = beats(v2, b2), m3 = beats(v3, b3);
       b0 = _mm512_mask_mov_ps(b0, m0, v0), w0 = _mm512_mask_mov_epi32(w0, m0, w);
       b1 = _mm512_mask_mov_ps(b1, m1, v1), w1 = _mm512_mask_mov_epi32(w1, m1, w);
       b2 = _mm512_mask_mov_ps(b2, m2, v2), w2 = _mm512_mask_mov_epi32(w2, m2, w);
       b3 = _mm512_mask_mov_ps(b3, m3, v3), w3 = _mm512_mask_mov_epi32(w3, m3, w);
     }
-    _mm512_storeu_ps(y + i, b0), _mm512_storeu_ps(y + i + 16, b1), _mm512_storeu_ps(y + i + 32, b2), _mm512_storeu_ps(y + i + 48, b3);
+    _mm512_storeu_ps(y + i, b0), _mm512_storeu_ps(y + i + 16, b1), _mm512_storeu_ps(y + i + 32, b2),
+        _mm512_storeu_ps(y + i + 48, b3);
     if (index) {
       _mm_storeu_si128((__m128i *)(void *)(index + i), _mm512_cvtepi32_epi8(w0));
       _mm_storeu_si128((__m128i *)(void *)(index + i + 16), _mm512_cvtepi32_epi8(w1));
@@ -53,7 +56,9 @@ static void routed(real *dx, bool add, const real *dy, const int64_t *dy_offset,
   int64_t i = 0;
   for (; i + 64 <= c; i += 64) {
     __m512 s0 = _mm512_setzero_ps(), s1 = s0, s2 = s0, s3 = s0;
-    if (add) s0 = _mm512_loadu_ps(dx + i), s1 = _mm512_loadu_ps(dx + i + 16), s2 = _mm512_loadu_ps(dx + i + 32), s3 = _mm512_loadu_ps(dx + i + 48);
+    if (add)
+      s0 = _mm512_loadu_ps(dx + i), s1 = _mm512_loadu_ps(dx + i + 16), s2 = _mm512_loadu_ps(dx + i + 32),
+      s3 = _mm512_loadu_ps(dx + i + 48);
     for (int64_t k = 0; k < n; k++) {
       const real *from = dy + dy_offset[k] + i;
       __mmask64 m = _mm512_cmpeq_epi8_mask(_mm512_loadu_si512(index + index_offset[k] + i), _mm512_set1_epi8((char)number[k]));
@@ -62,7 +67,8 @@ static void routed(real *dx, bool add, const real *dy, const int64_t *dy_offset,
       s2 = _mm512_add_ps(s2, _mm512_maskz_loadu_ps((__mmask16)(m >> 32), from + 32));
       s3 = _mm512_add_ps(s3, _mm512_maskz_loadu_ps((__mmask16)(m >> 48), from + 48));
     }
-    _mm512_storeu_ps(dx + i, s0), _mm512_storeu_ps(dx + i + 16, s1), _mm512_storeu_ps(dx + i + 32, s2), _mm512_storeu_ps(dx + i + 48, s3);
+    _mm512_storeu_ps(dx + i, s0), _mm512_storeu_ps(dx + i + 16, s1), _mm512_storeu_ps(dx + i + 32, s2),
+        _mm512_storeu_ps(dx + i + 48, s3);
   }
   for (; i < c; i += 16) {
     __mmask16 live = mask_of(c - i);
@@ -86,7 +92,8 @@ static void weighted(real *y, bool add, const real *x, const int64_t *offset, co
   for (int64_t i = 0; i < c; i += 16) {
     __mmask16 live = mask_of(c - i);
     __m512 sum = add ? _mm512_maskz_loadu_ps(live, y + i) : _mm512_setzero_ps();
-    for (int64_t k = 0; k < n; k++) sum = _mm512_fmadd_ps(_mm512_set1_ps(weight[k]), _mm512_maskz_loadu_ps(live, x + offset[k] + i), sum);
+    for (int64_t k = 0; k < n; k++)
+      sum = _mm512_fmadd_ps(_mm512_set1_ps(weight[k]), _mm512_maskz_loadu_ps(live, x + offset[k] + i), sum);
     _mm512_mask_storeu_ps(y + i, live, sum);
   }
 }

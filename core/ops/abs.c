@@ -5,4 +5,6 @@
 PN_UNARY_KERNELS(fabs(x), x > 0 ? dy : x < 0 ? -dy : 0)
 
 static const char *const cases[] = { "2,3,2,3,5:step", "7:step", 0 };
-const pn_op pn_op_abs = { .name = "abs", .help = "absolute value", .inputs = "x", .cases = cases, .shape = pn_unary_shape, .cpu = { forward, backward } };
+const pn_op pn_op_abs = {
+  .name = "abs", .help = "absolute value", .inputs = "x", .cases = cases, .shape = pn_unary_shape, .cpu = {forward, backward}
+};

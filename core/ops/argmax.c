@@ -6,11 +6,15 @@ static int shape(pn_call *call) { return pn_reduce_shape(call, PN_I64) || pn_pic
 static int forward(pn_call *call) { return pn_pick_largest(call, NULL, call->y[0]); }
 
 static const pn_arg args[] = {
-  { "axes", PN_INTS, "", 0, PN_MAX_DIMS - 1, .help = "axes to search; none: all" },
-  { "keep", PN_BOOL, "false", .help = "keep them as axes of size 1" },
-  { 0 },
+  {"axes",           PN_INTS, "", 0, PN_MAX_DIMS - 1, .help = "axes to search; none: all" },
+  { "keep",              PN_BOOL, "false", .help = "keep them as axes of size 1" },
+  { 0},
 };
 static const char *const cases[] = { "2,3,2,3,5:step axes=1", "2,3,4:step axes=2,0 keep=true", "7:step", 0 };
-const pn_op pn_op_argmax = {
-  .name = "argmax", .help = "index of the largest value over axes", .inputs = "x", .args = args, .cases = cases, .shape = shape, .cpu = { forward }
-};
+const pn_op pn_op_argmax = { .name = "argmax",
+                             .help = "index of the largest value over axes",
+                             .inputs = "x",
+                             .args = args,
+                             .cases = cases,
+                             .shape = shape,
+                             .cpu = { .forward = forward } };

@@ -31,14 +31,19 @@ static int forward(pn_call *call) {
 static int backward(pn_call *call) { return pn_bce_back(call, (const double *)(const void *)pn_bytes_of(call->saved[0])); }
 
 static const pn_arg args[] = {
-  { "norm", PN_CHOICE, "mean", .choices = "mean|sum|batch", .help = "what the balanced sum is divided by" },
-  { "empty", PN_CHOICE, "unweighted", .choices = "unweighted|zero", .help = "the loss when all targets are of one class" },
-  { 0 },
+  {"norm",                                         PN_CHOICE, "mean", .choices = "mean|sum|batch", .help = "what the balanced sum is divided by" },
+  { "empty",                                        PN_CHOICE, "unweighted", .choices = "unweighted|zero", .help = "the loss when all targets are of one class" },
+  { 0},
 };
-static const char *const cases[] = {
-  "2,1,2,3,4 2,1,2,3,4:01", "13 13:u8 norm=sum", "2,1,2,3,4 2,1,2,3,4:01 2,1,2,3,4:u8 norm=batch", "2,7 2,7:01 2,7:01 empty=zero", 0
-};
+static const char *const cases[] = { "2,1,2,3,4 2,1,2,3,4:01", "13 13:01 norm=sum",
+                                     "2,1,2,3,4 2,1,2,3,4:01 2,1,2,3,4:01 norm=batch", "2,7 2,7:01 2,7:01 empty=zero", 0 };
 const pn_op pn_op_balanced_bce = {
-  .name = "balanced_bce", .help = "class-balanced binary cross entropy of logits", .inputs = "x target void?", .args = args, .cases = cases,
-  .shape = pn_bce_shape, .cpu = { forward, backward }, .constant_inputs = { false, true, true }
+  .name = "balanced_bce",
+  .help = "class-balanced binary cross entropy of logits",
+  .inputs = "x target void?",
+  .args = args,
+  .cases = cases,
+  .shape = pn_bce_shape,
+  .cpu = {forward, backward},
+  .constant_inputs = { false,   true,     true }
 };

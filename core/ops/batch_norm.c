@@ -27,10 +27,12 @@ static int shape(pn_call *call) {
   for (int i = 0; i < 4; i++) {
     if (pn_need_real(call, i)) return -1;
     const pn_tensor *t = call->x[i];
-    if (i && (t->n_dims != 1 || t->shape[0] != x->shape[1])) return pn_fail_shapes(call, "%s needs one number for each of x's %lld channels", names[i], (long long)x->shape[1]);
+    if (i && (t->n_dims != 1 || t->shape[0] != x->shape[1]))
+      return pn_fail_shapes(call, "%s needs one number for each of x's %lld channels", names[i], (long long)x->shape[1]);
   }
   int64_t mode = pn_arg_int(call, "mode");
-  if (mode == FROZEN && pn_arg_int(call, "update")) return pn_fail_shapes(call, "update=true needs mode=batch or moving: frozen statistics stay");
+  if (mode == FROZEN && pn_arg_int(call, "update"))
+    return pn_fail_shapes(call, "update=true needs mode=batch or moving: frozen statistics stay");
   if (mode != FROZEN && pn_tensor_count(x) == 0) return pn_fail_shapes(call, "the statistics of no elements");
   pn_out_like(&call->out[0], x);
   call->out[0].layout = PN_CHANNELS_LAST;
@@ -43,8 +45,8 @@ static int64_t rows_of(int64_t c) { return pn_min64(1024, pn_max64(16, 8192 / pn
 
 typedef struct job {
   pn_pixels x, y, dy, dx;
-  int64_t count, rows;   /* pixels; of a block */
-  real *partial;         /* [block][2][c] */
+  int64_t count, rows; /* pixels; of a block */
+  real *partial;       /* [block][2][c] */
   pn_norm_line line;
   bool add, want_dx;
   const real *slope, *centre, *level;
@@ -107,7 +109,9 @@ static int gradient_blocks(void *context, int64_t begin, int64_t end) {
         if (!first) add_up(sums, more, j->centre ? 2 * c : c);
         first = false;
       }
-      if (j->want_dx) kernels->gradient(pn_pixel_at(&j->dx, i), j->dx.sw, j->add, x, j->x.sw, dy, j->dy.sw, run, c, &j->line, j->slope, j->centre, j->level);
+      if (j->want_dx)
+        kernels->gradient(pn_pixel_at(&j->dx, i), j->dx.sw, j->add, x, j->x.sw, dy, j->dy.sw, run, c, &j->line, j->slope, j->centre,
+                          j->level);
     }
   }
   pn_free(more);
@@ -127,7 +131,8 @@ static int batch_statistics(job *j, double *mean, double *var) {
   for (int64_t k = 0; k < c; k++) mean[k] = var[k] = 0;
   for (int64_t b = 0; b < blocks; b++) {
     const real *block_mean = j->partial + b * 2 * c, *m2 = block_mean + c;
-    double before = (double)(b * j->rows), n = (double)(pn_min64((b + 1) * j->rows, j->count) - b * j->rows), share = n / (before + n);
+    double before = (double)(b * j->rows), n = (double)(pn_min64((b + 1) * j->rows, j->count) - b * j->rows),
+           share = n / (before + n);
     for (int64_t k = 0; k < c; k++) {
       double delta = (double)block_mean[k] - mean[k];
       mean[k] += delta * share;
@@ -174,7 +179,8 @@ static int statistics(pn_call *call, job *j, real *stats) {
 
 static void set_line(const pn_call *call, job *j, const real *stats, real *shift) {
   int64_t c = j->x.c;
-  for (int64_t k = 0; k < c; k++) shift[k] = (real)((double)*at(call->x[1], k) - (double)stats[MEAN * c + k] * (double)stats[INV * c + k]);
+  for (int64_t k = 0; k < c; k++)
+    shift[k] = (real)((double)*at(call->x[1], k) - (double)stats[MEAN * c + k] * (double)stats[INV * c + k]);
   j->line = (pn_norm_line){ stats + INV * c, shift, pn_arg_int(call, "relu") != 0 };
 }
 
@@ -228,7 +234,8 @@ static void join(const job *j, double *total) {
 static void through_statistics(const job *j, double alpha, const real *stats, const double *total, real *slope, real *level) {
   int64_t c = j->x.c;
   for (int64_t k = 0; k < c; k++) {
-    double inv = (double)stats[INV * c + k], drift = (double)stats[CENTRE * c + k] - (double)stats[MEAN * c + k], share = alpha / (double)j->count;
+    double inv = (double)stats[INV * c + k], drift = (double)stats[CENTRE * c + k] - (double)stats[MEAN * c + k],
+           share = alpha / (double)j->count;
     slope[k] = (real)(-share * inv * inv * inv * (total[c + k] + drift * total[k]));
     level[k] = (real)(-share * inv * total[k]);
   }
@@ -276,7 +283,10 @@ static int backward(pn_call *call) {
   if (pn_call_dx(call, 0, &dx, &fresh)) return -1;
   j.add = !fresh;
   j.want_dx = dx != NULL;
-  int rc = pn_pixels_open(&j.x, &held_x, call->x[0]) || pn_pixels_open(&j.dy, &held_dy, call->dy[0]) || (dx && pn_pixels_open(&j.dx, &held_dx, dx)) ? -1 : 0;
+  int rc = pn_pixels_open(&j.x, &held_x, call->x[0]) || pn_pixels_open(&j.dy, &held_dy, call->dy[0]) ||
+                   (dx && pn_pixels_open(&j.dx, &held_dx, dx))
+               ? -1
+               : 0;
   j.count = pn_pixels_count(&j.x);
   j.rows = rows_of(j.x.c);
   real *room = rc ? NULL : pn_alloc((size_t)pn_max64(2 * j.x.c, 1) * (sizeof(real) + sizeof(double)));
@@ -289,19 +299,28 @@ static int backward(pn_call *call) {
 }
 
 static const pn_arg args[] = {
-  { "mode", PN_CHOICE, "frozen", .choices = "frozen|batch|moving", .help = "which statistics normalise" },
-  { "eps", PN_REAL, "1e-3", 0, 1, .help = "added to the variance" },
+  {"mode",                                PN_CHOICE, "frozen", .choices = "frozen|batch|moving", .help = "which statistics normalise" },
+  { "eps",                             PN_REAL, "1e-3", 0, 1, .help = "added to the variance" },
   { "alpha", PN_REAL, "0.1", 0, 1, .help = "moving: the share of the batch in the statistics" },
-  { "update", PN_BOOL, "false", .help = "move the stored statistics towards the batch's" },
-  { "momentum", PN_REAL, "0.999", 0, 1, .help = "update: the share of the stored statistics that stays" },
-  { "relu", PN_BOOL, "false", .help = "relu on top, in the same pass" },
-  { 0 },
+  { "update",                                PN_BOOL, "false", .help = "move the stored statistics towards the batch's" },
+  { "momentum",                               PN_REAL, "0.999", 0, 1, .help = "update: the share of the stored statistics that stays" },
+  { "relu",                                    PN_BOOL, "false", .help = "relu on top, in the same pass" },
+  { 0                                   },
 };
-static const char *const cases[] = {
-  "2,3,2,3,5 3 3 3:+", "2,3,2,3,5 3 3 3:+ relu=true", "2,3,2,3,5 3 3 3:+ mode=batch", "2,5,2,3,4 5 5 5:+ mode=batch relu=true eps=1e-2",
-  "2,3,2,3,5 3 3 3:+ mode=moving alpha=0.3 relu=true", "1,2,1,3,3 2 2 2:+ mode=moving alpha=1", 0
-};
+static const char *const cases[] = { "2,3,2,3,5 3 3 3:+",
+                                     "2,3,2,3,5 3 3 3:+ relu=true",
+                                     "2,3,2,3,5 3 3 3:+ mode=batch",
+                                     "2,5,2,3,4 5 5 5:+ mode=batch relu=true eps=1e-2",
+                                     "2,3,2,3,5 3 3 3:+ mode=moving alpha=0.3 relu=true",
+                                     "1,2,1,3,3 2 2 2:+ mode=moving alpha=1",
+                                     0 };
 const pn_op pn_op_batch_norm = {
-  .name = "batch_norm", .help = "each channel to mean 0 and variance 1, plus beta", .inputs = "x beta mean var", .args = args, .cases = cases,
-  .shape = shape, .cpu = { forward, backward }, .constant_inputs = { false, false, true, true }
+  .name = "batch_norm",
+  .help = "each channel to mean 0 and variance 1, plus beta",
+  .inputs = "x beta mean var",
+  .args = args,
+  .cases = cases,
+  .shape = shape,
+  .cpu = {forward, backward},
+  .constant_inputs = { false, false,       true, true }
 };

@@ -20,11 +20,19 @@ static int backward(pn_call *call) {
   return pn_bce_back(call, (double[]){ weight, weight });
 }
 
-static const pn_arg args[] = { { "norm", PN_CHOICE, "mean", .choices = "mean|sum|batch", .help = "what the sum is divided by" }, { 0 } };
-static const char *const cases[] = {
-  "2,1,2,3,4 2,1,2,3,4:01", "7 7:u8 norm=sum", "2,1,2,3,4 2,1,2,3,4:01 2,1,2,3,4:u8 norm=batch", "2,3 2,3:01 2,3:01", 0
+static const pn_arg args[] = {
+  {"norm",  PN_CHOICE, "mean", .choices = "mean|sum|batch", .help = "what the sum is divided by" },
+  { 0}
 };
+static const char *const cases[] = { "2,1,2,3,4 2,1,2,3,4:01", "7 7:01 norm=sum", "2,1,2,3,4 2,1,2,3,4:01 2,1,2,3,4:u8 norm=batch",
+                                     "2,3 2,3:01 2,3:01", 0 };
 const pn_op pn_op_bce_with_logits = {
-  .name = "bce_with_logits", .help = "binary cross entropy of logits", .inputs = "x target void?", .args = args, .cases = cases, .shape = pn_bce_shape,
-  .cpu = { forward, backward }, .constant_inputs = { false, true, true }
+  .name = "bce_with_logits",
+  .help = "binary cross entropy of logits",
+  .inputs = "x target void?",
+  .args = args,
+  .cases = cases,
+  .shape = pn_bce_shape,
+  .cpu = {forward, backward},
+  .constant_inputs = { false,   true,     true }
 };

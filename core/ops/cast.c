@@ -19,6 +19,17 @@ static int backward(pn_call *call) {
   return rc;
 }
 
-static const pn_arg args[] = { { "dtype", PN_CHOICE, .choices = "f32|f64|f16|bf16|i64|i32|u8", .help = "the element type of the result" }, { 0 } };
+static const pn_arg args[] = {
+  {"dtype",                                   PN_CHOICE, .choices = "f32|f64|f16|bf16|i64|i32|u8", .help = "the element type of the result" },
+  { 0}
+};
 static const char *const cases[] = { "2,3,2,3,5 dtype=f64", 0 };
-const pn_op pn_op_cast = { .name = "cast", .help = "x in another element type", .inputs = "x", .args = args, .cases = cases, .shape = shape, .cpu = { forward, backward } };
+const pn_op pn_op_cast = {
+  .name = "cast",
+  .help = "x in another element type",
+  .inputs = "x",
+  .args = args,
+  .cases = cases,
+  .shape = shape,
+  .cpu = {forward, backward}
+};

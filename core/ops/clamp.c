@@ -1,7 +1,7 @@
 /* clamp: y = x held within min..max. NaN stays NaN. The gradient passes where min <= x <= max. */
 #include "kernels/elementwise.h"
 
-PN_UNARY_KERNELS_WITH(x < a ? a : x > b ? b : x, x >= a && x <= b ? dy : 0, pn_arg_real(call, "min"), pn_arg_real(call, "max"))
+PN_UNARY_KERNELS_WITH(x<a ? a : x> b ? b : x, x >= a && x <= b ? dy : 0, pn_arg_real(call, "min"), pn_arg_real(call, "max"))
 
 static int shape(pn_call *call) {
   double low = pn_arg_real(call, "min"), high = pn_arg_real(call, "max");
@@ -10,11 +10,17 @@ static int shape(pn_call *call) {
 }
 
 static const pn_arg args[] = {
-  { "min", PN_REAL, "-3e38", .help = "smallest value that stays" },
+  {"min",    PN_REAL, "-3e38", .help = "smallest value that stays" },
   { "max", PN_REAL, "3e38", .help = "largest value that stays" },
-  { 0 },
+  { 0      },
 };
 static const char *const cases[] = { "2,3,2,3,5:step min=-0.4 max=0.7", "7:step min=0.1", 0 };
 const pn_op pn_op_clamp = {
-  .name = "clamp", .help = "x held within min and max", .inputs = "x", .args = args, .cases = cases, .shape = shape, .cpu = { forward, backward }
+  .name = "clamp",
+  .help = "x held within min and max",
+  .inputs = "x",
+  .args = args,
+  .cases = cases,
+  .shape = shape,
+  .cpu = {forward, backward}
 };

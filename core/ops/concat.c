@@ -12,7 +12,8 @@ static int shape(pn_call *call) {
     bool fits = x->n_dims == x0->n_dims;
     for (int d = 0; fits && d < x->n_dims; d++) fits = d == axis || x->shape[d] == x0->shape[d];
     if (!fits) return pn_fail_shapes(call, "x%d and x1 differ in more than axis %lld", i + 1, (long long)axis);
-    if (x->dtype != x0->dtype) return pn_fail_shapes(call, "x%d is %s, x1 %s", i + 1, pn_dtype_name(x->dtype), pn_dtype_name(x0->dtype));
+    if (x->dtype != x0->dtype)
+      return pn_fail_shapes(call, "x%d is %s, x1 %s", i + 1, pn_dtype_name(x->dtype), pn_dtype_name(x0->dtype));
     total += x->shape[axis];
   }
   pn_out_like(&call->out[0], x0);
@@ -24,7 +25,8 @@ static int part_of(pn_tensor **out, const pn_tensor *whole, int64_t axis, int64_
   int64_t sizes[PN_MAX_DIMS];
   memcpy(sizes, whole->shape, sizeof sizes);
   sizes[axis] = count;
-  return pn_tensor_on(out, whole->storage, whole->dtype, whole->n_dims, sizes, whole->stride, whole->offset + first * whole->stride[axis]);
+  return pn_tensor_on(out, whole->storage, whole->dtype, whole->n_dims, sizes, whole->stride,
+                      whole->offset + first * whole->stride[axis]);
 }
 
 static bool same_place(const pn_tensor *a, const pn_tensor *b) {
@@ -64,8 +66,17 @@ static int backward(pn_call *call) {
   return 0;
 }
 
-static const pn_arg args[] = { { "axis", PN_INT, "1", 0, PN_MAX_DIMS - 1, .help = "the axis along which they follow each other" }, { 0 } };
+static const pn_arg args[] = {
+  {"axis", PN_INT, "1", 0, PN_MAX_DIMS - 1, .help = "the axis along which they follow each other" },
+  { 0  }
+};
 static const char *const cases[] = { "2,3,2,3,4 2,1,2,3,4 2,5,2,3,4", "2,3 4,3 axis=0", "2,3,4 2,3,1 axis=2", "3,2 axis=0", 0 };
 const pn_op pn_op_concat = {
-  .name = "concat", .help = "tensors one after the other along an axis", .inputs = "x...", .args = args, .cases = cases, .shape = shape, .cpu = { forward, backward }
+  .name = "concat",
+  .help = "tensors one after the other along an axis",
+  .inputs = "x...",
+  .args = args,
+  .cases = cases,
+  .shape = shape,
+  .cpu = {forward, backward}
 };

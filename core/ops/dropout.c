@@ -35,7 +35,13 @@ static void elements(void *context, int64_t begin, int64_t end) {
 }
 
 static void toss(const pn_call *call, pn_tensor *to, const pn_tensor *from, bool fresh) {
-  job j = { from, to, (uint64_t)pn_arg_int(call, "seed"), (uint64_t)pn_arg_int(call, "stream"), (uint64_t)pn_arg_int(call, "offset"), pn_arg_real(call, "p"), fresh };
+  job j = { from,
+            to,
+            (uint64_t)pn_arg_int(call, "seed"),
+            (uint64_t)pn_arg_int(call, "stream"),
+            (uint64_t)pn_arg_int(call, "offset"),
+            pn_arg_real(call, "p"),
+            fresh };
   pn_parallel(pn_tensor_count(to), 4096, elements, &j);
 }
 
@@ -53,13 +59,19 @@ static int backward(pn_call *call) {
 }
 
 static const pn_arg args[] = {
-  { "p", PN_REAL, "0.5", 0, 1, .help = "probability of 0" },
-  { "seed", PN_INT, .help = "key of Philox" },
-  { "stream", PN_INT, "0", .help = "stream of Philox" },
-  { "offset", PN_INT, "0", .help = "its first counter; a call uses count / 4 of them, rounded up" },
-  { 0 },
+  {"p",     PN_REAL, "0.5", 0, 1, .help = "probability of 0" },
+  { "seed",  PN_INT, .help = "key of Philox" },
+  { "stream",      PN_INT, "0", .help = "stream of Philox" },
+  { "offset",      PN_INT, "0", .help = "its first counter; a call uses count / 4 of them, rounded up" },
+  { 0},
 };
 static const char *const cases[] = { "2,3,2,3,5 p=0.3 seed=7", "11 seed=1 stream=5 offset=100", "3 p=0 seed=0", 0 };
 const pn_op pn_op_dropout = {
-  .name = "dropout", .help = "elements set to 0 by a replayable coin", .inputs = "x", .args = args, .cases = cases, .shape = shape, .cpu = { forward, backward }
+  .name = "dropout",
+  .help = "elements set to 0 by a replayable coin",
+  .inputs = "x",
+  .args = args,
+  .cases = cases,
+  .shape = shape,
+  .cpu = {forward, backward}
 };

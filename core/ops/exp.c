@@ -2,7 +2,9 @@
 #include <tgmath.h>
 #include "kernels/elementwise.h"
 
-PN_UNARY_KERNELS(exp(x), dy * exp(x))
+PN_UNARY_KERNELS(exp(x), dy *exp(x))
 
 static const char *const cases[] = { "2,3,2,3,5", "7", 0 };
-const pn_op pn_op_exp = { .name = "exp", .help = "e to the power x", .inputs = "x", .cases = cases, .shape = pn_unary_shape, .cpu = { forward, backward } };
+const pn_op pn_op_exp = {
+  .name = "exp", .help = "e to the power x", .inputs = "x", .cases = cases, .shape = pn_unary_shape, .cpu = {forward, backward}
+};

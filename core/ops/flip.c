@@ -71,8 +71,17 @@ static int backward(pn_call *call) {
   return dx ? walk(call, dx, call->dy[0], fresh ? run : add_run) : 0;
 }
 
-static const pn_arg args[] = { { "axes", PN_INTS, .min = 0, .max = PN_MAX_DIMS - 1, .help = "axes to reverse" }, { 0 } };
+static const pn_arg args[] = {
+  {"axes",    PN_INTS, .min = 0, .max = PN_MAX_DIMS - 1, .help = "axes to reverse" },
+  { 0}
+};
 static const char *const cases[] = { "2,3,2,3,5 axes=4", "2,3,4 axes=0,2", "5 axes=0", 0 };
 const pn_op pn_op_flip = {
-  .name = "flip", .help = "x reversed along axes", .inputs = "x", .args = args, .cases = cases, .shape = shape, .cpu = { forward, backward }
+  .name = "flip",
+  .help = "x reversed along axes",
+  .inputs = "x",
+  .args = args,
+  .cases = cases,
+  .shape = shape,
+  .cpu = {forward, backward}
 };

@@ -5,4 +5,6 @@
 PN_UNARY_KERNELS(log(x), dy / x)
 
 static const char *const cases[] = { "2,3,2,3,5:+", "7:+", 0 };
-const pn_op pn_op_log = { .name = "log", .help = "natural logarithm", .inputs = "x", .cases = cases, .shape = pn_unary_shape, .cpu = { forward, backward } };
+const pn_op pn_op_log = {
+  .name = "log", .help = "natural logarithm", .inputs = "x", .cases = cases, .shape = pn_unary_shape, .cpu = {forward, backward}
+};

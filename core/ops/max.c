@@ -14,11 +14,18 @@ static int forward(pn_call *call) {
 static int backward(pn_call *call) { return pn_pick_backward(call, call->saved[0]); }
 
 static const pn_arg args[] = {
-  { "axes", PN_INTS, "", 0, PN_MAX_DIMS - 1, .help = "axes to take the largest over; none: all" },
-  { "keep", PN_BOOL, "false", .help = "keep them as axes of size 1" },
-  { 0 },
+  {"axes",           PN_INTS, "", 0, PN_MAX_DIMS - 1, .help = "axes to take the largest over; none: all" },
+  { "keep",              PN_BOOL, "false", .help = "keep them as axes of size 1" },
+  { 0},
 };
-static const char *const cases[] = { "2,3,2,3,5:step", "2,3,2,3,5:step axes=0,2,4 keep=true", "2,3,4:step axes=2", "3,4,5:step axes=1,0", 0 };
+static const char *const cases[] = { "2,3,2,3,5:step", "2,3,2,3,5:step axes=0,2,4 keep=true", "2,3,4:step axes=2",
+                                     "3,4,5:step axes=1,0", 0 };
 const pn_op pn_op_max = {
-  .name = "max", .help = "largest value over axes", .inputs = "x", .args = args, .cases = cases, .shape = shape, .cpu = { forward, backward }
+  .name = "max",
+  .help = "largest value over axes",
+  .inputs = "x",
+  .args = args,
+  .cases = cases,
+  .shape = shape,
+  .cpu = {forward, backward}
 };

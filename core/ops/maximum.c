@@ -5,5 +5,10 @@ PN_BINARY_KERNELS(a >= b || a != a ? a : b, a >= b || a != a ? dy : 0, a >= b ||
 
 static const char *const cases[] = { "2,3,2,3,5:step 2,3,2,3,5", "2,3,5 3,1:step", "3,1:step 4", 0 };
 const pn_op pn_op_maximum = {
-  .name = "maximum", .help = "larger of two, element by element", .inputs = "a b", .cases = cases, .shape = pn_binary_shape, .cpu = { forward, backward }
+  .name = "maximum",
+  .help = "larger of two, element by element",
+  .inputs = "a b",
+  .cases = cases,
+  .shape = pn_binary_shape,
+  .cpu = {forward, backward}
 };

@@ -8,7 +8,9 @@ static int shape(pn_call *call) {
   return pn_tensor_count(call->x[0]) ? 0 : pn_fail_shapes(call, "the mean of no elements");
 }
 
-static double share(const pn_call *call, const pn_tensor *y) { return (double)pn_tensor_count(y) / (double)pn_tensor_count(call->x[0]); }
+static double share(const pn_call *call, const pn_tensor *y) {
+  return (double)pn_tensor_count(y) / (double)pn_tensor_count(call->x[0]);
+}
 
 static int forward(pn_call *call) {
   pn_tensor *y;
@@ -21,11 +23,17 @@ static int forward(pn_call *call) {
 static int backward(pn_call *call) { return pn_reduce_spread(call, share(call, call->dy[0])); }
 
 static const pn_arg args[] = {
-  { "axes", PN_INTS, "", 0, PN_MAX_DIMS - 1, .help = "axes to average over; none: all" },
-  { "keep", PN_BOOL, "false", .help = "keep them as axes of size 1" },
-  { 0 },
+  {"axes",           PN_INTS, "", 0, PN_MAX_DIMS - 1, .help = "axes to average over; none: all" },
+  { "keep",              PN_BOOL, "false", .help = "keep them as axes of size 1" },
+  { 0},
 };
 static const char *const cases[] = { "2,3,2,3,5", "2,3,2,3,5 axes=2,3,4 keep=true", "2,3,4 axes=2", "3,4,5 axes=1,0", 0 };
 const pn_op pn_op_mean = {
-  .name = "mean", .help = "mean over axes", .inputs = "x", .args = args, .cases = cases, .shape = shape, .cpu = { forward, backward }
+  .name = "mean",
+  .help = "mean over axes",
+  .inputs = "x",
+  .args = args,
+  .cases = cases,
+  .shape = shape,
+  .cpu = {forward, backward}
 };

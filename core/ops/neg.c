@@ -5,4 +5,6 @@
 PN_UNARY_KERNELS(-x, -dy)
 
 static const char *const cases[] = { "2,3,2,3,5", "7", 0 };
-const pn_op pn_op_neg = { .name = "neg", .help = "minus x", .inputs = "x", .cases = cases, .shape = pn_unary_shape, .cpu = { forward, backward } };
+const pn_op pn_op_neg = {
+  .name = "neg", .help = "minus x", .inputs = "x", .cases = cases, .shape = pn_unary_shape, .cpu = {forward, backward}
+};

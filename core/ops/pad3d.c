@@ -51,11 +51,17 @@ static int backward(pn_call *call) {
 }
 
 static const pn_arg args[] = {
-  { "pad", PN_PAD3, .min = 0, .max = 1e9, .help = "elements to add (t,h,w, or low,high pairs)" },
-  { "value", PN_REAL, "0", .help = "what they hold" },
-  { 0 },
+  {"pad",                                                 PN_PAD3, .min = 0, .max = 1e9, .help = "elements to add (t,h,w, or low,high pairs)" },
+  { "value",                                             PN_REAL, "0", .help = "what they hold" },
+  { 0},
 };
 static const char *const cases[] = { "2,3,2,3,4 pad=1,2,0 value=0.5", "1,2,3,2,3 pad=0,1,2,0,1,3", 0 };
 const pn_op pn_op_pad3d = {
-  .name = "pad3d", .help = "a clip with a constant border", .inputs = "x", .args = args, .cases = cases, .shape = shape, .cpu = { forward, backward }
+  .name = "pad3d",
+  .help = "a clip with a constant border",
+  .inputs = "x",
+  .args = args,
+  .cases = cases,
+  .shape = shape,
+  .cpu = {forward, backward}
 };

@@ -2,7 +2,14 @@
 #include <tgmath.h>
 #include "kernels/elementwise.h"
 
-PN_UNARY_KERNELS(x < 0 ? 0 : x, x > 0 ? dy : 0)
+PN_UNARY_KERNELS(x<0 ? 0 : x, x> 0 ? dy : 0)
 
 static const char *const cases[] = { "2,3,2,3,5:step", "7:step", 0 };
-const pn_op pn_op_relu = { .name = "relu", .help = "x where positive, else 0", .inputs = "x", .cases = cases, .shape = pn_unary_shape, .cpu = { forward, backward } };
+const pn_op pn_op_relu = {
+  .name = "relu",
+  .help = "x where positive, else 0",
+  .inputs = "x",
+  .cases = cases,
+  .shape = pn_unary_shape,
+  .cpu = {forward, backward}
+};

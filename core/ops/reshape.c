@@ -67,8 +67,20 @@ static int backward(pn_call *call) {
   return rc;
 }
 
-static const pn_arg args[] = { { "shape", PN_INTS, .min = -1, .max = 1e15, .help = "the new sizes; one may be -1" }, { 0 } };
-static const char *const cases[] = { "2,3,4 shape=6,4", "2,3,2,3,5 shape=2,-1", "2,1,3,1,5 shape=2,3,5", "6 shape=1,2,1,3", "1 shape=", 0 };
+static const pn_arg args[] = {
+  {"shape",    PN_INTS, .min = -1, .max = 1e15, .help = "the new sizes; one may be -1" },
+  { 0}
+};
+static const char *const cases[] = {
+  "2,3,4 shape=6,4", "2,3,2,3,5 shape=2,-1", "2,1,3,1,5 shape=2,3,5", "6 shape=1,2,1,3", "1 shape=", 0
+};
 const pn_op pn_op_reshape = {
-  .name = "reshape", .help = "the same elements under another shape", .inputs = "x", .args = args, .cases = cases, .shape = shape, .view = view, .cpu = { forward, backward }
+  .name = "reshape",
+  .help = "the same elements under another shape",
+  .inputs = "x",
+  .args = args,
+  .cases = cases,
+  .shape = shape,
+  .view = view,
+  .cpu = {forward, backward}
 };

@@ -15,7 +15,9 @@
 enum { NEAREST, TRILINEAR };
 enum { HALF_PIXEL, CORNERS, ASYMMETRIC, GRID };
 
-typedef struct axis_map { double a, b; } axis_map; /* u = a * j + b */
+typedef struct axis_map {
+  double a, b;
+} axis_map; /* u = a * j + b */
 
 static axis_map map_of(const pn_call *call, int d, int64_t n_out) {
   const pn_tensor *x = call->x[0];
@@ -66,7 +68,9 @@ static int samples_new(samples *s, const pn_call *call, int d, int64_t n_out) {
   for (int64_t i = 0; i < s->n_in; i++) s->first[i] = n_out, s->last[i] = -1;
   for (int64_t j = 0; j < n_out; j++) {
     double u = map.a * (double)j + map.b;
-    if (nearest) u = floor(pn_arg_int(call, "align") == ASYMMETRIC ? u + 1e-9 : u + 0.5 + 1e-9); /* a hair against rounding just below a whole number */
+    if (nearest)
+      u = floor(pn_arg_int(call, "align") == ASYMMETRIC ? u + 1e-9
+                                                        : u + 0.5 + 1e-9); /* a hair against rounding just below a whole number */
     u = fmin(fmax(u, 0), (double)(s->n_in - 1));
     int64_t low = pn_min64((int64_t)u, pn_max64(s->n_in - 2, 0));
     s->low[j] = low;
@@ -80,7 +84,9 @@ static int samples_new(samples *s, const pn_call *call, int d, int64_t n_out) {
   return 0;
 }
 
-static double share(const samples *s, int64_t j, int64_t i) { return i == s->low[j] ? 1 - s->w[j] : i == s->low[j] + 1 ? s->w[j] : 0; }
+static double share(const samples *s, int64_t j, int64_t i) {
+  return i == s->low[j] ? 1 - s->w[j] : i == s->low[j] + 1 ? s->w[j] : 0;
+}
 
 typedef struct job {
   pn_pixels x, y; /* x or dx; y or dy */
@@ -175,16 +181,27 @@ static int backward(pn_call *call) {
 }
 
 static const pn_arg args[] = {
-  { "size", PN_INT3, "0", 0, 1e9, .help = "the result's T,H,W; 0: from scale" },
-  { "scale", PN_INT3, "1", 1, 1e6, .help = "whole factors of T,H,W, where size is 0" },
-  { "mode", PN_CHOICE, "trilinear", .choices = "nearest|trilinear", .help = "one element, or the eight around" },
-  { "align", PN_CHOICE, "half_pixel", .choices = "half_pixel|corners|asymmetric|grid", .help = "where the result's elements stand in x" },
-  { 0 },
+  {"size",   PN_INT3, "0", 0, 1e9, .help = "the result's T,H,W; 0: from scale" },
+  { "scale",     PN_INT3, "1", 1, 1e6, .help = "whole factors of T,H,W, where size is 0" },
+  { "mode",     PN_CHOICE, "trilinear", .choices = "nearest|trilinear", .help = "one element, or the eight around" },
+  { "align",       PN_CHOICE, "half_pixel", .choices = "half_pixel|corners|asymmetric|grid",
+   .help = "where the result's elements stand in x" },
+  { 0},
 };
-static const char *const cases[] = {
-  "2,3,2,3,4 scale=2,2,2", "1,2,3,4,5 size=4,9,7 align=corners", "1,2,3,4,5 size=2,9,3", "1,1,2,3,4 size=3,7,2 mode=nearest",
-  "1,2,2,3,1 size=1,6,3 align=asymmetric", "1,2,2,3,4 scale=1,3,2 mode=nearest align=asymmetric", "1,2,3,4,5 size=1,1,1 align=corners", 0
-};
+static const char *const cases[] = { "2,3,2,3,4 scale=2,2,2",
+                                     "1,2,3,4,5 size=4,9,7 align=corners",
+                                     "1,2,3,4,5 size=2,9,3",
+                                     "1,1,2,3,4 size=3,7,2 mode=nearest",
+                                     "1,2,2,3,1 size=1,6,3 align=asymmetric",
+                                     "1,2,2,3,4 scale=1,3,2 mode=nearest align=asymmetric",
+                                     "1,2,3,4,5 size=1,1,1 align=corners",
+                                     0 };
 const pn_op pn_op_resize3d = {
-  .name = "resize3d", .help = "a clip sampled at another size", .inputs = "x", .args = args, .cases = cases, .shape = shape, .cpu = { forward, backward }
+  .name = "resize3d",
+  .help = "a clip sampled at another size",
+  .inputs = "x",
+  .args = args,
+  .cases = cases,
+  .shape = shape,
+  .cpu = {forward, backward}
 };

@@ -11,4 +11,11 @@ static inline real slope(real x, real dy) {
 PN_UNARY_KERNELS(sigmoid(x), slope(x, dy))
 
 static const char *const cases[] = { "2,3,2,3,5", "7", 0 };
-const pn_op pn_op_sigmoid = { .name = "sigmoid", .help = "logistic function 1 / (1 + e^-x)", .inputs = "x", .cases = cases, .shape = pn_unary_shape, .cpu = { forward, backward } };
+const pn_op pn_op_sigmoid = {
+  .name = "sigmoid",
+  .help = "logistic function 1 / (1 + e^-x)",
+  .inputs = "x",
+  .cases = cases,
+  .shape = pn_unary_shape,
+  .cpu = {forward, backward}
+};

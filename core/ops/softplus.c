@@ -5,4 +5,6 @@
 PN_UNARY_KERNELS((x < 0 ? 0 : x) + log1p(exp(-fabs(x))), dy / (1 + exp(-x)))
 
 static const char *const cases[] = { "2,3,2,3,5", "7", 0 };
-const pn_op pn_op_softplus = { .name = "softplus", .help = "log(1 + e^x)", .inputs = "x", .cases = cases, .shape = pn_unary_shape, .cpu = { forward, backward } };
+const pn_op pn_op_softplus = {
+  .name = "softplus", .help = "log(1 + e^x)", .inputs = "x", .cases = cases, .shape = pn_unary_shape, .cpu = {forward, backward}
+};

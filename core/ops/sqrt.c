@@ -5,4 +5,6 @@
 PN_UNARY_KERNELS(sqrt(x), dy / (2 * sqrt(x)))
 
 static const char *const cases[] = { "2,3,2,3,5:+", "7:+", 0 };
-const pn_op pn_op_sqrt = { .name = "sqrt", .help = "square root", .inputs = "x", .cases = cases, .shape = pn_unary_shape, .cpu = { forward, backward } };
+const pn_op pn_op_sqrt = {
+  .name = "sqrt", .help = "square root", .inputs = "x", .cases = cases, .shape = pn_unary_shape, .cpu = {forward, backward}
+};

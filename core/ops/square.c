@@ -2,7 +2,9 @@
 #include <tgmath.h>
 #include "kernels/elementwise.h"
 
-PN_UNARY_KERNELS(x * x, 2 * dy * x)
+PN_UNARY_KERNELS(x *x, 2 * dy * x)
 
 static const char *const cases[] = { "2,3,2,3,5", "7", 0 };
-const pn_op pn_op_square = { .name = "square", .help = "x times x", .inputs = "x", .cases = cases, .shape = pn_unary_shape, .cpu = { forward, backward } };
+const pn_op pn_op_square = {
+  .name = "square", .help = "x times x", .inputs = "x", .cases = cases, .shape = pn_unary_shape, .cpu = {forward, backward}
+};

@@ -11,7 +11,10 @@ static void run(void *context, int64_t n, char *const *at, const int64_t *stride
   PN_BINARY_LOOP(s0 == 1 && sa == 1 && sb == 1, 1, 1, a - b)
   PN_BINARY_LOOP(s0 == 1 && sa == 1 && sb == 0, 1, 0, a - b)
   PN_BINARY_LOOP(s0 == 1 && sa == 0 && sb == 1, 0, 1, a - b)
-  for (int64_t i = 0; i < n; i++) { const real a = pa[i * sa], b = pb[i * sb]; to[i * s0] = a - b; }
+  for (int64_t i = 0; i < n; i++) {
+    const real a = pa[i * sa], b = pb[i * sb];
+    to[i * s0] = a - b;
+  }
 }
 
 static int forward(pn_call *call) { return pn_binary_forward(call, run); }
@@ -31,5 +34,10 @@ static int backward(pn_call *call) {
 
 static const char *const cases[] = { "2,3,2,3,5 2,3,2,3,5", "2,3,2,3,5 1,3,1,1,1", "3,1 4", "2,3,4 1", "4 3,1", 0 };
 const pn_op pn_op_sub = {
-  .name = "sub", .help = "difference, element by element", .inputs = "a b", .cases = cases, .shape = pn_binary_shape, .cpu = { forward, backward }
+  .name = "sub",
+  .help = "difference, element by element",
+  .inputs = "a b",
+  .cases = cases,
+  .shape = pn_binary_shape,
+  .cpu = {forward, backward}
 };
