@@ -123,6 +123,7 @@ end
 -- ---- the network --------------------------------------------------------------------------------------------------------------
 
 local FCN = nn.class "fcn_i3d"
+FCN.load = i3d.load
 
 function FCN:new(cfg)
   local o = settings(cfg)

@@ -12,6 +12,8 @@ local pn = require "penumbra"
 local nn = pn.nn
 local nearest = require "penumbra.nearest"
 local raise = require "penumbra.raise"
+local formats = require "penumbra.formats"
+local weights = require "penumbra.weights"
 
 -- One line a layer. unit = channels; pool; mixed = branch 0 | branch 1: 1x1x1, 3x3x3 | branch 2: 1x1x1, 3x3x3 | branch 3.
 local layers = {
@@ -186,7 +188,29 @@ local function run(self, x, capture)
   return x, found
 end
 
+--- Loads weights into a module that stands on the trunk: a file of I3D under any of its names (penumbra.weights), or a
+-- checkpoint of the module itself. What the module lacks (deeper layers, another head) is passed over; what the file lacks is
+-- an error that lists it, unless allowed: then it stays as it was initialised.
+-- @tparam string path looked for here, then where `penumbra fetch` puts things
+-- @tparam ?table options allow_missing = true
+-- @return the module; its `loaded` is then {path, loaded, missing}, lists of names
+local function load(self, path, options)
+  nn.check_options("load", options or {}, { "allow_missing" })
+  local where, may_lack = weights.find(path), options and options.allow_missing
+  local is_file, tensors = pcall(formats.load, where)
+  if not (is_file and tensors["fuse.weight"]) then -- not the checkpoint of a whole network
+    tensors = weights.load(where)
+  end
+  local report = self:load_state(tensors, { allow_missing = may_lack, allow_mismatched = may_lack, allow_unexpected = true })
+  for _, name in ipairs(report.mismatched) do
+    table.insert(report.missing, name)
+  end
+  self.loaded = { path = where, loaded = report.loaded, missing = report.missing }
+  return self
+end
+
 local I3D = nn.class "i3d"
+I3D.load = load
 
 function I3D:new(options)
   local known = {}
@@ -207,7 +231,7 @@ function I3D:endpoints(x, capture)
   return found
 end
 
-return setmetatable({ build = build, run = run, layers = layers, class = I3D }, {
+return setmetatable({ build = build, run = run, load = load, layers = layers, class = I3D }, {
   __call = function(_, options)
     return I3D(options)
   end,
