@@ -1,0 +1,191 @@
+local pn = require "penumbra"
+local fcn = require "models.fcn_i3d"
+local registered = require("penumbra.nn.registered").registered
+local helper = require "spec.helper"
+local nn = pn.nn
+
+local function tiny(cfg)
+  cfg.width = cfg.width or 1 / 16
+  cfg.features = cfg.features or 4
+  return fcn(cfg)
+end
+
+local function clip(t, h, w)
+  local x = pn.empty { 1, 3, t, h, w, layout = "channels_last" }
+  return pn.random.stream(3, "clip"):fill(x, "uniform", -1, 1):set_grid({ 1, 1, 1 }, { 0, 0, 0 })
+end
+
+describe("FCN-I3D", function()
+  it("gives a fused mask and a mask a skip, of the size of the clip, odd or even", function()
+    local net = tiny {}
+    for _, size in ipairs { { 16, 64, 64 }, { 11, 45, 70 }, { 1, 32, 33 }, { 3, 50, 86 } } do
+      pn.scope(function()
+        local masks = net(clip(size[1], size[2], size[3]))
+        helper.assert_shape(masks.fused, 1, 1, size[1], size[2], size[3])
+        assert.equal(4, #masks.sides)
+        for _, side in ipairs(masks.sides) do
+          helper.assert_shape(side, 1, 1, size[1], size[2], size[3])
+        end
+      end)
+    end
+  end)
+
+  it("has the paper's sizes: kernels of twice the stride, 16 channels, I3D's own names", function()
+    local net = fcn {}
+    local p = net:named_parameters()
+    helper.assert_shape(p["conv3d_1a.conv.weight"], 64, 3, 7, 7, 7)
+    helper.assert_shape(p["mixed_4f.branch2b.conv.weight"], 128, 32, 3, 3, 3)
+    helper.assert_shape(p["side_1a.up_features.weight"], 16, 16, 4, 4, 4)
+    helper.assert_shape(p["side_2c.up_score.weight"], 1, 1, 4, 8, 8)
+    helper.assert_shape(p["side_3c.reduce.weight"], 16, 480, 1, 1, 1)
+    helper.assert_shape(p["side_4f.up_features.weight"], 16, 16, 8, 32, 32)
+    helper.assert_shape(p["fuse.weight"], 1, 64, 1, 1, 1)
+    assert.is_nil(p["mixed_5b.branch0.conv.weight"])
+  end)
+
+  it("takes any subset of skips, and goes no deeper than it must", function()
+    local osvos = tiny { skips = { "2c", "3c", "4f", "5c" } }
+    assert.equal(4, #osvos(clip(8, 64, 64)).sides)
+    assert.is_truthy(osvos:named_parameters()["mixed_5c.branch0.conv.weight"])
+    local shallow = tiny { skips = { "3c", "1a" } }
+    assert.is_nil(shallow:named_parameters()["mixed_4b.branch0.conv.weight"])
+    local masks = shallow(clip(4, 32, 32))
+    assert.equal(2, #masks.sides)
+    assert.equal("1a", shallow.sides[1][1])
+  end)
+
+  it("runs under every key", function()
+    for key, values in pairs {
+      deconv_init = { "bilinear", "nearest", "icnr", "random" }, deconv_time = { "linear", "repeat", "repeat_gain1", "centre" },
+      overlap = { "2s", "s" }, crop_align = { "grid", "centre", "caffe" }, batchnorm = { "frozen", "batch", "moving" },
+      output = { "fused", "sum_of_five", "mean_of_sides" }, input = { "rgb_pm1", "bgr_01" },
+    } do
+      for _, value in ipairs(values) do
+        pn.scope(function()
+          local net = tiny { [key] = value, skips = { "1a", "2c", "4f", "5c" } }
+          local x = clip(5, 37, 54)
+          local y = net:logits(x)
+          helper.assert_shape(y, 1, 1, 5, 37, 54)
+          assert.equal(0, y:count_bad(), key .. "=" .. value)
+          net(x).fused:mean():backward()
+          local moved = net:find("conv3d_1a.conv").weight:grad()
+          assert.is_truthy(moved, key .. "=" .. value)
+        end)
+      end
+    end
+  end)
+
+  it("segments by the fused mask, by the sum of all five, or by the mean of the sides", function()
+    local x = clip(4, 32, 32)
+    pn.no_grad(function()
+      local masks = tiny {}(x)
+      local s = masks.sides
+      local sum = s[1] + s[2] + s[3] + s[4]
+      helper.assert_close(tiny { output = "fused" }:logits(x), masks.fused)
+      helper.assert_close(tiny { output = "sum_of_five" }:logits(x), sum + masks.fused)
+      helper.assert_close(tiny { output = "mean_of_sides" }:logits(x), sum * 0.25)
+    end)
+  end)
+
+  it("begins alike from the same seed, and not from another", function()
+    helper.assert_same_bits(tiny { seed = 5 }.fuse.weight, tiny { seed = 5 }.fuse.weight)
+    assert.is_true(helper.relative_error(tiny { seed = 5 }.fuse.weight, tiny { seed = 6 }.fuse.weight) > 0.1)
+  end)
+
+  it("names what it does not know", function()
+    helper.failure(function() fcn { skips = { "1a", "3d" } } end, "skips is '3d'", "did you mean '3c'?")
+    helper.failure(function() fcn { skips = {} } end, "skips is empty")
+    helper.failure(function() fcn { deconv_init = "bilnear" } end, "deconv_init is 'bilnear', did you mean 'bilinear'?")
+    helper.failure(function() fcn { width = "half" } end, "width is a string, expects a number")
+  end)
+
+  it("segments a clip of one frame", function()
+    local frames = pn.zeros { 1, 32, 40, 3, dtype = "u8" }
+    helper.assert_shape(tiny {}:segment(frames, { frames = 4 }), 1, 32, 40)
+  end)
+
+  it("takes a layer of one's own, written in Lua", function()
+    local Gate = nn.class "gate"
+    function Gate:new(options)
+      self:add("conv", nn.conv3d { from = options.channels, to = options.channels })
+    end
+    function Gate:forward(x)
+      return x * self.conv(x):sigmoid()
+    end
+    local net = tiny {}
+    local plain = net.side_3c.forward
+    net.side_3c:add("gate", Gate { channels = 30 })
+    function net.side_3c.forward(self, y, like, wants_mask)
+      return plain(self, self.gate(y), like, wants_mask)
+    end
+    net(clip(4, 32, 32)).fused:mean():backward()
+    assert.is_truthy(net:find("side_3c.gate.conv").weight:grad())
+  end)
+end)
+
+describe("registered upsampling", function()
+  -- A plane wave of coordinates: value = a + b·t + c·y + d·x at each element's centre; bilinear interpolation must continue it.
+  local function ramp(grid, t, h, w)
+    local y = pn.empty { 1, 1, t, h, w, layout = "channels_last" }
+    local p, k = y:data(), 0
+    for i = 0, t - 1 do
+      for j = 0, h - 1 do
+        for l = 0, w - 1 do
+          p[k] = 0.1 + 0.03 * (grid.centre[1] + i * grid.stride[1]) + 0.01 * (grid.centre[2] + j * grid.stride[2])
+            - 0.02 * (grid.centre[3] + l * grid.stride[3])
+          k = k + 1
+        end
+      end
+    end
+    return y:set_grid(grid.stride, grid.centre)
+  end
+
+  it("is exact bilinear interpolation between the centres, for even sizes and for width 854", function()
+    local net = pn.nn.sequential { require "models.i3d" { to = "mixed_5c", width = 1 / 32 } }[1]
+    for _, size in ipairs { { 16, 64, 96 }, { 9, 33, 854 } } do
+      local like = clip(size[1], size[2], size[3])
+      local found = pn.no_grad(function()
+        return net:endpoints(like, { "conv3d_1a", "conv3d_2c", "mixed_3c", "mixed_4f", "mixed_5c" })
+      end)
+      for _, skip in ipairs(fcn.skips) do
+        local grid = found[skip.at]:grid()
+        local s = found[skip.at]:shape()
+        local x = ramp(grid, s[3], s[4], s[5])
+        local y = registered { channels = 1, stride = skip.stride } (x, like)
+        local all = ramp({ stride = { 1, 1, 1 }, centre = { 0, 0, 0 } }, size[1], size[2], size[3])
+        local last = {}
+        for d = 1, 3 do
+          last[d] = grid.centre[d] + (s[d + 2] - 1) * grid.stride[d]
+        end
+        local worst, seen = 0, 0
+        for t = 0, size[1] - 1, 3 do
+          for h = 0, size[2] - 1, 5 do
+            for w = 0, size[3] - 1, 7 do
+              local at = { t, h, w }
+              local held = {} -- outside the centres the end value is held
+              for d = 1, 3 do
+                held[d] = math.max(grid.centre[d], math.min(last[d], at[d])) + 1
+              end
+              local expected = held[1] <= size[1] and held[2] <= size[2] and held[3] <= size[3]
+                and all:get(1, 1, held[1], held[2], held[3])
+              if expected then
+                worst = math.max(worst, math.abs(y:get(1, 1, t + 1, h + 1, w + 1) - expected))
+                seen = seen + 1
+              end
+            end
+          end
+        end
+        assert.is_true(seen > 50, skip[1])
+        assert.is_true(worst < 1e-4, ("%s at %d: off by %g"):format(skip[1], size[3], worst))
+      end
+    end
+  end)
+
+  it("asks for a grid, and names what it does not know", function()
+    local up = registered { channels = 1, stride = { 1, 2, 2 } }
+    helper.failure(function() up(pn.zeros { 1, 1, 1, 2, 2 }, pn.zeros { 1, 1, 1, 4, 4 }) end, "carry their grid")
+    helper.failure(function() registered { channels = 1, stride = 2, align = "gird" } end, "registered: align is 'gird'",
+      "did you mean 'grid'?")
+    helper.failure(function() registered { channels = 1 } end, "stride is missing")
+  end)
+end)
