@@ -10,12 +10,14 @@
 #include <zlib.h>
 #include "formats.h"
 
+/* clang-format off */
 static const struct { int bytes; pn_dtype dtype; } elements[] = {
   [PN_E_F32] = { 4, PN_F32 }, [PN_E_F64] = { 8, PN_F64 }, [PN_E_F16] = { 2, PN_F16 }, [PN_E_BF16] = { 2, PN_BF16 },
   [PN_E_I64] = { 8, PN_I64 }, [PN_E_I32] = { 4, PN_I32 }, [PN_E_U8] = { 1, PN_U8 },   [PN_E_BOOL] = { 1, PN_U8 },
   [PN_E_I8] = { 1, PN_I32 },  [PN_E_I16] = { 2, PN_I32 }, [PN_E_U16] = { 2, PN_I32 }, [PN_E_U32] = { 4, PN_I64 },
   [PN_E_OTHER] = { 0, PN_U8 },
 };
+/* clang-format on */
 
 int pn_element_bytes(pn_element element) { return elements[element].bytes; }
 
@@ -37,10 +39,12 @@ int pn_archive_fail(const pn_archive *a, const char *format, ...) {
   va_start(ap, format);
   vsnprintf(text, sizeof text, format, ap);
   va_end(ap);
+  for (unsigned char *p = (unsigned char *)text; *p; p++) /* names come from the file, and go to a terminal */
+    if (*p < 32 || *p == 127) *p = '?';
   return pn_fail("%s: %s: %s", a->path, a->format, text);
 }
 
-/* ---- describing --------------------------------------------------------------------------------------------------------- */
+/* ---- describing -------------------------------------------------------------------------------------------------- */
 
 int pn_archive_add_file(pn_archive *a, const char *path, int *index) {
   if (pn_grow(&a->files, &a->room_files, a->n_files, a->n_files + 1, sizeof *a->files) != 0) return -1;
@@ -79,7 +83,8 @@ int pn_archive_refuse(pn_entry *entry, const char *format, ...) {
   return entry->refusal ? 0 : -1;
 }
 
-int pn_archive_add_entry(pn_archive *a, pn_entry **out, const char *name, size_t name_bytes, pn_element element, int n_dims, const int64_t *shape) {
+int pn_archive_add_entry(pn_archive *a, pn_entry **out, const char *name, size_t name_bytes, pn_element element, int n_dims,
+                         const int64_t *shape) {
   if (memchr(name, 0, name_bytes)) return pn_archive_fail(a, "the name of a tensor contains a NUL byte");
   if (a->n_entries >= INT32_MAX) return pn_archive_fail(a, "too many tensors");
   if (pn_grow(&a->entries, &a->room_entries, a->n_entries, a->n_entries + 1, sizeof *a->entries) != 0) return -1;
@@ -108,7 +113,9 @@ static bool extent_of(const pn_entry *entry, int64_t *bytes, int64_t *count) {
   int64_t last = 1;
   for (int d = 0; d < entry->n_dims; d++) {
     int64_t step;
-    if (entry->stride[d] < 0 || __builtin_mul_overflow(entry->shape[d] - 1, entry->stride[d], &step) || __builtin_add_overflow(last, step, &last)) return false;
+    if (entry->stride[d] < 0 || __builtin_mul_overflow(entry->shape[d] - 1, entry->stride[d], &step) ||
+        __builtin_add_overflow(last, step, &last))
+      return false;
   }
   return !__builtin_mul_overflow(last, (int64_t)elements[entry->element].bytes, bytes);
 }
@@ -151,7 +158,8 @@ static int check_names(pn_archive *a) {
   for (int i = 0; i < a->n_entries; i++) a->order[i] = i;
   if (a->n_entries > 1) qsort_r(a->order, (size_t)a->n_entries, sizeof *a->order, compare_entries, a);
   for (int64_t i = 1; i < a->n_entries; i++)
-    if (compare_entries(&a->order[i - 1], &a->order[i], a) == 0) return pn_archive_fail(a, "two tensors are named %s", a->entries[a->order[i]].name);
+    if (compare_entries(&a->order[i - 1], &a->order[i], a) == 0)
+      return pn_archive_fail(a, "two tensors are named %s", a->entries[a->order[i]].name);
   if (a->n_metadata < 2) return 0;
   char **keys = pn_alloc((size_t)a->n_metadata * sizeof *keys);
   if (!keys) return -1;
@@ -164,7 +172,7 @@ static int check_names(pn_archive *a) {
   return rc;
 }
 
-/* ---- bytes of a part ------------------------------------------------------------------------------------------------------ */
+/* ---- bytes of a part --------------------------------------------------------------------------------------------- */
 
 static int fail_member(const pn_archive *a, const pn_part *part, const char *what) {
   return pn_archive_fail(a, "member %s: %s", part->name ? part->name : "?", what);
@@ -246,7 +254,7 @@ int pn_part_read(pn_archive *a, int index, int64_t begin, void *buffer, int64_t 
   return pn_disk_read(&a->files[part->file], part->offset + begin, buffer, (size_t)bytes);
 }
 
-/* ---- opening -------------------------------------------------------------------------------------------------------------- */
+/* ---- opening ----------------------------------------------------------------------------------------------------- */
 
 static bool ends_with(const char *text, const char *end) {
   size_t n = strlen(text), m = strlen(end);
@@ -318,7 +326,7 @@ void pn_archive_close(pn_archive *a) {
   for (size_t i = 0; i < PN_LENGTH(blocks); i++) pn_free(blocks[i]);
 }
 
-/* ---- looking ---------------------------------------------------------------------------------------------------------------- */
+/* ---- looking ----------------------------------------------------------------------------------------------------- */
 
 static const pn_entry *entry_at(const pn_archive *a, int i) { return a && i >= 0 && i < a->n_entries ? &a->entries[i] : NULL; }
 
@@ -379,7 +387,7 @@ const char *pn_archive_metadata(const pn_archive *a, const char *key) {
   return NULL;
 }
 
-/* ---- loading ---------------------------------------------------------------------------------------------------------------- */
+/* ---- loading ----------------------------------------------------------------------------------------------------- */
 
 static void swap_bytes(unsigned char *p, int bytes) {
   for (int i = 0; i < bytes / 2; i++) {
@@ -394,15 +402,15 @@ static void store(unsigned char *to, pn_element element, const unsigned char *fr
   int32_t narrow;
   int64_t wide;
   switch (element) {
-    case PN_E_BOOL: *to = *from != 0; return;
-    case PN_E_I8: narrow = (int8_t)*from; break;
-    case PN_E_I16: narrow = (int16_t)pn_le16(from); break;
-    case PN_E_U16: narrow = pn_le16(from); break;
-    case PN_E_U32:
-      wide = pn_le32(from);
-      memcpy(to, &wide, sizeof wide);
-      return;
-    default: memcpy(to, from, (size_t)elements[element].bytes); return;
+  case PN_E_BOOL: *to = *from != 0; return;
+  case PN_E_I8: narrow = (int8_t)*from; break;
+  case PN_E_I16: narrow = (int16_t)pn_le16(from); break;
+  case PN_E_U16: narrow = pn_le16(from); break;
+  case PN_E_U32:
+    wide = pn_le32(from);
+    memcpy(to, &wide, sizeof wide);
+    return;
+  default: memcpy(to, from, (size_t)elements[element].bytes); return;
   }
   memcpy(to, &narrow, sizeof narrow);
 }

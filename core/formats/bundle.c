@@ -8,7 +8,9 @@
 
 enum { MAX_KEY = 1 << 16 };
 
-typedef struct bytes { const unsigned char *p, *end; } bytes;
+typedef struct bytes {
+  const unsigned char *p, *end;
+} bytes;
 
 static bool varint(bytes *b, uint64_t *out) {
   uint64_t value = 0;
@@ -29,21 +31,27 @@ static uint32_t unmask(uint32_t masked) {
   return rotated >> 17 | rotated << 15;
 }
 
-/* ---- the table --------------------------------------------------------------------------------------------------------------- */
+/* ---- the table --------------------------------------------------------------------------------------------------- */
 
-typedef struct block { unsigned char *data; int64_t n; } block; /* its entries, without the restart points */
+typedef struct block {
+  unsigned char *data;
+  int64_t n;
+} block; /* its entries, without the restart points */
 
 static int read_block(const pn_archive *a, bytes *handle, block *out) {
   enum { TRAILER = 5 }; /* the kind of compression, the checksum */
   uint64_t offset, size;
   int64_t file_bytes = a->files[0].bytes;
-  if (!varint(handle, &offset) || !varint(handle, &size) || offset > (uint64_t)file_bytes || size > (uint64_t)file_bytes || (int64_t)(offset + size) > file_bytes - TRAILER || size < 4)
+  if (!varint(handle, &offset) || !varint(handle, &size) || offset > (uint64_t)file_bytes || size > (uint64_t)file_bytes ||
+      (int64_t)(offset + size) > file_bytes - TRAILER || size < 4)
     return pn_archive_fail(a, "a block of the index lies outside the file");
   unsigned char *data = pn_alloc((size_t)size + TRAILER);
   if (!data) return -1;
   int rc = pn_disk_read(&a->files[0], (int64_t)offset, data, (size_t)size + TRAILER);
-  if (rc == 0 && unmask(pn_le32(data + size + 1)) != pn_crc32c(0, data, (size_t)size + 1)) rc = pn_archive_fail(a, "the CRC-32C of a block of the index does not match: the file is damaged");
-  if (rc == 0 && data[size] != 0) rc = pn_archive_fail(a, "the index is compressed (kind %d); TensorFlow writes it plain", data[size]);
+  if (rc == 0 && unmask(pn_le32(data + size + 1)) != pn_crc32c(0, data, (size_t)size + 1))
+    rc = pn_archive_fail(a, "the CRC-32C of a block of the index does not match: the file is damaged");
+  if (rc == 0 && data[size] != 0)
+    rc = pn_archive_fail(a, "the index is compressed (kind %d); TensorFlow writes it plain", data[size]);
   uint64_t n_restarts = rc == 0 ? pn_le32(data + size - 4) : 0;
   if (rc == 0 && n_restarts > (size - 4) / 4) rc = pn_archive_fail(a, "a block of the index is damaged");
   if (rc != 0) {
@@ -65,7 +73,8 @@ static int each(pn_archive *a, const block *b, visitor *visit, void *context) {
   int rc = 0;
   while (rc == 0 && at.p < at.end) {
     bool good = varint(&at, &shared) && varint(&at, &rest) && varint(&at, &value_bytes);
-    good = good && shared <= key_bytes && rest <= MAX_KEY - shared && rest <= (uint64_t)(at.end - at.p) && value_bytes <= (uint64_t)(at.end - at.p) - rest;
+    good = good && shared <= key_bytes && rest <= MAX_KEY - shared && rest <= (uint64_t)(at.end - at.p) &&
+           value_bytes <= (uint64_t)(at.end - at.p) - rest;
     if (!good) {
       rc = pn_archive_fail(a, "an entry of the index is damaged");
       break;
@@ -80,39 +89,44 @@ static int each(pn_archive *a, const block *b, visitor *visit, void *context) {
   return rc;
 }
 
-/* ---- protocol buffers ----------------------------------------------------------------------------------------------------------- */
+/* ---- protocol buffers -------------------------------------------------------------------------------------------- */
 
-typedef struct field { uint64_t number, value; bytes text; } field; /* value of a number, text of a message */
+typedef struct field {
+  uint64_t number, value;
+  bytes text;
+} field; /* value of a number, text of a message */
 
 static bool next_field(bytes *b, field *f) {
   uint64_t tag, n;
   if (!varint(b, &tag)) return false;
   *f = (field){ .number = tag >> 3 };
   switch (tag & 7) {
-    case 0: return varint(b, &f->value);
-    case 1:
-      if (b->end - b->p < 8) return false;
-      f->value = pn_le64(b->p);
-      b->p += 8;
-      return true;
-    case 2:
-      if (!varint(b, &n) || n > (uint64_t)(b->end - b->p)) return false;
-      f->text = (bytes){ b->p, b->p + n };
-      b->p += n;
-      return true;
-    case 5:
-      if (b->end - b->p < 4) return false;
-      f->value = pn_le32(b->p);
-      b->p += 4;
-      return true;
-    default: return false;
+  case 0: return varint(b, &f->value);
+  case 1:
+    if (b->end - b->p < 8) return false;
+    f->value = pn_le64(b->p);
+    b->p += 8;
+    return true;
+  case 2:
+    if (!varint(b, &n) || n > (uint64_t)(b->end - b->p)) return false;
+    f->text = (bytes){ b->p, b->p + n };
+    b->p += n;
+    return true;
+  case 5:
+    if (b->end - b->p < 4) return false;
+    f->value = pn_le32(b->p);
+    b->p += 4;
+    return true;
+  default: return false;
   }
 }
 
 /* tensorflow/core/framework/types.proto */
 static pn_element element_of(uint64_t type) {
-  static const pn_element elements[] = { [1] = PN_E_F32, [2] = PN_E_F64, [3] = PN_E_I32, [4] = PN_E_U8, [5] = PN_E_I16, [6] = PN_E_I8, [9] = PN_E_I64,
-                                         [10] = PN_E_BOOL, [14] = PN_E_BF16, [17] = PN_E_U16, [19] = PN_E_F16, [22] = PN_E_U32 };
+  static const pn_element elements[] = {
+    [1] = PN_E_F32, [2] = PN_E_F64,   [3] = PN_E_I32,   [4] = PN_E_U8,   [5] = PN_E_I16,  [6] = PN_E_I8,
+    [9] = PN_E_I64, [10] = PN_E_BOOL, [14] = PN_E_BF16, [17] = PN_E_U16, [19] = PN_E_F16, [22] = PN_E_U32
+  };
   return type < PN_LENGTH(elements) && (elements[type] != PN_E_F32 || type == 1) ? elements[type] : PN_E_OTHER;
 }
 
@@ -151,7 +165,8 @@ static int read_header(pn_archive *a, state *s, bytes value) {
     if (f.number == 1) s->n_shards = f.value;
     if (f.number == 2 && f.value != 0) return pn_archive_fail(a, "a big-endian bundle is not read");
   }
-  if (s->n_shards < 1 || s->n_shards > 99999) return pn_archive_fail(a, "the bundle says it has %llu data files", (unsigned long long)s->n_shards);
+  if (s->n_shards < 1 || s->n_shards > 99999)
+    return pn_archive_fail(a, "the bundle says it has %llu data files", (unsigned long long)s->n_shards);
   return 0;
 }
 
@@ -172,20 +187,25 @@ static int read_entry(pn_archive *a, void *context, const unsigned char *key, si
   while (value.p < value.end) {
     if (!next_field(&value, &f)) return pn_archive_fail(a, "the entry of %.*s is damaged", shown, name);
     switch (f.number) {
-      case 1: type = f.value; break;
-      case 2:
-        if (!shape_of(f.text, shape, &n_dims)) return pn_archive_fail(a, "the shape of %.*s is damaged", shown, name);
-        break;
-      case 3: shard = f.value; break;
-      case 4: offset = f.value; break;
-      case 5: size = f.value; break;
-      case 6: crc = f.value; has_crc = true; break;
-      case 7: sliced = true; break;
-      default: break;
+    case 1: type = f.value; break;
+    case 2:
+      if (!shape_of(f.text, shape, &n_dims)) return pn_archive_fail(a, "the shape of %.*s is damaged", shown, name);
+      break;
+    case 3: shard = f.value; break;
+    case 4: offset = f.value; break;
+    case 5: size = f.value; break;
+    case 6:
+      crc = f.value;
+      has_crc = true;
+      break;
+    case 7: sliced = true; break;
+    default: break;
     }
   }
   if (type == STRING) return 0; /* the graph of objects of TensorFlow 2: text, not a tensor */
-  if (shard >= s->n_shards) return pn_archive_fail(a, "%.*s stands in data file %llu of %llu", shown, name, (unsigned long long)shard, (unsigned long long)s->n_shards);
+  if (shard >= s->n_shards)
+    return pn_archive_fail(a, "%.*s stands in data file %llu of %llu", shown, name, (unsigned long long)shard,
+                           (unsigned long long)s->n_shards);
   pn_element element = element_of(type);
   pn_entry *entry;
   if (pn_archive_add_entry(a, &entry, name, key_bytes, element, n_dims, shape) != 0) return -1;
@@ -193,11 +213,13 @@ static int read_entry(pn_archive *a, void *context, const unsigned char *key, si
   entry->begin = (int64_t)(offset & INT64_MAX); /* checked below */
   entry->has_crc32c = has_crc;
   entry->crc32c = unmask((uint32_t)crc);
-  if (element == PN_E_OTHER) return pn_archive_refuse(entry, "has the TensorFlow element type %llu, which no tensor has", (unsigned long long)type);
+  if (element == PN_E_OTHER)
+    return pn_archive_refuse(entry, "has the TensorFlow element type %llu, which no tensor has", (unsigned long long)type);
   if (sliced) return pn_archive_refuse(entry, "is stored in slices, which are not read");
   if (entry->refusal) return 0;
   if (!pn_count_of(n_dims, shape, &count) || (uint64_t)count * (uint64_t)pn_element_bytes(element) != size || offset > INT64_MAX)
-    return pn_archive_fail(a, "tensor %s: its shape needs %lld bytes, its entry says %llu", entry->name, (long long)count * pn_element_bytes(element), (unsigned long long)size);
+    return pn_archive_fail(a, "tensor %s: its shape needs %lld bytes, its entry says %llu", entry->name,
+                           (long long)count * pn_element_bytes(element), (unsigned long long)size);
   return 0;
 }
 
@@ -226,7 +248,8 @@ static int open_shards(pn_archive *a, uint64_t n_shards) {
   pn_free(path);
   for (int64_t i = 0; i < a->n_entries && rc == 0; i++) {
     pn_entry *entry = &a->entries[i];
-    rc = entry->part >= n_open ? pn_archive_refuse(entry, "cannot be read: %s", pn_error()) : pn_archive_check_entry(a, entry, a->parts[entry->part].bytes);
+    rc = entry->part >= n_open ? pn_archive_refuse(entry, "cannot be read: %s", pn_error())
+                               : pn_archive_check_entry(a, entry, a->parts[entry->part].bytes);
   }
   return rc;
 }

@@ -45,7 +45,7 @@ int pn_disk_read(const pn_disk_file *file, int64_t offset, void *buffer, size_t 
   return 0;
 }
 
-/* ---- writing ------------------------------------------------------------------------------------------------------------ */
+/* ---- writing ----------------------------------------------------------------------------------------------------- */
 
 static void writer_free(pn_writer *writer) {
   if (writer->fd >= 0) close(writer->fd);
@@ -66,7 +66,8 @@ int pn_writer_open(pn_writer *out, const char *path) {
   char resolved[PATH_MAX];
   const char *target = path;
   if (stat(path, &info) == 0) {
-    if (!S_ISREG(info.st_mode)) return pn_fail("%s: cannot write: it is %s", path, S_ISDIR(info.st_mode) ? "a directory" : "not a regular file");
+    if (!S_ISREG(info.st_mode))
+      return pn_fail("%s: cannot write: it is %s", path, S_ISDIR(info.st_mode) ? "a directory" : "not a regular file");
     if (access(path, W_OK) != 0) return pn_fail_errno(path, "write");
     if (realpath(path, resolved)) target = resolved; /* what a link points at is replaced, not the link */
   }
@@ -123,13 +124,14 @@ int pn_writer_commit(pn_writer *writer) {
   return 0;
 }
 
-/* ---- small helpers -------------------------------------------------------------------------------------------------------- */
+/* ---- small helpers ----------------------------------------------------------------------------------------------- */
 
 int pn_grow(void *data, int64_t *capacity, int64_t used, int64_t need, size_t each) {
   if (need <= *capacity) return 0;
   int64_t room = pn_max64(need, pn_max64(16, *capacity * 2));
   size_t bytes;
-  if (__builtin_mul_overflow((size_t)room, each, &bytes)) return pn_fail("too much memory asked for: %lld objects", (long long)room);
+  if (__builtin_mul_overflow((size_t)room, each, &bytes))
+    return pn_fail("too much memory asked for: %lld objects", (long long)room);
   void *old;
   memcpy(&old, data, sizeof old);
   void *grown = pn_alloc(bytes);

@@ -9,9 +9,9 @@
 */
 #ifndef PENUMBRA_FORMATS_H
 #define PENUMBRA_FORMATS_H
-#include "../internal.h"
+#include "internal.h"
 
-/* ---- files (file.c) -------------------------------------------------------------------------------------------------- */
+/* ---- files (file.c) ---------------------------------------------------------------------------------------------- */
 typedef struct pn_disk_file {
   int fd; /* -1 when closed */
   int64_t bytes;
@@ -33,7 +33,7 @@ PN_CHECKED int pn_writer_write(pn_writer *writer, const void *data, size_t bytes
 PN_CHECKED int pn_writer_commit(pn_writer *writer); /* to disk, then to its name; frees the writer, also when it fails */
 void pn_writer_abort(pn_writer *writer);            /* frees the writer; keeps pn_error */
 
-/* ---- small helpers (file.c) -------------------------------------------------------------------------------------------- */
+/* ---- small helpers (file.c) -------------------------------------------------------------------------------------- */
 /* Makes room for `need` elements of `each` bytes in the array at *data, which holds `used`. */
 PN_CHECKED int pn_grow(void *data, int64_t *capacity, int64_t used, int64_t need, size_t each);
 char *pn_copy_text(const char *text, size_t bytes); /* NUL-terminated copy; NULL with pn_error set */
@@ -42,12 +42,24 @@ static inline uint16_t pn_le16(const unsigned char *p) { return (uint16_t)(p[0] 
 static inline uint32_t pn_le32(const unsigned char *p) { return (uint32_t)pn_le16(p) | (uint32_t)pn_le16(p + 2) << 16; }
 static inline uint64_t pn_le64(const unsigned char *p) { return (uint64_t)pn_le32(p) | (uint64_t)pn_le32(p + 4) << 32; }
 
-/* ---- archives (archive.c) ----------------------------------------------------------------------------------------------- */
+/* ---- archives (archive.c) ---------------------------------------------------------------------------------------- */
 
 /* Element types of files. The first are those of tensors, in their order; BOOL..U32 widen when loaded; OTHER is listed but
 ** not loaded. */
 typedef enum pn_element {
-  PN_E_F32, PN_E_F64, PN_E_F16, PN_E_BF16, PN_E_I64, PN_E_I32, PN_E_U8, PN_E_BOOL, PN_E_I8, PN_E_I16, PN_E_U16, PN_E_U32, PN_E_OTHER
+  PN_E_F32,
+  PN_E_F64,
+  PN_E_F16,
+  PN_E_BF16,
+  PN_E_I64,
+  PN_E_I32,
+  PN_E_U8,
+  PN_E_BOOL,
+  PN_E_I8,
+  PN_E_I16,
+  PN_E_U16,
+  PN_E_U32,
+  PN_E_OTHER
 } pn_element;
 int pn_element_bytes(pn_element element); /* 0 for OTHER */
 
@@ -67,12 +79,12 @@ typedef struct pn_entry {
   pn_element element;
   int n_dims;
   int64_t shape[PN_MAX_DIMS], stride[PN_MAX_DIMS]; /* elements */
-  bool swap;              /* big endian */
+  bool swap;                                       /* big endian */
   int part;
-  int64_t begin;          /* byte of element 0 in its part */
-  char *refusal;          /* why it cannot be loaded, NULL when it can */
+  int64_t begin; /* byte of element 0 in its part */
+  char *refusal; /* why it cannot be loaded, NULL when it can */
   bool has_crc32c;
-  uint32_t crc32c;        /* of its bytes, as a TensorFlow bundle says */
+  uint32_t crc32c; /* of its bytes, as a TensorFlow bundle says */
 } pn_entry;
 
 struct pn_archive {
@@ -92,18 +104,20 @@ PN_CHECKED int pn_archive_add_file(pn_archive *a, const char *path, int *index);
 PN_CHECKED int pn_archive_add_part(pn_archive *a, const pn_part *part, int *index); /* takes memory and name */
 /* A new entry: contiguous, in part 0 from byte 0, until the caller says otherwise; valid until the next one is added. Sets a
 ** refusal when there are too many axes (shape may then be longer than PN_MAX_DIMS). */
-PN_CHECKED int pn_archive_add_entry(pn_archive *a, pn_entry **out, const char *name, size_t name_bytes, pn_element element, int n_dims, const int64_t *shape);
+PN_CHECKED int pn_archive_add_entry(pn_archive *a, pn_entry **out, const char *name, size_t name_bytes, pn_element element,
+                                    int n_dims, const int64_t *shape);
 PN_CHECKED int pn_archive_refuse(pn_entry *entry, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Fails unless the entry's elements lie within byte 0..limit of its part. */
 PN_CHECKED int pn_archive_check_entry(const pn_archive *a, const pn_entry *entry, int64_t limit);
 PN_CHECKED int pn_archive_add_metadata(pn_archive *a, const char *key, size_t key_bytes, const char *value, size_t value_bytes);
-PN_CHECKED int pn_archive_fail(const pn_archive *a, const char *format, ...) __attribute__((format(printf, 2, 3))); /* "path: format: ..." */
+PN_CHECKED int pn_archive_fail(const pn_archive *a, const char *format, ...)
+    __attribute__((format(printf, 2, 3))); /* "path: format: ..." */
 PN_CHECKED int pn_part_read(pn_archive *a, int part, int64_t begin, void *buffer, int64_t bytes);
 
 /* Product of the sizes; false when it does not fit, or a size is negative. */
 bool pn_count_of(int n_dims, const int64_t *shape, int64_t *count);
 
-/* ---- readers: each fills an archive whose file 0 is open ------------------------------------------------------------------ */
+/* ---- readers: each fills an archive whose file 0 is open --------------------------------------------------------- */
 PN_CHECKED int pn_read_safetensors(pn_archive *a);
 PN_CHECKED int pn_read_npy(pn_archive *a);
 PN_CHECKED int pn_read_zip(pn_archive *a); /* npz, or a PyTorch file */

@@ -4,10 +4,12 @@
 #include "formats.h"
 
 pn_element pn_numpy_element(const char *text, size_t bytes, bool *swap) {
+  /* clang-format off */
   static const struct { const char *name; pn_element element; } types[] = {
     { "f4", PN_E_F32 }, { "f8", PN_E_F64 }, { "f2", PN_E_F16 }, { "i8", PN_E_I64 }, { "i4", PN_E_I32 }, { "u1", PN_E_U8 },
     { "b1", PN_E_BOOL }, { "i1", PN_E_I8 }, { "i2", PN_E_I16 }, { "u2", PN_E_U16 }, { "u4", PN_E_U32 }, { "?", PN_E_BOOL },
   };
+  /* clang-format on */
   *swap = false;
   if (bytes > 0 && strchr("<>=|", *text) && *text) {
     *swap = *text == '>';
@@ -19,12 +21,18 @@ pn_element pn_numpy_element(const char *text, size_t bytes, bool *swap) {
   return PN_E_OTHER;
 }
 
-/* ---- the header: a Python dictionary of three known keys ------------------------------------------------------------------- */
+/* ---- the header: a Python dictionary of three known keys --------------------------------------------------------- */
 
-typedef struct parser { const char *p, *end; } parser;
+typedef struct parser {
+  const char *p, *end;
+} parser;
+
+static void space(parser *j) {
+  while (j->p < j->end && (*j->p == ' ' || *j->p == '\t' || *j->p == '\r' || *j->p == '\n')) j->p++;
+}
 
 static bool take(parser *j, char c) {
-  while (j->p < j->end && strchr(" \t\r\n", *j->p) && *j->p) j->p++;
+  space(j);
   if (j->p >= j->end || *j->p != c) return false;
   j->p++;
   return true;
@@ -57,7 +65,7 @@ static bool tuple(parser *j, int64_t *shape, int *n_dims) {
   if (!take(j, '(')) return false;
   while (!take(j, ')')) {
     int64_t value = 0;
-    take(j, ' ');
+    space(j);
     const char *first = j->p;
     for (; j->p < j->end && *j->p >= '0' && *j->p <= '9'; j->p++)
       if (__builtin_mul_overflow(value, 10, &value) || __builtin_add_overflow(value, *j->p - '0', &value)) return false;
@@ -79,7 +87,7 @@ static int header(pn_archive *a, const char *text, size_t bytes, int part, int64
   while (good && !take(&j, '}')) {
     good = string(&j, &key, &n) && take(&j, ':');
     if (!good) break;
-    take(&j, ' ');
+    space(&j);
     if (n == 5 && memcmp(key, "descr", 5) == 0) {
       if (j.p < j.end && *j.p == '[') return pn_archive_fail(a, "%.*s holds records, not numbers", (int)name_bytes, name);
       good = string(&j, &type, &type_bytes);
@@ -93,7 +101,8 @@ static int header(pn_archive *a, const char *text, size_t bytes, int part, int64
       break;
     }
   }
-  if (!good || !type || fortran < 0 || n_dims < 0) return pn_archive_fail(a, "the header of %.*s is not one that NumPy writes", (int)name_bytes, name);
+  if (!good || !type || fortran < 0 || n_dims < 0)
+    return pn_archive_fail(a, "the header of %.*s is not one that NumPy writes", (int)name_bytes, name);
   bool swap;
   pn_element element = pn_numpy_element(type, type_bytes, &swap);
   pn_entry *entry;
@@ -101,7 +110,8 @@ static int header(pn_archive *a, const char *text, size_t bytes, int part, int64
   entry->part = part;
   entry->begin = begin;
   entry->swap = swap;
-  if (element == PN_E_OTHER) return pn_archive_refuse(entry, "has the element type %.*s, which no tensor has", (int)pn_min64(32, (int64_t)type_bytes), type);
+  if (element == PN_E_OTHER)
+    return pn_archive_refuse(entry, "has the element type %.*s, which no tensor has", (int)pn_min64(32, (int64_t)type_bytes), type);
   if (fortran && !entry->refusal) {
     int64_t step = 1;
     for (int d = 0; d < n_dims; d++) {
@@ -121,8 +131,11 @@ int pn_npy_entry(pn_archive *a, int part, const char *name, size_t name_bytes) {
   const unsigned char *u = (const unsigned char *)head;
   int version = have >= 12 && memcmp(head, "\x93NUMPY", 6) == 0 ? u[6] : 0;
   int64_t begin = version == 1 ? 10 : 12, n = version == 0 ? 0 : version == 1 ? pn_le16(u + 8) : (int64_t)pn_le32(u + 8);
-  if (rc == 0 && (version < 1 || version > 3)) rc = pn_archive_fail(a, "%.*s is not an npy file of version 1, 2 or 3", (int)name_bytes, name);
-  else if (rc == 0 && (n > MAX_HEADER || begin + n > bytes)) rc = pn_archive_fail(a, "the header of %.*s reaches past its end (%lld bytes of %lld)", (int)name_bytes, name, (long long)(begin + n), (long long)bytes);
+  if (rc == 0 && (version < 1 || version > 3))
+    rc = pn_archive_fail(a, "%.*s is not an npy file of version 1, 2 or 3", (int)name_bytes, name);
+  else if (rc == 0 && (n > MAX_HEADER || begin + n > bytes))
+    rc = pn_archive_fail(a, "the header of %.*s reaches past its end (%lld bytes of %lld)", (int)name_bytes, name,
+                         (long long)(begin + n), (long long)bytes);
   if (rc == 0 && begin + n > have) {
     pn_free(head);
     head = pn_alloc((size_t)(begin + n));
@@ -150,10 +163,12 @@ int pn_read_npz(pn_archive *a) {
   return 0;
 }
 
-/* ---- writing ------------------------------------------------------------------------------------------------------------------ */
+/* ---- writing ----------------------------------------------------------------------------------------------------- */
 
 int pn_npy_write(const char *path, pn_tensor *t) {
-  static const char *const types[PN_N_DTYPES] = { [PN_F32] = "<f4", [PN_F64] = "<f8", [PN_F16] = "<f2", [PN_I64] = "<i8", [PN_I32] = "<i4", [PN_U8] = "|u1" };
+  static const char *const types[PN_N_DTYPES] = {
+    [PN_F32] = "<f4", [PN_F64] = "<f8", [PN_F16] = "<f2", [PN_I64] = "<i8", [PN_I32] = "<i4", [PN_U8] = "|u1"
+  };
   if (!path || !t) return pn_fail("npy: path or tensor is missing");
   const char *type = types[pn_tensor_dtype(t)];
   if (!type) return pn_fail("%s: cannot write: NumPy has no %s", path, pn_dtype_name(pn_tensor_dtype(t)));
@@ -161,9 +176,13 @@ int pn_npy_write(const char *path, pn_tensor *t) {
   size_t used = 0;
   int n_dims = pn_tensor_dims(t);
   for (int d = 0; d < n_dims; d++)
-    used += (size_t)snprintf(shape + used, sizeof shape - used, "%lld%s", (long long)pn_tensor_size(t, d), n_dims == 1 ? "," : d + 1 < n_dims ? ", " : "");
+    used += (size_t)snprintf(shape + used, sizeof shape - used, "%lld%s", (long long)pn_tensor_size(t, d),
+                             n_dims == 1      ? ","
+                             : d + 1 < n_dims ? ", "
+                                              : "");
   unsigned char head[512] = "\x93NUMPY\1";
-  size_t n = 10 + (size_t)snprintf((char *)head + 10, sizeof head - 80, "{'descr': '%s', 'fortran_order': False, 'shape': (%s), }", type, shape);
+  size_t n = 10 + (size_t)snprintf((char *)head + 10, sizeof head - 80, "{'descr': '%s', 'fortran_order': False, 'shape': (%s), }",
+                                   type, shape);
   do head[n++] = ' ';
   while ((n + 1) % 64 != 0);
   head[n++] = '\n';

@@ -5,33 +5,53 @@
 ** Objects live in blocks that are freed together; there is no recursion, and the number of objects is bounded. */
 #include "pickle.h"
 
-enum { WINDOW = 1 << 16, MAX_TEXT = 1 << 24, MAX_OBJECTS = 1 << 22, BLOCK = 1 << 16 };
+enum { WINDOW = 1 << 16, MAX_TEXT = 1 << 24, MAX_OBJECTS = 1 << 22, MAX_STACK = 1 << 22, BLOCK = 1 << 16, FREE_MEMORY = 1 << 26 };
 
 typedef enum global {
-  ORDERED_DICT, RECONSTRUCT, NDARRAY, DTYPE, FROMBUFFER, SCALAR, ENCODE, REBUILD_TENSOR, REBUILD_TENSOR_V2, REBUILD_PARAMETER,
-  SIZE, DEVICE, HARMLESS, STORAGE,
+  ORDERED_DICT,
+  RECONSTRUCT,
+  NDARRAY,
+  DTYPE,
+  FROMBUFFER,
+  SCALAR,
+  ENCODE,
+  EMPTY_BYTES,
+  REBUILD_TENSOR,
+  REBUILD_TENSOR_V2,
+  REBUILD_PARAMETER,
+  SIZE,
+  DEVICE,
+  HARMLESS,
+  STORAGE,
 } global;
 
+/* clang-format off */
 static const struct { const char *module, *name; global id; pn_element element; int bytes; } globals[] = {
   { "collections", "OrderedDict", ORDERED_DICT, 0, 0 },
   { "numpy.core.multiarray", "_reconstruct", RECONSTRUCT, 0, 0 }, { "numpy._core.multiarray", "_reconstruct", RECONSTRUCT, 0, 0 },
   { "numpy", "ndarray", NDARRAY, 0, 0 }, { "numpy", "dtype", DTYPE, 0, 0 },
   { "numpy.core.numeric", "_frombuffer", FROMBUFFER, 0, 0 }, { "numpy._core.numeric", "_frombuffer", FROMBUFFER, 0, 0 },
   { "numpy.core.multiarray", "scalar", SCALAR, 0, 0 }, { "numpy._core.multiarray", "scalar", SCALAR, 0, 0 },
-  { "_codecs", "encode", ENCODE, 0, 0 },
+  { "_codecs", "encode", ENCODE, 0, 0 }, { "__builtin__", "bytes", EMPTY_BYTES, 0, 0 }, { "builtins", "bytes", EMPTY_BYTES, 0, 0 },
   { "torch._utils", "_rebuild_tensor", REBUILD_TENSOR, 0, 0 }, { "torch._utils", "_rebuild_tensor_v2", REBUILD_TENSOR_V2, 0, 0 },
-  { "torch._utils", "_rebuild_parameter", REBUILD_PARAMETER, 0, 0 }, { "torch._utils", "_rebuild_parameter_with_state", REBUILD_PARAMETER, 0, 0 },
-  { "torch", "Size", SIZE, 0, 0 }, { "torch", "device", DEVICE, 0, 0 },
-  { "torch", "float32", HARMLESS, 0, 0 }, { "torch", "float64", HARMLESS, 0, 0 }, { "torch", "float16", HARMLESS, 0, 0 }, { "torch", "bfloat16", HARMLESS, 0, 0 },
-  { "torch", "int64", HARMLESS, 0, 0 }, { "torch", "int32", HARMLESS, 0, 0 }, { "torch", "uint8", HARMLESS, 0, 0 }, { "torch", "bool", HARMLESS, 0, 0 },
-  { "torch", "FloatStorage", STORAGE, PN_E_F32, 4 }, { "torch", "DoubleStorage", STORAGE, PN_E_F64, 8 }, { "torch", "HalfStorage", STORAGE, PN_E_F16, 2 },
-  { "torch", "BFloat16Storage", STORAGE, PN_E_BF16, 2 }, { "torch", "LongStorage", STORAGE, PN_E_I64, 8 }, { "torch", "IntStorage", STORAGE, PN_E_I32, 4 },
-  { "torch", "ShortStorage", STORAGE, PN_E_I16, 2 }, { "torch", "CharStorage", STORAGE, PN_E_I8, 1 }, { "torch", "ByteStorage", STORAGE, PN_E_U8, 1 },
-  { "torch", "BoolStorage", STORAGE, PN_E_BOOL, 1 }, { "torch", "ComplexFloatStorage", STORAGE, PN_E_OTHER, 8 }, { "torch", "ComplexDoubleStorage", STORAGE, PN_E_OTHER, 16 },
+  { "torch._utils", "_rebuild_parameter", REBUILD_PARAMETER, 0, 0 },
+  { "torch._utils", "_rebuild_parameter_with_state", REBUILD_PARAMETER, 0, 0 }, { "torch", "Size", SIZE, 0, 0 },
+  { "torch", "device", DEVICE, 0, 0 }, { "torch", "float32", HARMLESS, 0, 0 }, { "torch", "float64", HARMLESS, 0, 0 },
+  { "torch", "float16", HARMLESS, 0, 0 }, { "torch", "bfloat16", HARMLESS, 0, 0 }, { "torch", "int64", HARMLESS, 0, 0 },
+  { "torch", "int32", HARMLESS, 0, 0 }, { "torch", "uint8", HARMLESS, 0, 0 }, { "torch", "bool", HARMLESS, 0, 0 },
+  { "torch", "FloatStorage", STORAGE, PN_E_F32, 4 }, { "torch", "DoubleStorage", STORAGE, PN_E_F64, 8 },
+  { "torch", "HalfStorage", STORAGE, PN_E_F16, 2 }, { "torch", "BFloat16Storage", STORAGE, PN_E_BF16, 2 },
+  { "torch", "LongStorage", STORAGE, PN_E_I64, 8 }, { "torch", "IntStorage", STORAGE, PN_E_I32, 4 },
+  { "torch", "ShortStorage", STORAGE, PN_E_I16, 2 }, { "torch", "CharStorage", STORAGE, PN_E_I8, 1 },
+  { "torch", "ByteStorage", STORAGE, PN_E_U8, 1 }, { "torch", "BoolStorage", STORAGE, PN_E_BOOL, 1 },
+  { "torch", "ComplexFloatStorage", STORAGE, PN_E_OTHER, 8 }, { "torch", "ComplexDoubleStorage", STORAGE, PN_E_OTHER, 16 },
 };
+/* clang-format on */
 
 typedef struct block block;
-struct block { block *next; };
+struct block {
+  block *next;
+};
 
 struct pn_pickle {
   pn_archive *a;
@@ -43,16 +63,20 @@ struct pn_pickle {
   block *blocks; /* all objects and texts */
   char *free_at;
   size_t free_n;
-  int64_t n_objects;
-  pn_object **stack, **memo;
+  int64_t n_objects, memory, max_memory; /* a small file must not become a large tree */
+  pn_object **stack, **memo, **storages;
   int64_t *marks;
-  int64_t n_stack, n_marks, n_memo, room_stack, room_marks, room_memo;
+  int64_t n_stack, n_marks, n_memo, n_storages, room_stack, room_marks, room_memo, room_storages;
 };
 
-/* ---- memory ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------------------------------------------------ */
 
 static void *take_memory(pn_pickle *k, size_t bytes) {
   bytes = (bytes + 15) / 16 * 16;
+  k->memory += (int64_t)bytes;
+  if (k->memory > k->max_memory &&
+      pn_archive_fail(k->a, "its objects need more than %lld bytes: refused", (long long)k->max_memory))
+    return NULL;
   if (bytes > k->free_n) {
     size_t room = bytes > BLOCK / 4 ? bytes : BLOCK;
     block *b = pn_alloc(room + 64);
@@ -79,10 +103,14 @@ static int make(pn_pickle *k, pn_object **out, pn_pickle_kind kind) {
   return 0;
 }
 
-/* ---- bytes ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- bytes ------------------------------------------------------------------------------------------------------- */
 
-static int fail_end(const pn_pickle *k) { return pn_archive_fail(k->a, "the pickle ends too soon, at byte %lld", (long long)k->bytes); }
-static int fail_damaged(const pn_pickle *k, const char *what) { return pn_archive_fail(k->a, "the pickle is damaged before byte %lld: %s", (long long)k->at, what); }
+static int fail_end(const pn_pickle *k) {
+  return pn_archive_fail(k->a, "the pickle ends too soon, at byte %lld", (long long)k->bytes);
+}
+static int fail_damaged(const pn_pickle *k, const char *what) {
+  return pn_archive_fail(k->a, "the pickle is damaged before byte %lld: %s", (long long)k->at, what);
+}
 
 /* The next n bytes, n at most WINDOW; valid until the next call. */
 static int next_bytes(pn_pickle *k, int64_t n, const unsigned char **out) {
@@ -143,9 +171,10 @@ static int next_line(pn_pickle *k, char *line, size_t room) {
   return 0;
 }
 
-/* ---- the stack ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- the stack --------------------------------------------------------------------------------------------------- */
 
 static int push(pn_pickle *k, pn_object *o) {
+  if (k->n_stack == MAX_STACK) return pn_archive_fail(k->a, "its stack is too deep: refused");
   if (pn_grow(&k->stack, &k->room_stack, k->n_stack, k->n_stack + 1, sizeof *k->stack) != 0) return -1;
   k->stack[k->n_stack++] = o;
   return 0;
@@ -219,7 +248,7 @@ static int push_tuple(pn_pickle *k, int64_t n) {
   return push(k, o);
 }
 
-/* ---- names and calls ------------------------------------------------------------------------------------------------------------------ */
+/* ---- names and calls --------------------------------------------------------------------------------------------- */
 
 static int push_global(pn_pickle *k, const char *module, const char *name) {
   for (size_t i = 0; i < PN_LENGTH(globals); i++)
@@ -266,78 +295,86 @@ static int call(pn_pickle *k, const pn_object *f, const pn_object *args) {
   int64_t n = args->list.n;
   bool good = false;
   switch (globals[f->integer].id) {
-    case ORDERED_DICT:
-      o->kind = PN_PICKLE_DICT;
-      good = n == 0;
-      if (n == 1 && (x = argument(args, 0, PN_PICKLE_LIST))) { /* a list of pairs */
-        good = true;
-        for (int64_t i = 0; i < x->list.n && good; i++) {
-          pn_object *pair = x->list.item[i];
-          good = (pair->kind == PN_PICKLE_TUPLE || pair->kind == PN_PICKLE_LIST) && pair->list.n == 2;
-          if (good && append(k, o, pair->list.item, 2) != 0) return -1;
-        }
+  case ORDERED_DICT:
+    o->kind = PN_PICKLE_DICT;
+    good = n == 0;
+    if (n == 1 && (x = argument(args, 0, PN_PICKLE_LIST))) { /* a list of pairs */
+      good = true;
+      for (int64_t i = 0; i < x->list.n && good; i++) {
+        pn_object *pair = x->list.item[i];
+        good = (pair->kind == PN_PICKLE_TUPLE || pair->kind == PN_PICKLE_LIST) && pair->list.n == 2;
+        if (good && append(k, o, pair->list.item, 2) != 0) return -1;
       }
-      break;
-    case RECONSTRUCT:
-      o->kind = PN_PICKLE_ARRAY;
-      good = n == 3 && is_global(args->list.item[0], NDARRAY);
-      break;
-    case DTYPE:
-      o->kind = PN_PICKLE_DTYPE;
-      good = n >= 1 && (x = argument(args, 0, PN_PICKLE_TEXT));
-      if (good) {
-        o->dtype.element = pn_numpy_element(x->text.text, (size_t)x->text.n, &o->dtype.swap);
-        o->dtype.name = x->text.text;
-        o->dtype.name_bytes = x->text.n;
-      }
-      break;
-    case FROMBUFFER: /* data, dtype, shape, order */
-      o->kind = PN_PICKLE_ARRAY;
-      o->array.data = argument(args, 0, PN_PICKLE_BYTES);
-      o->array.dtype = argument(args, 1, PN_PICKLE_DTYPE);
-      o->array.shape = argument(args, 2, PN_PICKLE_TUPLE);
-      x = argument(args, 3, PN_PICKLE_TEXT);
-      o->array.fortran = pn_pickle_is(x, "F");
-      good = o->array.data && o->array.dtype && o->array.shape && x;
-      break;
-    case SCALAR:
-      o->kind = PN_PICKLE_ARRAY;
-      o->array.dtype = argument(args, 0, PN_PICKLE_DTYPE);
-      o->array.data = argument(args, 1, PN_PICKLE_BYTES);
-      good = o->array.dtype && o->array.data;
-      if (good && make(k, &o->array.shape, PN_PICKLE_TUPLE) != 0) return -1;
-      break;
-    case ENCODE:
-      x = argument(args, 0, PN_PICKLE_TEXT);
-      y = argument(args, 1, PN_PICKLE_TEXT);
-      good = x && (pn_pickle_is(y, "latin1") || pn_pickle_is(y, "latin-1"));
-      if (good && encode(k, x, o) != 0) return -1;
-      break;
-    case REBUILD_TENSOR:
-    case REBUILD_TENSOR_V2: /* storage, offset, shape, stride */
-      o->kind = PN_PICKLE_TENSOR;
-      o->tensor.storage = argument(args, 0, PN_PICKLE_STORAGE);
-      o->tensor.offset = argument(args, 1, PN_PICKLE_INT);
-      o->tensor.shape = argument(args, 2, PN_PICKLE_TUPLE);
-      o->tensor.stride = argument(args, 3, PN_PICKLE_TUPLE);
-      good = o->tensor.storage && o->tensor.offset && o->tensor.shape && o->tensor.stride;
-      break;
-    case REBUILD_PARAMETER:
-      x = argument(args, 0, PN_PICKLE_TENSOR);
-      good = x != NULL;
-      if (good) *o = *x;
-      break;
-    case SIZE:
-      x = argument(args, 0, PN_PICKLE_TUPLE);
-      good = x != NULL;
-      if (good) *o = *x;
-      break;
-    case DEVICE: good = true; break;
-    case NDARRAY:
-    case HARMLESS:
-    case STORAGE: break;
+    }
+    break;
+  case RECONSTRUCT:
+    o->kind = PN_PICKLE_ARRAY;
+    good = n == 3 && is_global(args->list.item[0], NDARRAY);
+    break;
+  case DTYPE:
+    o->kind = PN_PICKLE_DTYPE;
+    good = n >= 1 && (x = argument(args, 0, PN_PICKLE_TEXT));
+    if (good) {
+      o->dtype.element = pn_numpy_element(x->text.text, (size_t)x->text.n, &o->dtype.swap);
+      o->dtype.name = x->text.text;
+      o->dtype.name_bytes = x->text.n;
+    }
+    break;
+  case FROMBUFFER: /* data, dtype, shape, order, for order K the axes */
+    o->kind = PN_PICKLE_ARRAY;
+    o->array.data = argument(args, 0, PN_PICKLE_BYTES);
+    o->array.dtype = argument(args, 1, PN_PICKLE_DTYPE);
+    o->array.shape = argument(args, 2, PN_PICKLE_TUPLE);
+    x = argument(args, 3, PN_PICKLE_TEXT);
+    o->array.axes = argument(args, 4, PN_PICKLE_TUPLE);
+    o->array.fortran = pn_pickle_is(x, "F");
+    good = o->array.data && o->array.dtype && o->array.shape &&
+           (pn_pickle_is(x, "C") || o->array.fortran || (pn_pickle_is(x, "K") && o->array.axes));
+    break;
+  case SCALAR:
+    o->kind = PN_PICKLE_ARRAY;
+    o->array.dtype = argument(args, 0, PN_PICKLE_DTYPE);
+    o->array.data = argument(args, 1, PN_PICKLE_BYTES);
+    good = o->array.dtype && o->array.data;
+    if (good && make(k, &o->array.shape, PN_PICKLE_TUPLE) != 0) return -1;
+    break;
+  case EMPTY_BYTES:
+    o->kind = PN_PICKLE_BYTES;
+    good = n == 0;
+    break;
+  case ENCODE:
+    x = argument(args, 0, PN_PICKLE_TEXT);
+    y = argument(args, 1, PN_PICKLE_TEXT);
+    good = x && (pn_pickle_is(y, "latin1") || pn_pickle_is(y, "latin-1"));
+    if (good && encode(k, x, o) != 0) return -1;
+    break;
+  case REBUILD_TENSOR:
+  case REBUILD_TENSOR_V2: /* storage, offset, shape, stride */
+    o->kind = PN_PICKLE_TENSOR;
+    o->tensor.storage = argument(args, 0, PN_PICKLE_STORAGE);
+    o->tensor.offset = argument(args, 1, PN_PICKLE_INT);
+    o->tensor.shape = argument(args, 2, PN_PICKLE_TUPLE);
+    o->tensor.stride = argument(args, 3, PN_PICKLE_TUPLE);
+    good = o->tensor.storage && o->tensor.offset && o->tensor.shape && o->tensor.stride;
+    break;
+  case REBUILD_PARAMETER:
+    x = argument(args, 0, PN_PICKLE_TENSOR);
+    good = x != NULL;
+    if (good) *o = *x;
+    break;
+  case SIZE:
+    x = argument(args, 0, PN_PICKLE_TUPLE);
+    good = x != NULL;
+    if (good) *o = *x;
+    break;
+  case DEVICE: good = true; break;
+  case NDARRAY:
+  case HARMLESS:
+  case STORAGE: break;
   }
-  if (!good) return pn_archive_fail(k->a, "refuses a call of %s.%s with arguments that it never has", globals[f->integer].module, globals[f->integer].name);
+  if (!good)
+    return pn_archive_fail(k->a, "refuses a call of %s.%s with arguments that it never has", globals[f->integer].module,
+                           globals[f->integer].name);
   return push(k, o);
 }
 
@@ -346,28 +383,28 @@ static int build(pn_pickle *k, pn_object *o, pn_object *state) {
   int64_t n = state->kind == PN_PICKLE_TUPLE ? state->list.n : -1, first = n - 4;
   pn_object *order;
   switch (o->kind) {
-    case PN_PICKLE_DICT: return 0; /* attributes of an OrderedDict, such as a state dict's _metadata */
-    case PN_PICKLE_TENSOR: return 0;
-    case PN_PICKLE_DTYPE: /* version, byte order, subarray, names, fields, size, alignment, flags */
-      order = argument(state, 1, PN_PICKLE_TEXT);
-      if (n < 5 || !order) break;
-      o->dtype.swap = pn_pickle_is(order, ">");
-      if (state->list.item[2]->kind != PN_PICKLE_NONE || state->list.item[3]->kind != PN_PICKLE_NONE) o->dtype.element = PN_E_OTHER;
-      return 0;
-    case PN_PICKLE_ARRAY: /* [version,] shape, dtype, is it Fortran order, bytes */
-      if (n < 4 || n > 5 || o->array.data) break;
-      o->array.shape = argument(state, first, PN_PICKLE_TUPLE);
-      o->array.dtype = argument(state, first + 1, PN_PICKLE_DTYPE);
-      order = argument(state, first + 2, PN_PICKLE_BOOL);
-      o->array.data = argument(state, first + 3, PN_PICKLE_BYTES);
-      if (!order || !o->array.shape || !o->array.dtype) break;
-      if (!o->array.data) { /* Python objects: a list of them */
-        if (!argument(state, first + 3, PN_PICKLE_LIST)) break;
-        if (make(k, &o->array.data, PN_PICKLE_BYTES) != 0) return -1;
-      }
-      o->array.fortran = order->integer != 0;
-      return 0;
-    default: break;
+  case PN_PICKLE_DICT: return 0; /* attributes of an OrderedDict, such as a state dict's _metadata */
+  case PN_PICKLE_TENSOR: return 0;
+  case PN_PICKLE_DTYPE: /* version, byte order, subarray, names, fields, size, alignment, flags */
+    order = argument(state, 1, PN_PICKLE_TEXT);
+    if (n < 5 || !order) break;
+    o->dtype.swap = pn_pickle_is(order, ">");
+    if (state->list.item[2]->kind != PN_PICKLE_NONE || state->list.item[3]->kind != PN_PICKLE_NONE) o->dtype.element = PN_E_OTHER;
+    return 0;
+  case PN_PICKLE_ARRAY: /* [version,] shape, dtype, is it Fortran order, bytes */
+    if (n < 4 || n > 5 || o->array.data) break;
+    o->array.shape = argument(state, first, PN_PICKLE_TUPLE);
+    o->array.dtype = argument(state, first + 1, PN_PICKLE_DTYPE);
+    order = argument(state, first + 2, PN_PICKLE_BOOL);
+    o->array.data = argument(state, first + 3, PN_PICKLE_BYTES);
+    if (!order || !o->array.shape || !o->array.dtype) break;
+    if (!o->array.data) { /* Python objects: a list of them */
+      if (!argument(state, first + 3, PN_PICKLE_LIST)) break;
+      if (make(k, &o->array.data, PN_PICKLE_BYTES) != 0) return -1;
+    }
+    o->array.fortran = order->integer != 0;
+    return 0;
+  default: break;
   }
   return fail_damaged(k, "an object is given a state that it never has");
 }
@@ -376,8 +413,10 @@ static int build(pn_pickle *k, pn_object *o, pn_object *state) {
 static int persistent(pn_pickle *k) {
   pn_object *id, *o;
   if (pop(k, &id) != 0) return -1;
-  pn_object *type = argument(id, 1, PN_PICKLE_GLOBAL), *key = argument(id, 2, PN_PICKLE_TEXT), *count = argument(id, 4, PN_PICKLE_INT);
-  if (id->kind != PN_PICKLE_TUPLE || id->list.n < 5 || !pn_pickle_is(id->list.item[0], "storage") || !is_global(type, STORAGE) || !key || !count || count->integer < 0)
+  pn_object *type = argument(id, 1, PN_PICKLE_GLOBAL), *key = argument(id, 2, PN_PICKLE_TEXT),
+            *count = argument(id, 4, PN_PICKLE_INT);
+  if (id->kind != PN_PICKLE_TUPLE || id->list.n < 5 || !pn_pickle_is(id->list.item[0], "storage") || !is_global(type, STORAGE) ||
+      !key || !count || count->integer < 0)
     return fail_damaged(k, "a reference is not to the storage of a tensor");
   if (push_new(k, PN_PICKLE_STORAGE, &o) != 0) return -1;
   o->storage.key = key;
@@ -391,10 +430,12 @@ static int persistent(pn_pickle *k) {
     if (!first || first->integer < 0) return fail_damaged(k, "the view of a storage");
     o->storage.first = first->integer;
   }
+  if (pn_grow(&k->storages, &k->room_storages, k->n_storages, k->n_storages + 1, sizeof *k->storages) != 0) return -1;
+  k->storages[k->n_storages++] = o;
   return 0;
 }
 
-/* ---- the machine -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the machine ------------------------------------------------------------------------------------------------- */
 
 static int remember(pn_pickle *k, uint64_t i) {
   pn_object *o;
@@ -430,7 +471,8 @@ static int set_items(pn_pickle *k, pn_pickle_kind kind, bool marked, int64_t n) 
   n = k->n_stack - first;
   if (first <= floor_of(k)) return fail_damaged(k, "its stack is empty");
   pn_object *to = k->stack[first - 1];
-  if (to->kind != kind || (kind == PN_PICKLE_DICT && n % 2 != 0)) return fail_damaged(k, "items are added to what cannot hold them");
+  if (to->kind != kind || (kind == PN_PICKLE_DICT && n % 2 != 0))
+    return fail_damaged(k, "items are added to what cannot hold them");
   if (append(k, to, k->stack + first, n) != 0) return -1;
   k->n_stack = first;
   return 0;
@@ -456,87 +498,86 @@ static int step(pn_pickle *k, bool *done) {
   if (next_bytes(k, 1, &p) != 0) return -1;
   unsigned char code = *p;
   switch (code) {
-    case 0x80: /* PROTO */
-      if (next_number(k, 1, &n) != 0) return -1;
-      return n >= 2 && n <= 5 ? 0 : pn_archive_fail(k->a, "pickle protocol %d; 2 to 5 are read", (int)n);
-    case 0x95: return next_number(k, 8, &n);                  /* FRAME */
-    case '.': *done = true; return 0;                         /* STOP */
-    case '(': /* MARK */
-      if (pn_grow(&k->marks, &k->room_marks, k->n_marks, k->n_marks + 1, sizeof *k->marks) != 0) return -1;
-      k->marks[k->n_marks++] = k->n_stack;
-      return 0;
-    case '0': /* POP */
-      if (k->n_stack > floor_of(k)) k->n_stack--;
-      else return pop_mark(k, &first);
-      return 0;
-    case '1': /* POP_MARK */
-      if (pop_mark(k, &first) != 0) return -1;
-      k->n_stack = first;
-      return 0;
-    case '2': return top(k, &o) || push(k, o) ? -1 : 0;       /* DUP */
-    case 'N': return push_new(k, PN_PICKLE_NONE, &o);         /* NONE */
-    case 0x88:                                                /* NEWTRUE */
-    case 0x89:                                                /* NEWFALSE */
-      if (push_new(k, PN_PICKLE_BOOL, &o) != 0) return -1;
-      o->integer = code == 0x88;
-      return 0;
-    case 'J': return next_number(k, 4, &n) ? -1 : push_int(k, (int32_t)(uint32_t)n); /* BININT */
-    case 'K': return next_number(k, 1, &n) ? -1 : push_int(k, (int64_t)n);           /* BININT1 */
-    case 'M': return next_number(k, 2, &n) ? -1 : push_int(k, (int64_t)n);           /* BININT2 */
-    case 0x8a: return next_number(k, 1, &n) ? -1 : push_long(k, n);                  /* LONG1 */
-    case 0x8b: return next_number(k, 4, &n) ? -1 : push_long(k, n);                  /* LONG4 */
-    case 'G': /* BINFLOAT, big endian */
-      if (next_bytes(k, 8, &p) != 0) return -1;
-      for (n = 0, first = 0; first < 8; first++) n = n << 8 | p[first];
-      if (push_new(k, PN_PICKLE_FLOAT, &o) != 0) return -1;
-      memcpy(&o->number, &n, 8);
-      return 0;
-    case 0x8c: return next_number(k, 1, &n) ? -1 : push_text(k, PN_PICKLE_TEXT, (int64_t)n); /* SHORT_BINUNICODE */
-    case 'X': return next_number(k, 4, &n) ? -1 : push_text(k, PN_PICKLE_TEXT, (int64_t)n);  /* BINUNICODE */
-    case 0x8d: /* BINUNICODE8 */
-      if (next_number(k, 8, &n) != 0) return -1;
-      return n > INT64_MAX ? fail_end(k) : push_text(k, PN_PICKLE_TEXT, (int64_t)n);
-    case 'U': return next_number(k, 1, &n) ? -1 : push_text(k, PN_PICKLE_TEXT, (int64_t)n);  /* SHORT_BINSTRING, of Python 2 */
-    case 'T': return next_number(k, 4, &n) ? -1 : push_text(k, PN_PICKLE_TEXT, (int64_t)n);  /* BINSTRING, of Python 2 */
-    case 'C': return next_number(k, 1, &n) ? -1 : push_bytes(k, n);                          /* SHORT_BINBYTES */
-    case 'B': return next_number(k, 4, &n) ? -1 : push_bytes(k, n);                          /* BINBYTES */
-    case 0x8e:                                                                               /* BINBYTES8 */
-    case 0x96: return next_number(k, 8, &n) ? -1 : push_bytes(k, n);                         /* BYTEARRAY8 */
-    case ')': return push_tuple(k, 0);                        /* EMPTY_TUPLE */
-    case 0x85: return push_tuple(k, 1);                       /* TUPLE1 */
-    case 0x86: return push_tuple(k, 2);
-    case 0x87: return push_tuple(k, 3);
-    case 't': return from_mark(k, PN_PICKLE_TUPLE);           /* TUPLE */
-    case ']': return push_new(k, PN_PICKLE_LIST, &o);         /* EMPTY_LIST */
-    case 'l': return from_mark(k, PN_PICKLE_LIST);            /* LIST */
-    case 'a': return set_items(k, PN_PICKLE_LIST, false, 1);  /* APPEND */
-    case 'e': return set_items(k, PN_PICKLE_LIST, true, 0);   /* APPENDS */
-    case '}': return push_new(k, PN_PICKLE_DICT, &o);         /* EMPTY_DICT */
-    case 'd': return from_mark(k, PN_PICKLE_DICT);            /* DICT */
-    case 's': return set_items(k, PN_PICKLE_DICT, false, 2);  /* SETITEM */
-    case 'u': return set_items(k, PN_PICKLE_DICT, true, 0);   /* SETITEMS */
-    case 0x8f: return push_new(k, PN_PICKLE_LIST, &o);        /* EMPTY_SET: a list does */
-    case 0x90: return set_items(k, PN_PICKLE_LIST, true, 0);  /* ADDITEMS */
-    case 0x91: return from_mark(k, PN_PICKLE_TUPLE);          /* FROZENSET */
-    case 'q': return next_number(k, 1, &n) ? -1 : remember(k, n); /* BINPUT */
-    case 'r': return next_number(k, 4, &n) ? -1 : remember(k, n); /* LONG_BINPUT */
-    case 0x94: return remember(k, (uint64_t)k->n_memo);           /* MEMOIZE */
-    case 'h': return next_number(k, 1, &n) ? -1 : recall(k, n);   /* BINGET */
-    case 'j': return next_number(k, 4, &n) ? -1 : recall(k, n);   /* LONG_BINGET */
-    case 'c': /* GLOBAL */
-      return next_line(k, module, sizeof module) || next_line(k, name, sizeof name) ? -1 : push_global(k, module, name);
-    case 0x93: /* STACK_GLOBAL */
-      if (pop(k, &x) || pop(k, &o)) return -1;
-      if (o->kind != PN_PICKLE_TEXT || x->kind != PN_PICKLE_TEXT) return fail_damaged(k, "a name is not text");
-      return push_global(k, o->text.text, x->text.text);
-    case 'R':  /* REDUCE */
-    case 0x81: /* NEWOBJ */
-      return pop(k, &x) || pop(k, &o) ? -1 : call(k, o, x);
-    case 'b': /* BUILD */
-      return pop(k, &x) || top(k, &o) ? -1 : build(k, o, x);
-    case 'Q': return persistent(k); /* BINPERSID */
-    case 0x97: return pn_archive_fail(k->a, "its buffers are outside the pickle (protocol 5): write it without them");
-    default: return pn_archive_fail(k->a, "refuses pickle opcode 0x%02x at byte %lld", code, (long long)k->at - 1);
+  case 0x80: /* PROTO */
+    if (next_number(k, 1, &n) != 0) return -1;
+    return n >= 2 && n <= 5 ? 0 : pn_archive_fail(k->a, "pickle protocol %d; 2 to 5 are read", (int)n);
+  case 0x95: return next_number(k, 8, &n); /* FRAME */
+  case '.': *done = true; return 0;        /* STOP */
+  case '(':                                /* MARK */
+    if (k->n_marks == MAX_STACK) return pn_archive_fail(k->a, "its stack is too deep: refused");
+    if (pn_grow(&k->marks, &k->room_marks, k->n_marks, k->n_marks + 1, sizeof *k->marks) != 0) return -1;
+    k->marks[k->n_marks++] = k->n_stack;
+    return 0;
+  case '0': /* POP */
+    if (k->n_stack > floor_of(k)) k->n_stack--;
+    else return pop_mark(k, &first);
+    return 0;
+  case '1': /* POP_MARK */
+    if (pop_mark(k, &first) != 0) return -1;
+    k->n_stack = first;
+    return 0;
+  case '2': return top(k, &o) || push(k, o) ? -1 : 0; /* DUP */
+  case 'N': return push_new(k, PN_PICKLE_NONE, &o);   /* NONE */
+  case 0x88:                                          /* NEWTRUE */
+  case 0x89:                                          /* NEWFALSE */
+    if (push_new(k, PN_PICKLE_BOOL, &o) != 0) return -1;
+    o->integer = code == 0x88;
+    return 0;
+  case 'J': return next_number(k, 4, &n) ? -1 : push_int(k, (int32_t)(uint32_t)n); /* BININT */
+  case 'K': return next_number(k, 1, &n) ? -1 : push_int(k, (int64_t)n);           /* BININT1 */
+  case 'M': return next_number(k, 2, &n) ? -1 : push_int(k, (int64_t)n);           /* BININT2 */
+  case 0x8a: return next_number(k, 1, &n) ? -1 : push_long(k, n);                  /* LONG1 */
+  case 0x8b: return next_number(k, 4, &n) ? -1 : push_long(k, n);                  /* LONG4 */
+  case 'G':                                                                        /* BINFLOAT, big endian */
+    if (next_bytes(k, 8, &p) != 0) return -1;
+    for (n = 0, first = 0; first < 8; first++) n = n << 8 | p[first];
+    if (push_new(k, PN_PICKLE_FLOAT, &o) != 0) return -1;
+    memcpy(&o->number, &n, 8);
+    return 0;
+  case 0x8c: return next_number(k, 1, &n) ? -1 : push_text(k, PN_PICKLE_TEXT, (int64_t)n); /* SHORT_BINUNICODE */
+  case 'X': return next_number(k, 4, &n) ? -1 : push_text(k, PN_PICKLE_TEXT, (int64_t)n);  /* BINUNICODE */
+  case 0x8d:                                                                               /* BINUNICODE8 */
+    if (next_number(k, 8, &n) != 0) return -1;
+    return n > INT64_MAX ? fail_end(k) : push_text(k, PN_PICKLE_TEXT, (int64_t)n);
+  case 'U': return next_number(k, 1, &n) ? -1 : push_text(k, PN_PICKLE_TEXT, (int64_t)n); /* SHORT_BINSTRING, of Python 2 */
+  case 'T': return next_number(k, 4, &n) ? -1 : push_text(k, PN_PICKLE_TEXT, (int64_t)n); /* BINSTRING, of Python 2 */
+  case 'C': return next_number(k, 1, &n) ? -1 : push_bytes(k, n);                         /* SHORT_BINBYTES */
+  case 'B': return next_number(k, 4, &n) ? -1 : push_bytes(k, n);                         /* BINBYTES */
+  case 0x8e:                                                                              /* BINBYTES8 */
+  case 0x96: return next_number(k, 8, &n) ? -1 : push_bytes(k, n);                        /* BYTEARRAY8 */
+  case ')': return push_tuple(k, 0);                                                      /* EMPTY_TUPLE */
+  case 0x85: return push_tuple(k, 1);                                                     /* TUPLE1 */
+  case 0x86: return push_tuple(k, 2);
+  case 0x87: return push_tuple(k, 3);
+  case 't': return from_mark(k, PN_PICKLE_TUPLE);               /* TUPLE */
+  case ']': return push_new(k, PN_PICKLE_LIST, &o);             /* EMPTY_LIST */
+  case 'l': return from_mark(k, PN_PICKLE_LIST);                /* LIST */
+  case 'a': return set_items(k, PN_PICKLE_LIST, false, 1);      /* APPEND */
+  case 'e': return set_items(k, PN_PICKLE_LIST, true, 0);       /* APPENDS */
+  case '}': return push_new(k, PN_PICKLE_DICT, &o);             /* EMPTY_DICT */
+  case 'd': return from_mark(k, PN_PICKLE_DICT);                /* DICT */
+  case 's': return set_items(k, PN_PICKLE_DICT, false, 2);      /* SETITEM */
+  case 'u': return set_items(k, PN_PICKLE_DICT, true, 0);       /* SETITEMS */
+  case 0x8f: return push_new(k, PN_PICKLE_LIST, &o);            /* EMPTY_SET: a list does */
+  case 0x90: return set_items(k, PN_PICKLE_LIST, true, 0);      /* ADDITEMS */
+  case 0x91: return from_mark(k, PN_PICKLE_TUPLE);              /* FROZENSET */
+  case 'q': return next_number(k, 1, &n) ? -1 : remember(k, n); /* BINPUT */
+  case 'r': return next_number(k, 4, &n) ? -1 : remember(k, n); /* LONG_BINPUT */
+  case 0x94: return remember(k, (uint64_t)k->n_memo);           /* MEMOIZE */
+  case 'h': return next_number(k, 1, &n) ? -1 : recall(k, n);   /* BINGET */
+  case 'j': return next_number(k, 4, &n) ? -1 : recall(k, n);   /* LONG_BINGET */
+  case 'c':                                                     /* GLOBAL */
+    return next_line(k, module, sizeof module) || next_line(k, name, sizeof name) ? -1 : push_global(k, module, name);
+  case 0x93: /* STACK_GLOBAL */
+    if (pop(k, &x) || pop(k, &o)) return -1;
+    if (o->kind != PN_PICKLE_TEXT || x->kind != PN_PICKLE_TEXT) return fail_damaged(k, "a name is not text");
+    return push_global(k, o->text.text, x->text.text);
+  case 'R': /* REDUCE */
+  case 0x81: /* NEWOBJ */ return pop(k, &x) || pop(k, &o) ? -1 : call(k, o, x);
+  case 'b': /* BUILD */ return pop(k, &x) || top(k, &o) ? -1 : build(k, o, x);
+  case 'Q': return persistent(k); /* BINPERSID */
+  case 0x97: return pn_archive_fail(k->a, "its buffers are outside the pickle (protocol 5): write it without them");
+  default: return pn_archive_fail(k->a, "refuses pickle opcode 0x%02x at byte %lld", code, (long long)k->at - 1);
   }
 }
 
@@ -559,6 +600,7 @@ int pn_pickle_open(pn_pickle **out, pn_archive *a, int part) {
   k->a = a;
   k->part = part;
   k->bytes = a->parts[part].bytes;
+  k->max_memory = FREE_MEMORY + 64 * pn_min64(k->bytes, INT64_MAX / 128);
   int rc = 0;
   if (a->parts[part].deflated) {
     if (k->bytes > MAX_PACKED) rc = pn_archive_fail(a, "a packed pickle of %lld bytes: refused", (long long)k->bytes);
@@ -579,6 +621,11 @@ int pn_pickle_open(pn_pickle **out, pn_archive *a, int part) {
 
 int64_t pn_pickle_tell(const pn_pickle *k) { return k->at; }
 
+pn_object **pn_pickle_storages(pn_pickle *k, int64_t *n) {
+  *n = k->n_storages;
+  return k->storages;
+}
+
 void pn_pickle_close(pn_pickle *k) {
   if (!k) return;
   while (k->blocks) {
@@ -591,6 +638,7 @@ void pn_pickle_close(pn_pickle *k) {
   pn_free(k->stack);
   pn_free(k->marks);
   pn_free(k->memo);
+  pn_free(k->storages);
   pn_free(k);
 }
 

@@ -9,24 +9,28 @@
 
 enum { MAX_HEADER = 100000000 };
 
+/* clang-format off */
 static const struct { const char *name; pn_element element; int bits; } dtypes[] = {
-  { "F32", PN_E_F32, 32 }, { "F64", PN_E_F64, 64 }, { "F16", PN_E_F16, 16 }, { "BF16", PN_E_BF16, 16 }, { "I64", PN_E_I64, 64 },
-  { "I32", PN_E_I32, 32 }, { "U8", PN_E_U8, 8 }, { "BOOL", PN_E_BOOL, 8 }, { "I8", PN_E_I8, 8 }, { "I16", PN_E_I16, 16 },
-  { "U16", PN_E_U16, 16 }, { "U32", PN_E_U32, 32 }, { "U64", PN_E_OTHER, 64 }, { "C64", PN_E_OTHER, 64 }, { "F8_E4M3", PN_E_OTHER, 8 },
-  { "F8_E5M2", PN_E_OTHER, 8 }, { "F8_E8M0", PN_E_OTHER, 8 }, { "F6_E2M3", PN_E_OTHER, 6 }, { "F6_E3M2", PN_E_OTHER, 6 }, { "F4", PN_E_OTHER, 4 },
+  { "F32", PN_E_F32, 32 }, { "F64", PN_E_F64, 64 }, { "F16", PN_E_F16, 16 }, { "BF16", PN_E_BF16, 16 },
+  { "I64", PN_E_I64, 64 }, { "I32", PN_E_I32, 32 }, { "U8", PN_E_U8, 8 }, { "BOOL", PN_E_BOOL, 8 },
+  { "I8", PN_E_I8, 8 }, { "I16", PN_E_I16, 16 }, { "U16", PN_E_U16, 16 }, { "U32", PN_E_U32, 32 },
+  { "U64", PN_E_OTHER, 64 }, { "C64", PN_E_OTHER, 64 }, { "F8_E4M3", PN_E_OTHER, 8 }, { "F8_E5M2", PN_E_OTHER, 8 },
+  { "F8_E8M0", PN_E_OTHER, 8 }, { "F6_E2M3", PN_E_OTHER, 6 }, { "F6_E3M2", PN_E_OTHER, 6 }, { "F4", PN_E_OTHER, 4 },
 };
+/* clang-format on */
 
-/* ---- the JSON of a header: a parser of just this shape, so nothing nests ------------------------------------------------------ */
+/* ---- the JSON of a header: a parser of just this shape, so nothing nests ----------------------------------------- */
 
 typedef struct parser {
   pn_archive *a;
   const unsigned char *start, *p, *end;
-  char *text;  /* the string read last, unescaped; as long as the header, so it always fits */
+  char *text; /* the string read last, unescaped; as long as the header, so it always fits */
   size_t n;
 } parser;
 
 static int fail(parser *j, const char *expected) {
-  return pn_archive_fail(j->a, "the header is not the JSON it should be: %s expected at byte %lld", expected, (long long)(j->p - j->start) + 8);
+  return pn_archive_fail(j->a, "the header is not the JSON it should be: %s expected at byte %lld", expected,
+                         (long long)(j->p - j->start) + 8);
 }
 
 static void space(parser *j) {
@@ -45,7 +49,10 @@ static int hex4(parser *j, uint32_t *out) {
   for (int i = 0; i < 4; i++, j->p++) {
     if (j->p >= j->end) return fail(j, "a hexadecimal digit");
     unsigned char c = *j->p;
-    uint32_t digit = c >= '0' && c <= '9' ? c - '0' + 0u : c >= 'a' && c <= 'f' ? c - 'a' + 10u : c >= 'A' && c <= 'F' ? c - 'A' + 10u : 16;
+    uint32_t digit = c >= '0' && c <= '9'   ? c - '0' + 0u
+                     : c >= 'a' && c <= 'f' ? c - 'a' + 10u
+                     : c >= 'A' && c <= 'F' ? c - 'A' + 10u
+                                            : 16;
     if (digit == 16) return fail(j, "a hexadecimal digit");
     value = value << 4 | digit;
   }
@@ -98,7 +105,8 @@ static size_t utf8(const unsigned char *p, const unsigned char *end) {
   if (n == 0 || n > (size_t)(end - p)) return 0;
   for (size_t i = 1; i < n; i++)
     if ((p[i] & 0xC0) != 0x80) return 0;
-  if ((*p == 0xE0 && p[1] < 0xA0) || (*p == 0xED && p[1] > 0x9F) || (*p == 0xF0 && p[1] < 0x90) || (*p == 0xF4 && p[1] > 0x8F)) return 0;
+  if ((*p == 0xE0 && p[1] < 0xA0) || (*p == 0xED && p[1] > 0x9F) || (*p == 0xF0 && p[1] < 0x90) || (*p == 0xF4 && p[1] > 0x8F))
+    return 0;
   return n;
 }
 
@@ -127,7 +135,8 @@ static bool is(const parser *j, const char *text) { return j->n == strlen(text) 
 
 static int natural(parser *j, int64_t *out) {
   space(j);
-  if (j->p < j->end && *j->p == '-') return pn_archive_fail(j->a, "a size or an offset is negative (byte %lld)", (long long)(j->p - j->start) + 8);
+  if (j->p < j->end && *j->p == '-')
+    return pn_archive_fail(j->a, "a size or an offset is negative (byte %lld)", (long long)(j->p - j->start) + 8);
   const unsigned char *first = j->p;
   int64_t value = 0;
   for (; j->p < j->end && *j->p >= '0' && *j->p <= '9'; j->p++)
@@ -152,7 +161,7 @@ static int naturals(parser *j, int64_t *values, int room, int *n) {
   return take(j, ']') ? 0 : fail(j, "]");
 }
 
-/* ---- reading ------------------------------------------------------------------------------------------------------------------- */
+/* ---- reading ----------------------------------------------------------------------------------------------------- */
 
 static int metadata(parser *j) {
   if (!take(j, '{')) return fail(j, "{");
@@ -180,7 +189,8 @@ static int tensor(parser *j, const char *name, size_t name_bytes, int64_t *size)
   do {
     if (string(j) != 0) return -1;
     bool is_type = is(j, "dtype"), is_shape = is(j, "shape"), is_offsets = is(j, "data_offsets");
-    if (!is_type && !is_shape && !is_offsets) return pn_archive_fail(j->a, "tensor %s has the unknown key %.*s", name, (int)pn_min64(64, (int64_t)j->n), j->text);
+    if (!is_type && !is_shape && !is_offsets)
+      return pn_archive_fail(j->a, "tensor %s has the unknown key %.*s", name, (int)pn_min64(64, (int64_t)j->n), j->text);
     if ((is_type && type >= 0) || (is_shape && has_shape) || (is_offsets && has_offsets))
       return pn_archive_fail(j->a, "tensor %s has the key %.*s twice", name, (int)j->n, j->text);
     if (!take(j, ':')) return fail(j, ":");
@@ -188,7 +198,9 @@ static int tensor(parser *j, const char *name, size_t name_bytes, int64_t *size)
       if (string(j) != 0) return -1;
       for (size_t i = 0; i < PN_LENGTH(dtypes); i++)
         if (is(j, dtypes[i].name)) type = (int)i;
-      if (type < 0) return pn_archive_fail(j->a, "tensor %s has the unknown element type %.*s", name, (int)pn_min64(64, (int64_t)j->n), j->text);
+      if (type < 0)
+        return pn_archive_fail(j->a, "tensor %s has the unknown element type %.*s", name, (int)pn_min64(64, (int64_t)j->n),
+                               j->text);
     } else if (is_shape) {
       if (naturals(j, shape, MANY, &n_dims) != 0) return -1;
       if (n_dims > MANY) return pn_archive_fail(j->a, "tensor %s has %d axes", name, n_dims);
@@ -206,18 +218,26 @@ static int tensor(parser *j, const char *name, size_t name_bytes, int64_t *size)
   int64_t count, bits, bytes = offsets[1] - offsets[0];
   if (!pn_count_of(n_dims, shape, &count) || __builtin_mul_overflow(count, (int64_t)dtypes[type].bits, &bits))
     return pn_archive_fail(j->a, "tensor %s: its shape overflows", name);
-  if (bytes < 0) return pn_archive_fail(j->a, "tensor %s ends (%lld) before it begins (%lld)", name, (long long)offsets[1], (long long)offsets[0]);
+  if (bytes < 0)
+    return pn_archive_fail(j->a, "tensor %s ends (%lld) before it begins (%lld)", name, (long long)offsets[1],
+                           (long long)offsets[0]);
   if (bits % 8 != 0 || bits / 8 != bytes)
-    return pn_archive_fail(j->a, "tensor %s: its shape needs %lld bytes, its offsets give %lld", name, (long long)(bits / 8), (long long)bytes);
+    return pn_archive_fail(j->a, "tensor %s: its shape needs %lld bytes, its offsets give %lld", name, (long long)(bits / 8),
+                           (long long)bytes);
   pn_entry *entry;
   if (pn_archive_add_entry(j->a, &entry, name, name_bytes, dtypes[type].element, n_dims, shape) != 0) return -1;
   entry->begin = offsets[0];
-  if (dtypes[type].element == PN_E_OTHER && pn_archive_refuse(entry, "has the element type %s, which no tensor has", dtypes[type].name) != 0) return -1;
+  if (dtypes[type].element == PN_E_OTHER &&
+      pn_archive_refuse(entry, "has the element type %s, which no tensor has", dtypes[type].name) != 0)
+    return -1;
   *size = bytes;
   return 0;
 }
 
-typedef struct span { int64_t begin, end; int entry; } span;
+typedef struct span {
+  int64_t begin, end;
+  int entry;
+} span;
 
 static int compare_spans(const void *x, const void *y) {
   const span *a = x, *b = y;
@@ -231,9 +251,12 @@ static int check_spans(pn_archive *a, span *spans, int64_t n, int64_t data_bytes
   int64_t at = 0;
   for (int64_t i = 0; i < n; i++) {
     const char *name = a->entries[spans[i].entry].name;
-    if (spans[i].end > data_bytes) return pn_archive_fail(a, "tensor %s reaches past the end of the file (byte %lld of %lld)", name, (long long)spans[i].end, (long long)data_bytes);
+    if (spans[i].end > data_bytes)
+      return pn_archive_fail(a, "tensor %s reaches past the end of the file (byte %lld of %lld)", name, (long long)spans[i].end,
+                             (long long)data_bytes);
     if (spans[i].begin < at) return pn_archive_fail(a, "tensor %s overlaps another at byte %lld", name, (long long)spans[i].begin);
-    if (spans[i].begin > at) return pn_archive_fail(a, "there is a hole of %lld bytes before tensor %s", (long long)(spans[i].begin - at), name);
+    if (spans[i].begin > at)
+      return pn_archive_fail(a, "there is a hole of %lld bytes before tensor %s", (long long)(spans[i].begin - at), name);
     at = spans[i].end;
   }
   if (at != data_bytes) return pn_archive_fail(a, "%lld bytes follow the last tensor", (long long)(data_bytes - at));
@@ -276,8 +299,11 @@ int pn_read_safetensors(pn_archive *a) {
   if (file_bytes < 8) return pn_archive_fail(a, "the file has %lld bytes, too few for a header", (long long)file_bytes);
   if (pn_disk_read(&a->files[0], 0, length, 8) != 0) return -1;
   uint64_t n = pn_le64(length);
-  if (n > MAX_HEADER) return pn_archive_fail(a, "the header says it has %llu bytes; at most %d are allowed", (unsigned long long)n, MAX_HEADER);
-  if ((int64_t)n > file_bytes - 8) return pn_archive_fail(a, "the header reaches past the end of the file (%llu bytes of %lld)", (unsigned long long)n, (long long)file_bytes - 8);
+  if (n > MAX_HEADER)
+    return pn_archive_fail(a, "the header says it has %llu bytes; at most %d are allowed", (unsigned long long)n, MAX_HEADER);
+  if ((int64_t)n > file_bytes - 8)
+    return pn_archive_fail(a, "the header reaches past the end of the file (%llu bytes of %lld)", (unsigned long long)n,
+                           (long long)file_bytes - 8);
   unsigned char *json = pn_alloc((size_t)n + 1);
   char *text = json ? pn_alloc((size_t)n + 4) : NULL;
   span *spans = NULL;
@@ -296,9 +322,12 @@ int pn_read_safetensors(pn_archive *a) {
   return rc;
 }
 
-/* ---- writing --------------------------------------------------------------------------------------------------------------------- */
+/* ---- writing ----------------------------------------------------------------------------------------------------- */
 
-typedef struct buffer { char *data; int64_t n, room; } buffer;
+typedef struct buffer {
+  char *data;
+  int64_t n, room;
+} buffer;
 
 static int put(buffer *b, const char *text, size_t n) {
   if (pn_grow(&b->data, &b->room, b->n, b->n + (int64_t)n + 1, 1) != 0) return -1;
@@ -326,7 +355,11 @@ static int put_string(buffer *b, const char *path, const char *text) {
   return put(b, "\"", 1);
 }
 
-typedef struct item { const char *name; pn_tensor *tensor; int width; } item;
+typedef struct item {
+  const char *name;
+  pn_tensor *tensor;
+  int width;
+} item;
 
 /* Widest elements first, so that every tensor is aligned; then by name, so that equal contents give equal files. */
 static int compare_items(const void *x, const void *y) {
@@ -336,19 +369,24 @@ static int compare_items(const void *x, const void *y) {
 
 static int compare_names(const void *x, const void *y) { return strcmp(((const item *)x)->name, ((const item *)y)->name); }
 
-static int compose(buffer *b, const char *path, const item *items, int n, int n_metadata, const char *const *keys, const char *const *values) {
+static int compose(buffer *b, const char *path, const item *items, int n, int n_metadata, const char *const *keys,
+                   const char *const *values) {
   char text[96];
   if (put_text(b, "{") != 0) return -1;
   if (n_metadata > 0) {
     for (int i = 0; i < n_metadata; i++)
-      if (put_text(b, i ? "," : "\"__metadata__\":{") || put_string(b, path, keys[i]) || put_text(b, ":") || put_string(b, path, values[i])) return -1;
+      if (put_text(b, i ? "," : "\"__metadata__\":{") || put_string(b, path, keys[i]) || put_text(b, ":") ||
+          put_string(b, path, values[i]))
+        return -1;
     if (put_text(b, n > 0 ? "}," : "}") != 0) return -1;
   }
   int64_t at = 0;
   for (int i = 0; i < n; i++) {
     pn_tensor *t = items[i].tensor;
     int64_t bytes = pn_tensor_count(t) * items[i].width;
-    if (put_text(b, i ? "," : "") || put_string(b, path, items[i].name) || put_text(b, ":{\"dtype\":\"") || put_text(b, dtypes[pn_tensor_dtype(t)].name) || put_text(b, "\",\"shape\":[")) return -1;
+    if (put_text(b, i ? "," : "") || put_string(b, path, items[i].name) || put_text(b, ":{\"dtype\":\"") ||
+        put_text(b, dtypes[pn_tensor_dtype(t)].name) || put_text(b, "\",\"shape\":["))
+      return -1;
     for (int d = 0; d < pn_tensor_dims(t); d++) {
       snprintf(text, sizeof text, "%s%lld", d ? "," : "", (long long)pn_tensor_size(t, d));
       if (put_text(b, text) != 0) return -1;
@@ -360,7 +398,9 @@ static int compose(buffer *b, const char *path, const item *items, int n, int n_
   if (put_text(b, "}") != 0) return -1;
   while (b->n % 8 != 0)
     if (put_text(b, " ") != 0) return -1;
-  return b->n <= MAX_HEADER ? 0 : pn_fail("%s: cannot write: the header would have %lld bytes; at most %d are allowed", path, (long long)b->n, MAX_HEADER);
+  return b->n <= MAX_HEADER ? 0
+                            : pn_fail("%s: cannot write: the header would have %lld bytes; at most %d are allowed", path,
+                                      (long long)b->n, MAX_HEADER);
 }
 
 static int write_items(pn_writer *writer, const buffer *b, const item *items, int n) {
@@ -385,8 +425,10 @@ static int write_items(pn_writer *writer, const buffer *b, const item *items, in
   return 0;
 }
 
-int pn_safetensors_write(const char *path, int n, const char *const *names, pn_tensor *const *tensors, int n_metadata, const char *const *keys, const char *const *values) {
-  if (!path || n < 0 || n_metadata < 0 || (n > 0 && (!names || !tensors)) || (n_metadata > 0 && (!keys || !values))) return pn_fail("safetensors: an argument is missing");
+int pn_safetensors_write(const char *path, int n, const char *const *names, pn_tensor *const *tensors, int n_metadata,
+                         const char *const *keys, const char *const *values) {
+  if (!path || n < 0 || n_metadata < 0 || (n > 0 && (!names || !tensors)) || (n_metadata > 0 && (!keys || !values)))
+    return pn_fail("safetensors: an argument is missing");
   for (int i = 0; i < n_metadata; i++)
     if (!keys[i] || !values[i]) return pn_fail("%s: cannot write: metadata %d is missing", path, i);
   item *items = pn_alloc((size_t)n * sizeof *items);
@@ -399,7 +441,8 @@ int pn_safetensors_write(const char *path, int n, const char *const *names, pn_t
   }
   if (rc == 0 && n > 1) qsort(items, (size_t)n, sizeof *items, compare_names);
   for (int i = 1; i < n && rc == 0; i++)
-    if (strcmp(items[i - 1].name, items[i].name) == 0) rc = pn_fail("%s: cannot write: two tensors are named %s", path, items[i].name);
+    if (strcmp(items[i - 1].name, items[i].name) == 0)
+      rc = pn_fail("%s: cannot write: two tensors are named %s", path, items[i].name);
   if (rc == 0 && n > 1) qsort(items, (size_t)n, sizeof *items, compare_items);
   buffer b = { 0 };
   pn_writer writer = { .fd = -1 };

@@ -23,7 +23,8 @@ static int find_directory(const pn_archive *a, int64_t *offset, int64_t *bytes, 
     *bytes = pn_le32(end + 12);
     *offset = pn_le32(end + 16);
     bool wide = found >= LOCATOR && memcmp(end - LOCATOR, "PK\6\7", 4) == 0;
-    if (!wide && (pn_le16(end + 4) != 0 || pn_le16(end + 6) != 0)) rc = pn_archive_fail(a, "an archive in several files is not read");
+    if (!wide && (pn_le16(end + 4) != 0 || pn_le16(end + 6) != 0))
+      rc = pn_archive_fail(a, "an archive in several files is not read");
     if (rc == 0 && wide) {
       unsigned char end64[END64];
       uint64_t at = pn_le64(end - LOCATOR + 8);
@@ -39,7 +40,9 @@ static int find_directory(const pn_archive *a, int64_t *offset, int64_t *bytes, 
   }
   pn_free(tail);
   if (rc != 0) return -1;
-  if (*offset < 0 || *bytes < 0 || *n_members < 0 || *offset > file->bytes || *bytes > file->bytes - *offset || *n_members > *bytes / 46) return fail_directory(a);
+  if (*offset < 0 || *bytes < 0 || *n_members < 0 || *offset > file->bytes || *bytes > file->bytes - *offset ||
+      *n_members > *bytes / 46)
+    return fail_directory(a);
   return 0;
 }
 
@@ -75,7 +78,9 @@ static int add_member(pn_archive *a, const unsigned char *d, const char *name, s
   if (name[name_bytes - 1] == '/') return 0; /* a directory */
   if (!wide_fields(d + 46 + name_bytes, extra_bytes, &bytes, &packed, &offset)) return fail_directory(a);
   if (pn_le16(d + 8) & 1) return pn_archive_fail(a, "member %.*s is encrypted", (int)name_bytes, name);
-  if (method != 0 && method != 8) return pn_archive_fail(a, "member %.*s is packed by method %d; stored and deflated ones are read", (int)name_bytes, name, method);
+  if (method != 0 && method != 8)
+    return pn_archive_fail(a, "member %.*s is packed by method %d; stored and deflated ones are read", (int)name_bytes, name,
+                           method);
   unsigned char local[LOCAL];
   if (bytes < 0 || packed < 0 || offset < 0 || offset > file->bytes - LOCAL) return fail_directory(a);
   if (pn_disk_read(file, offset, local, LOCAL) != 0) return -1;
@@ -83,8 +88,14 @@ static int add_member(pn_archive *a, const unsigned char *d, const char *name, s
   if (memcmp(local, "PK\3\4", 4) != 0 || data > file->bytes || packed > file->bytes - data) return fail_directory(a);
   if (method == 0 && packed != bytes) return fail_directory(a);
   if (method == 8 && bytes / 1032 > packed + 1) /* more than deflate can reach: a bomb, or damage */
-    return pn_archive_fail(a, "member %.*s says it unpacks from %lld to %lld bytes: refused", (int)name_bytes, name, (long long)packed, (long long)bytes);
-  pn_part part = { .offset = data, .bytes = bytes, .packed_bytes = packed, .deflated = method == 8, .has_crc = true, .crc = pn_le32(d + 16) };
+    return pn_archive_fail(a, "member %.*s says it unpacks from %lld to %lld bytes: refused", (int)name_bytes, name,
+                           (long long)packed, (long long)bytes);
+  pn_part part = { .offset = data,
+                   .bytes = bytes,
+                   .packed_bytes = packed,
+                   .deflated = method == 8,
+                   .has_crc = pn_le32(d + 16) != 0,
+                   .crc = pn_le32(d + 16) };
   part.name = pn_copy_text(name, name_bytes);
   return part.name ? pn_archive_add_part(a, &part, NULL) : -1;
 }
