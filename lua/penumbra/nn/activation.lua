@@ -3,7 +3,6 @@
 local module = require "penumbra.nn.module"
 local ops = require "penumbra.ops"
 local raise = require "penumbra.raise"
-local tensor = require "penumbra.tensor"
 
 local layers = {}
 
@@ -54,8 +53,8 @@ function Dropout:forward(x)
   if not self.training or self.p == 0 then
     return x
   end
-  local kept = self.stream:fill(tensor.empty_like(x), "bernoulli", 1 - self.p)
-  return x * (kept * (1 / (1 - self.p)))
+  local seed = self.stream:bits() * 2 ^ 21 + math.floor(self.stream:bits() / 2 ^ 11) -- 53 bits, what a Lua number holds
+  return ops.dropout(x, { p = self.p, seed = seed })
 end
 
 layers.dropout = Dropout

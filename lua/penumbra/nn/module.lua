@@ -618,7 +618,8 @@ function Module:summary(shape)
   end
   local total, buffers = count_of(parameters), count_of(self:buffers())
   local bytes = (total + buffers) * C.pn_dtype_bytes(C.pn_real())
-  lines[#lines + 1] = ("%d layers, %s parameters (%s learn), %s in buffers, %.1f MiB"):format(#rows - 1 - (rows.n_totals or 0), thousands(total),
+  local n_layers = #rows - 1 - (rows.n_totals or 0)
+  lines[#lines + 1] = ("%d layers, %s parameters (%s learn), %s in buffers, %.1f MiB"):format(n_layers, thousands(total),
     thousands(count_of(learning)), thousands(buffers), bytes / 2 ^ 20)
   return table.concat(lines, "\n")
 end

@@ -1,0 +1,33 @@
+--- Losses: one number (a tensor without axes) from logits and targets of one shape.
+
+local named_options = require("penumbra.nn.module").check_options
+local ops = require "penumbra.ops"
+
+local loss = {}
+
+--- Class-balanced cross entropy (METHOD 5; OSVOS): ones weigh by the share of zeros and zeros by the share of ones, so that a
+-- small object counts as much as its large background. The weights are constants in the gradient.
+-- @param logits real, any shape
+-- @param target 0 or 1, real or u8, the same shape
+-- @tparam ?table options norm = "mean" (over the elements that count, the default), "sum" or "batch" (over the size of the first
+--   axis); void = tensor, not 0 where an element is left out; empty = "unweighted" (the default: a target without ones, or
+--   without zeros, gives the plain sum) or "zero" (it gives 0)
+-- @return the loss
+function loss.balanced(logits, target, options)
+  options = options or {}
+  named_options("loss.balanced", options, { "norm", "void", "empty" })
+  return ops.balanced_bce(logits, target, options.void, { norm = options.norm, empty = options.empty })
+end
+
+--- Binary cross entropy of logits.
+-- @param logits real, any shape
+-- @param target 0 to 1, the same shape
+-- @tparam ?table options norm, void as for `balanced`
+-- @return the loss
+function loss.bce(logits, target, options)
+  options = options or {}
+  named_options("loss.bce", options, { "norm", "void" })
+  return ops.bce_with_logits(logits, target, options.void, { norm = options.norm })
+end
+
+return loss
