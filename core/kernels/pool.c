@@ -31,6 +31,7 @@ int pn_window_shape(pn_call *call) {
       return pn_fail_shapes(call, "pad %lld,%lld along %c must be smaller than kernel %lld, or a window holds no element",
                             (long long)low[d], (long long)high[d], "thw"[d], (long long)k);
     }
+    if (n == 0) return pn_fail_shapes(call, "x has nothing along %c", "thw"[d]); /* pads on both sides could still fill a window */
     if (n + low[d] + high[d] < k) {
       return pn_fail_shapes(call, "kernel %lld is larger than the padded %c axis of %lld", (long long)k, "thw"[d],
                             (long long)(n + low[d] + high[d]));

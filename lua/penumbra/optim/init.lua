@@ -129,7 +129,7 @@ function Optimiser:grad_norm()
     local grad = entry.tensor:grad()
     if grad then
       check(C.pn_sum_squares(ptr(grad), out))
-      if not (out[0] < math.huge) then
+      if out[0] ~= out[0] or out[0] == math.huge then
         raise("%s: the gradient of '%s' is not finite (step %d)", self.kind, entry.name, self.n_steps + 1)
       end
       sum = sum + out[0]

@@ -69,7 +69,8 @@ end
 --- Half a cosine from lr to `final` (0) over `steps`, then `final`.
 function schedule.cosine(options)
   check_options("schedule.cosine", options, { "lr", "steps", "final" })
-  local lr, steps, final = number("cosine: lr", options.lr), steps_of("cosine", options), number("cosine: final", options.final or 0)
+  local lr, final = number("cosine: lr", options.lr), number("cosine: final", options.final or 0)
+  local steps = steps_of("cosine", options)
   return function(step)
     return final + (lr - final) * 0.5 * (1 + math.cos(math.pi * math.min(step / steps, 1)))
   end
