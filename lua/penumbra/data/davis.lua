@@ -313,7 +313,8 @@ local function check_numbers(directory, paths, names)
     local before, here = tonumber(names[i - 1]), tonumber(names[i])
     if before and here and here ~= before + 1 then
       local lost = ("%0" .. #names[i] .. "d"):format(before + 1)
-      raise("%s: frame %s is missing: there is %s, then %s", directory, lost, paths[i - 1]:match("[^/]+$"), paths[i]:match("[^/]+$"))
+      raise("%s: frame %s is missing: there is %s, then %s", directory, lost, paths[i - 1]:match("[^/]+$"),
+        paths[i]:match("[^/]+$"))
     end
   end
 end
