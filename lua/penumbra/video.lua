@@ -78,7 +78,7 @@ end
 local kinds = {
   -- Even sizes for 4:2:0; an index at the front, so that a browser can begin to play.
   mp4 = "-vf 'pad=ceil(iw/2)*2:ceil(ih/2)*2' -c:v libx264 -crf 18 -pix_fmt yuv420p -movflags +faststart -f mp4",
-  gif = "-filter_complex 'split[a][b];[a]palettegen=stats_mode=diff[p];[b][p]paletteuse=dither=bayer:bayer_scale=4' -loop 0 -f gif",
+  gif = "-filter_complex 'split[a][b];[a]palettegen[p];[b][p]paletteuse=dither=bayer:bayer_scale=4' -loop 0 -f gif",
 }
 
 -- A function that gives frame i as u8 (H,W,3), and their number.

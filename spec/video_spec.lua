@@ -1,0 +1,126 @@
+-- Videos through ffmpeg: there and back, and what is said when it cannot be.
+
+local lfs = require "lfs"
+local pn = require "penumbra"
+local helper = require "spec.helper"
+
+local video, image = pn.video, pn.image
+
+local directory
+setup(function()
+  directory = os.tmpname()
+  os.remove(directory)
+  assert(lfs.mkdir(directory))
+end)
+teardown(function()
+  os.execute("rm -rf \"" .. directory .. "\"")
+end)
+
+-- Frames of one colour each.
+local function frames(n, h, w)
+  local t = pn.empty { n, h, w, 3, dtype = "u8" }
+  for i = 1, n do
+    image.frame(t, i):fill(40 * i)
+  end
+  return t
+end
+
+local function brightness(path)
+  local t = image.read(path)
+  return t:get(math.floor(t:size(1) / 2), math.floor(t:size(2) / 2), 1)
+end
+
+it("goes there and back, through names that a shell would trip over", function()
+  if not video.available() then
+    pending "ffmpeg is not installed"
+    return
+  end
+  for _, kind in ipairs { "mp4", "gif" } do
+    local path = directory .. "/it's 100%d:$x." .. kind
+    assert.equal(path, video.write { path = path, frames = frames(4, 33, 47), fps = 10 }) -- odd sizes
+    local into = directory .. "/frames 50%d of " .. kind
+    local paths = video.read { path = path, directory = into, extension = "png" }
+    assert.equal(4, #paths)
+    assert.equal(into .. "/00000.png", paths[1])
+    for i, file in ipairs(paths) do
+      assert.near(40 * i, brightness(file), 6)
+    end
+    assert.is_nil(lfs.attributes(path .. ".part"))
+    helper.failure(function() video.read { path = path, directory = into } end, "holds 4 frames already")
+  end
+end)
+
+it("takes a folder or a list of files, and scales", function()
+  if not video.available() then
+    pending "ffmpeg is not installed"
+    return
+  end
+  local folder = directory .. "/in"
+  lfs.mkdir(folder)
+  local t, list = frames(3, 20, 40), {}
+  for i = 1, 3 do
+    list[i] = ("%s/%05d.png"):format(folder, i)
+    image.write(list[i], image.frame(t, i))
+  end
+  video.write { path = directory .. "/folder.mp4", frames = folder, width = 20 }
+  video.write { path = directory .. "/list.mp4", frames = { list[3], list[1] } }
+  local paths = video.read { path = directory .. "/folder.mp4", directory = directory .. "/folder" }
+  assert.equal(3, #paths)
+  assert.same({ 10, 20, 3 }, { image.size(paths[1]) })
+  paths = video.read { path = directory .. "/list.mp4", directory = directory .. "/list" }
+  assert.near(120, brightness(paths[1]), 6)
+  assert.near(40, brightness(paths[2]), 6)
+end)
+
+it("says what is wrong, and keeps what stood there", function()
+  helper.failure(function() video.write { path = "a.avi", frames = frames(1, 8, 8) } end,
+    "a.avi: a video is written as .mp4 or .gif")
+  helper.failure(function() video.write { path = "a.mp4", frames = frames(1, 8, 8), fps = 0 } end, "fps is 0, expects more than 0")
+  helper.failure(function() video.write { path = "a.mp4" } end, "video.write: frames is missing")
+  helper.failure(function() video.read { path = directory .. "/no.mp4", directory = directory .. "/d" } end, "no.mp4: no such file")
+  if not video.available() then
+    pending "ffmpeg is not installed"
+    return
+  end
+  helper.failure(function() video.write { path = "a.mp4", frames = {} } end, "frames expects a folder, a list")
+  helper.failure(function() video.write { path = "a.mp4", frames = pn.zeros { 2, 3, 3, dtype = "u8" } } end,
+    "expects a u8 tensor (T,H,W,3)", "2,3,3")
+  lfs.mkdir(directory .. "/empty")
+  helper.failure(function() video.write { path = "a.mp4", frames = directory .. "/empty" } end,
+    "/empty: no frames (jpg or png) there")
+  helper.failure(function() video.write { path = directory .. "/no/a.mp4", frames = frames(2, 8, 8) } end,
+    "/no/a.mp4: cannot write the video", "No such file")
+
+  local kept = directory .. "/kept.mp4"
+  video.write { path = kept, frames = frames(2, 16, 16) }
+  local bytes = lfs.attributes(kept, "size")
+  image.write(directory .. "/1.png", image.frame(frames(1, 16, 16), 1))
+  image.write(directory .. "/2.png", image.frame(frames(1, 16, 18), 1))
+  helper.failure(function() video.write { path = kept, frames = { directory .. "/1.png", directory .. "/2.png" } } end,
+    "frame 2 is 18 x 16 (width x height), the first is 16 x 16")
+  assert.equal(bytes, lfs.attributes(kept, "size"))
+  assert.is_nil(lfs.attributes(kept .. ".part"))
+
+  local file = assert(io.open(directory .. "/text.mp4", "w"))
+  file:write "not a video"
+  file:close()
+  helper.failure(function() video.read { path = directory .. "/text.mp4", directory = directory .. "/text" } end,
+    "text.mp4: cannot read the video")
+  assert.is_nil(lfs.attributes(directory .. "/text"))
+  helper.failure(function() video.read { path = kept, directory = directory .. "/x/y" } end, "cannot make the folder")
+  helper.failure(function() video.read { path = kept, directory = directory .. "/z", extension = "bmp" } end,
+    "extension is 'bmp', expects jpg or png")
+end)
+
+it("says when the program is not there", function()
+  local program = video.program
+  video.program = "no-such-program"
+  assert.is_false(video.available())
+  local ok, problem = pcall(video.write, { path = "a.mp4", frames = frames(1, 8, 8) })
+  local ok2, problem2 = pcall(video.read, { path = "spec/video_spec.lua", directory = directory .. "/q" })
+  video.program = program
+  assert.is_false(ok or ok2)
+  assert.truthy(problem:find("video.write: the program no-such-program is not installed (on Debian: apt-get install ffmpeg)", 1,
+    true))
+  assert.truthy(problem2:find("video.read: the program no-such-program is not installed", 1, true))
+end)
