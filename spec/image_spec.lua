@@ -52,7 +52,8 @@ local function png(width, height, depth, colour_type, rows, extra)
   local packed = ffi.new("uint8_t [?]", #raw + 200)
   assert(zlib.compress(packed, n, raw, #raw) == 0)
   local header = be32(width) .. be32(height) .. string.char(depth, colour_type, 0, 0, 0)
-  return "\137PNG\r\n\26\n" .. chunk("IHDR", header) .. (extra or "") .. chunk("IDAT", ffi.string(packed, n[0])) .. chunk("IEND", "")
+  local data = ffi.string(packed, n[0])
+  return "\137PNG\r\n\26\n" .. chunk("IHDR", header) .. (extra or "") .. chunk("IDAT", data) .. chunk("IEND", "")
 end
 
 local function u8(values)
