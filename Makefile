@@ -15,15 +15,15 @@ help:    ; @sed -n 's/^#\. //p' Makefile
 #. make docs     docs/operations.md and docs/api
 #. make fmt      C formatted in place
 #. make lint     floors, luacheck, format, GCC and Clang without a warning
-#. make install  PREFIX=/usr/local
+#. make install  into PREFIX=/usr/local (DESTDIR is heeded)
 build:   ; $(deps) build && $(call cmake,build)
 f64:     ; $(deps) build && $(call cmake,build-f64,-DPENUMBRA_F64=ON)
 asan:    ; $(deps) build && $(call cmake,build-asan,-DPENUMBRA_ASAN=ON)
 demo:    build ; @$(P) quickstart
 test:    build f64 ; $(deps) test && scripts/test.sh
 check:   build f64 asan ; $(deps) test && scripts/test.sh asan
-bench:   build ; @scripts/bench.sh
-docs:    build ; $(deps) docs && $(P) scripts/operations_doc.lua && ldoc -q -c docs/config.ld .
+bench:   build ; @for f in bench/*.lua; do echo "== $$f"; $(P) $$f || exit 1; done
+docs:    build ; $(deps) docs && $(P) scripts/operations_doc.lua && cd docs && rm -rf api && ldoc -q -c config.ld . 2>/dev/null && echo docs/api/index.html
 fmt:     ; $(deps) lint && git ls-files '*.c' '*.h' | xargs clang-format-14 -i
 lint:    build ; $(deps) lint && scripts/lint.sh
 install: build ; @scripts/install.sh

@@ -1,5 +1,4 @@
 -- scripts/clang_check.lua: every C file of the build once through Clang, with the flags of the build and warnings as errors.
--- (-Wstring-conversion, which is in Clang's -Wconversion only, dislikes assert(!"why").)
 local cjson = require "cjson"
 local program = require "penumbra.program"
 
@@ -8,11 +7,14 @@ local file = assert(io.open(path, "r"), "no " .. path .. ": make build first")
 local entries = cjson.decode(file:read("*a"))
 file:close()
 
+-- What only Clang finds, and which is meant: assert(!"why"), and { forward } for a kernel without a backward.
+local unwanted = "-Wno-string-conversion -Wno-missing-field-initializers"
+
 local n_bad = 0
 for _, entry in ipairs(entries) do
   local flags = entry.command:gsub("^%S+", ""):gsub("%s%-o%s+%S+", ""):gsub("%s%-c%s", " ")
-  local command = ("cd '%s' && clang -fsyntax-only -Werror -Wno-unknown-warning-option -Wno-string-conversion %s 2>&1"):format(
-    entry.directory, flags)
+  local command = ("cd '%s' && clang -fsyntax-only -Werror -Wno-unknown-warning-option %s %s 2>&1"):format(entry.directory, flags,
+    unwanted)
   local pipe = assert(io.popen(command))
   local output = pipe:read("*a")
   pipe:close()

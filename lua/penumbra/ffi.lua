@@ -149,7 +149,7 @@ for i = 0, tonumber(ffi.cast("int", C.PN_N_DTYPES)) - 1 do
   dtype_numbers[name] = i
 end
 
---- Element types: number to name, and name to number.
+-- Element types: number to name, and name to number.
 binding.dtype_names, binding.dtype_numbers = dtype_names, dtype_numbers
 
 --- The name of the element type that operations compute in: "f32", or "f64" in the f64 build.

@@ -4,14 +4,14 @@
 
 local published = {}
 
---- { method, J mean, F mean }, best first.
+-- { method, J mean, F mean }, best first.
 published.means = {
   { "OnAVOS", 0.861, 0.849 }, { "OSVOS-S", 0.856, 0.875 }, { "Lucid", 0.839, 0.820 }, { "OSVOS", 0.798, 0.806 },
   { "MaskTrack", 0.797, 0.754 }, { "FSEG", 0.707, 0.653 }, { "FCN-I3D (the paper)", 0.378, 0.407 },
   { "first mask copied", 0.266, 0.243 }, { "all foreground", 0.082, 0 },
 }
 
---- The methods of per_sequence, in the order of its numbers: J and F each.
+-- The methods of per_sequence, in the order of its numbers: J and F each.
 published.methods = { "OSVOS", "MaskTrack" }
 
 published.per_sequence = {

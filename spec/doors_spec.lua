@@ -1,0 +1,236 @@
+-- doors_spec: the scripts behind the doors of the Makefile: floors, dependencies, the tally of specs, operations.md, install.
+local program = require "penumbra.program"
+local files = require "penumbra.files"
+local lfs = require "lfs"
+
+local home = program.home
+local top
+
+local function quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
+
+-- Runs a command line; returns output (both streams) and exit code.
+local function run(command)
+  local pipe = assert(io.popen(("(%s) 2>&1 </dev/null; echo \"#$?\""):format(command)))
+  local text = pipe:read "*a"
+  pipe:close()
+  local output, code = text:match "^(.*)#(%d+)\n$"
+  return output, tonumber(code)
+end
+
+local function write(name, text, mode)
+  local path = top .. "/" .. name
+  assert.is_nil(files.make_directory(path:match "^(.*)/"))
+  assert.is_nil(files.write(path, text))
+  if mode then os.execute(("chmod %s %s"):format(mode, quote(path))) end
+  return path
+end
+
+local function in_checkout() return files.exists(home .. "/Makefile") end
+
+describe("doors", function()
+  before_each(function()
+    top = os.tmpname()
+    os.remove(top)
+    assert(lfs.mkdir(top))
+  end)
+  after_each(function() os.execute("rm -rf " .. quote(top)) end)
+
+  it("are all in the Makefile, and each says what it does", function()
+    assert.is_true(in_checkout())
+    local output, code = run("make -s -C " .. quote(home) .. " help")
+    assert.equal(0, code)
+    for _, door in ipairs { "build", "demo", "test", "check", "bench", "docs", "fmt", "lint", "install" } do
+      assert.truthy(output:find("make " .. door .. "%s+%S"), door)
+      assert.equal(0, select(2, run("make -n -C " .. quote(home) .. " " .. door)))
+    end
+  end)
+
+  describe("floors", function()
+    local function floors() return run(("%s %s/scripts/floors.lua %s"):format(quote(program.exe), quote(home), quote(top))) end
+
+    it("hold in this tree", function()
+      local output, code = run(("%s %s/scripts/floors.lua"):format(quote(program.exe), quote(home)))
+      assert.equal(0, code, output)
+      assert.truthy(output:find("^%d+ arrows, none points up\n$"))
+    end)
+
+    it("let arrows point down", function()
+      write("core/tensor.h", "")
+      write("core/ops/relu.c", '#include "tensor.h"\n#include "../tensor.h"\n#include <math.h>\n')
+      write("gpu/pool.cu", '#include "core/tensor.h"\n#include <cuda_runtime.h>\n')
+      write("lua/main.c", "#include <lua.h>\n")
+      write("lua/penumbra/nn.lua", 'local t = require "penumbra.tensor"\nlocal c = require("cjson")\n')
+      write("models/i3d.lua", 'local pn = require "penumbra"\n')
+      write("recipes/one.lua", 'local net = require "models.i3d"\nlocal pn = require("penumbra")\n')
+      write("spec/one_spec.lua", 'require "models.i3d" require "spec.helper"\n')
+      local output, code = floors()
+      assert.equal(0, code, output)
+    end)
+
+    for name, case in pairs {
+      ["core to gpu"] = { "core/a.c", '#include "gpu/pool.h"\n', "core/a.c:1: core may not reach gpu ('gpu/pool.h')" },
+      ["core to Lua"] = { "core/a.c", "\n#include <lua.h>\n", "core/a.c:2: core may not reach lua ('lua.h')" },
+      ["core to CUDA"] = { "core/a.c", "#include <cuda_runtime.h>\n", "core/a.c:1: core may not reach gpu ('cuda_runtime.h')" },
+      ["lua to models"] = { "lua/penumbra/a.lua", 'local m = require "models.i3d"\n', "lua may not reach models ('models.i3d')" },
+      ["lua to recipes"] = { "lua/penumbra/a.lua", "require('recipes.one')\n", "lua may not reach recipes ('recipes.one')" },
+      ["models to recipes"] = { "models/a.lua", 'require "recipes.one"\n', "models may not reach recipes ('recipes.one')" },
+      ["recipes to spec"] = { "recipes/a.lua", 'require("spec.helper")\n', "recipes may not reach spec ('spec.helper')" },
+      ["recipes to bench"] = { "recipes/a.lua", 'require "bench.step"\n', "recipes may not reach bench ('bench.step')" },
+    } do
+      it("refuse " .. name, function()
+        write(case[1], case[2])
+        local output, code = floors()
+        assert.equal(1, code)
+        assert.truthy(output:find(case[3], 1, true), output)
+      end)
+    end
+  end)
+
+  describe("dependencies", function()
+    -- A world of its own: `have` are the installed packages, root or not, sudo or not; apt-get notes what it is asked.
+    local function deps(what, have, uid, sudo)
+      write("bin/dpkg-query", ([[#!/bin/bash
+for p in %s; do [ "$p" = "${@: -1}" ] && { echo "install ok installed"; exit 0; }; done; exit 1]]):format(have), "755")
+      write("bin/id", "#!/bin/bash\necho " .. uid, "755")
+      write("bin/sudo", ([[#!/bin/bash
+[ %s = yes ] || exit 1
+[ "$1" = -n ] && shift
+exec "$@"]]):format(sudo and "yes" or "no"), "755")
+      write("bin/apt-get", ([[#!/bin/bash
+echo "$@" >> %s/asked
+case " $* " in *" broken "*) echo "E: Unable to locate package broken"; exit 100;; esac]]):format(quote(top)), "755")
+      local output, code = run(("PATH=%s/bin:$PATH %s/scripts/deps.sh %s"):format(quote(top), quote(home), what))
+      return output, code, files.read(top .. "/asked") or ""
+    end
+
+    it("are not touched when all is there", function()
+      local all = "gcc make cmake pkg-config libc6-dev luajit libluajit-5.1-dev lua-cjson lua-filesystem lua-readline "
+        .. "libopenblas-dev libspng-dev libcairo2-dev libstb-dev zlib1g-dev"
+      assert.same({ "", 0, "" }, { deps("build", all, 0) })
+    end)
+
+    it("are installed by root, and through sudo", function()
+      for _, world in ipairs { { 0, false }, { 1000, true } } do
+        os.remove(top .. "/asked")
+        local output, code, asked = deps("build", "gcc make cmake pkg-config libc6-dev luajit", world[1], world[2])
+        assert.equal(0, code, output)
+        assert.truthy(output:find("^Installing: libluajit%-5.1%-dev lua%-cjson"))
+        assert.truthy(asked:find("^install %-y %-q %-%-no%-install%-recommends libluajit%-5.1%-dev lua%-cjson"))
+        assert.is_nil(asked:find(" gcc", 1, true))
+      end
+    end)
+
+    it("are named, with the line to run, to those who may not install", function()
+      local output, code, asked = deps("test", "gcc", 1000, false)
+      assert.equal(1, code)
+      assert.equal("", asked)
+      assert.truthy(output:find("  sudo apt-get install -y --no-install-recommends make cmake", 1, true))
+      assert.truthy(output:find("lua-busted", 1, true))
+    end)
+
+    it("that cannot be installed are an error that shows why", function()
+      local script = files.read(home .. "/scripts/deps.sh"):gsub("libstb%-dev", "broken")
+      write("scripts/deps.sh", script, "755")
+      local before = home
+      home = top
+      local output, code = deps("build", "gcc", 0)
+      home = before
+      assert.equal(1, code)
+      assert.truthy(output:find("E: Unable to locate package broken", 1, true))
+      assert.truthy(output:find("The installation failed; the line was: ", 1, true))
+    end)
+
+    it("are of a known kind", function()
+      local output, code = run(quote(home) .. "/scripts/deps.sh nonsense")
+      assert.same({ "usage: scripts/deps.sh build|test|lint|docs\n", 2 }, { output, code })
+    end)
+  end)
+
+  describe("the tally of specs", function()
+    local function tally(release, f64)
+      write("scripts/test.sh", files.read(home .. "/scripts/test.sh"), "755")
+      write("spec/a_spec.lua", "f64")
+      write("build/penumbra", ("#!/bin/bash\nif [ -n \"$PENUMBRA_LIB\" ]; then %s; else %s; fi"):format(f64, release), "755")
+      return run(quote(top) .. "/scripts/test.sh")
+    end
+
+    it("adds the builds up", function()
+      local output, code = tally("echo x; echo '5 passed, 0 failed, 2 skipped'", "echo '7 passed, 0 failed, 0 skipped'")
+      assert.equal(0, code)
+      assert.truthy(output:find("\n12 passed, 0 failed, 2 skipped\n$"))
+    end)
+
+    it("fails with any of them, and when one ends without a word", function()
+      local output, code = tally("echo '5 passed, 1 failed, 0 skipped'", "echo '7 passed, 0 failed, 0 skipped'")
+      assert.equal(1, code)
+      assert.truthy(output:find("\n12 passed, 1 failed, 0 skipped\n$"))
+      output, code = tally("echo '5 passed, 0 failed, 0 skipped'", "echo dead; exit 3")
+      assert.equal(1, code)
+      assert.truthy(output:find("dead\n5 passed, 1 failed, 0 skipped\n$"))
+      output, code = tally("echo '0 passed, 0 failed, 3 skipped'", "echo '0 passed, 0 failed, 0 skipped'")
+      assert.equal(1, code)
+      assert.truthy(output:find("\n0 passed, 0 failed, 3 skipped\n$"))
+    end)
+  end)
+
+  it("docs/operations.md has a row for each operation, from the registry", function()
+    local pn = require "penumbra"
+    local text = require("penumbra.about").operations_markdown()
+    local n = 0
+    for name in text:gmatch "\n| `([%w_]+)` |" do
+      n = n + 1
+      assert.truthy(pn.ops.describe(name))
+    end
+    assert.equal(#pn.ops.names(), n)
+    assert.truthy(text:find("| `conv3d` | x weight bias? → y |", 1, true))
+  end)
+
+  it("install what runs from anywhere", function()
+    local there = top .. "/prefix"
+    local output, code = run(("PREFIX=%s LUADIR=%s/lib %s/scripts/install.sh"):format(quote(there), quote(top), quote(home)))
+    assert.equal(0, code, output)
+    local line = ("cd / && %s/bin/penumbra -e 'print(pn.zeros{2}:count(), pn.ffi.root)'"):format(quote(there))
+    assert.same({ "2\t" .. there .. "/share/penumbra\n", 0 }, { run("unset PENUMBRA_LIB; " .. line) })
+    line = ("cd / && LUA_PATH='%s/lib/?.lua;;' luajit -e 'print(require(\"penumbra\").zeros{3}:count())'"):format(top)
+    assert.same({ "3\n", 0 }, { run("unset PENUMBRA_LIB; " .. line) })
+    output, code = run(("%s/bin/penumbra --spec"):format(quote(there)))
+    assert.equal(2, code)
+    assert.truthy(output:find("--spec: works in a checkout", 1, true))
+  end)
+
+  it("info and ops speak from the library", function()
+    local output, code = run(quote(program.exe) .. " info")
+    assert.equal(0, code)
+    for _, word in ipairs { "penumbra    " .. program.version, "threads     ", "library     ", "memory      " } do
+      assert.truthy(output:find(word, 1, true), word)
+    end
+    output = run(quote(program.exe) .. " ops conv3d")
+    assert.truthy(output:find("conv3d: 3-D convolution", 1, true))
+    assert.truthy(run(quote(program.exe) .. " ops"):find("\nconv3d ", 1, true))
+    output, code = run(quote(program.exe) .. " ops conv3")
+    assert.same({ "penumbra: no operation 'conv3': the nearest is 'conv3d' (penumbra ops lists all)\n", 2 }, { output, code })
+  end)
+
+  it("the prompt prints values, goes on after errors, and completes names", function()
+    local input = write("input", "x = 3\nx * 2\nfor i = 1, 2 do\nprint(i)\nend\npn.zeros{2,20}\nnil + 1\n= \"a\"\n{ k = x }\n")
+    local pipe = io.popen(("%s repl <%s 2>&1"):format(quote(program.exe), quote(input)))
+    local output = pipe:read "*a"
+    pipe:close()
+    for _, text in ipairs { "6\n1\n2\ntensor (2,20) ", "0  0  0  ...  0  0  0\n", "attempt to perform arithmetic on a nil value",
+      '"a"\n', "{\n  k = 3\n}\n" } do
+      assert.truthy(output:find(text, 1, true), text)
+    end
+    local unfinished = write("unfinished", "for i = 1, 2 do\n")
+    pipe = io.popen(("%s repl <%s 2>&1; echo $?"):format(quote(program.exe), quote(unfinished)))
+    assert.equal("penumbra: the input ends in the middle of a statement\n2\n", pipe:read "*a")
+    pipe:close()
+
+    local repl = require "penumbra.repl"
+    local pn = require "penumbra"
+    assert.same({ "pn.zeros", "pn.zeros_like" }, repl.complete("pn.zero", { pn = pn }))
+    assert.same({ "pn.measure" }, repl.complete("pn.meas", { pn = pn }))
+    assert.same({ "t:requires_grad" }, repl.complete("t:requ", { t = pn.zeros { 1 } }))
+    assert.same({ "string.format" }, repl.complete("string.form", setmetatable({}, { __index = _G })))
+    assert.same({}, repl.complete("nowhere.x", {}))
+  end)
+end)
