@@ -135,39 +135,66 @@ local function span(clip, what, first, count)
   return first, count
 end
 
---- Frames first to first + count - 1, u8 (T,H,W,3), in new memory; those not in the cache are decoded by all threads.
--- @tparam ?int first default 1
--- @tparam ?int count default: to the last
-function Clip:frames(first, count)
-  first, count = span(self, "frames", first, count)
-  local all = tensor.empty { count, self.height, self.width, 3, dtype = "u8" }
-  local bytes = self.height * self.width * 3
+-- Frames of a list of numbers, u8 (T,H,W,3); those not in the cache are decoded by all threads, each once.
+local function read_list(clip, list)
+  local all = tensor.empty { #list, clip.height, clip.width, 3, dtype = "u8" }
+  local bytes = clip.height * clip.width * 3
   local missing, where = {}, {}
-  for i = 1, count do
-    local path = self.frame_paths[first + i - 1]
-    local t = self.cache:get(path)
+  for k, i in ipairs(list) do
+    local path = clip.frame_paths[i]
+    local t = not where[path] and clip.cache:get(path)
     if t then
-      ffi.copy(all:data() + (i - 1) * bytes, t:data(), bytes)
+      ffi.copy(all:data() + (k - 1) * bytes, t:data(), bytes)
       t:free()
+    elseif where[path] then
+      table.insert(where[path], k)
     else
-      missing[#missing + 1], where[#where + 1] = path, i
+      missing[#missing + 1], where[path] = path, { k }
     end
   end
   if #missing > 0 then
     local read = image.read_frames(missing)
-    for k, path in ipairs(missing) do
-      local source = read:data() + (k - 1) * bytes
-      ffi.copy(all:data() + (where[k] - 1) * bytes, source, bytes)
-      if bytes <= self.cache.limit then
-        local one = tensor.empty { self.height, self.width, 3, dtype = "u8" }
+    for m, path in ipairs(missing) do
+      local source = read:data() + (m - 1) * bytes
+      for _, k in ipairs(where[path]) do
+        ffi.copy(all:data() + (k - 1) * bytes, source, bytes)
+      end
+      if bytes <= clip.cache.limit then
+        local one = tensor.empty { clip.height, clip.width, 3, dtype = "u8" }
         ffi.copy(one:data(), source, bytes)
-        self.cache:put(path, one)
+        clip.cache:put(path, one)
         one:free()
       end
     end
     read:free()
   end
   return all
+end
+
+local function read_masks(clip, list)
+  local all = tensor.empty { #list, clip.height, clip.width, dtype = "u8" }
+  local bytes = clip.height * clip.width
+  for k, i in ipairs(list) do
+    local mask = clip:mask(i)
+    ffi.copy(all:data() + (k - 1) * bytes, mask:data(), bytes)
+    mask:free()
+  end
+  return all
+end
+
+local function numbers(first, count)
+  local list = {}
+  for k = 1, count do
+    list[k] = first + k - 1
+  end
+  return list
+end
+
+--- Frames first to first + count - 1, u8 (T,H,W,3), in new memory.
+-- @tparam ?int first default 1
+-- @tparam ?int count default: to the last
+function Clip:frames(first, count)
+  return read_list(self, numbers(span(self, "frames", first, count)))
 end
 
 -- Object numbers present in a mask, as text.
@@ -230,15 +257,18 @@ end
 
 --- Masks first to first + count - 1, u8 (T,H,W), in new memory.
 function Clip:masks(first, count)
-  first, count = span(self, "masks", first, count)
-  local all = tensor.empty { count, self.height, self.width, dtype = "u8" }
-  local bytes = self.height * self.width
-  for i = 1, count do
-    local mask = self:mask(first + i - 1)
-    ffi.copy(all:data() + (i - 1) * bytes, mask:data(), bytes)
-    mask:free()
+  return read_masks(self, numbers(span(self, "masks", first, count)))
+end
+
+--- Frames and masks of a list of frame numbers, in its order; a number may come more than once.
+-- @tparam {int} list
+-- @treturn Tensor frames u8 (T,H,W,3)
+-- @treturn Tensor masks u8 (T,H,W)
+function Clip:gather(list)
+  for _, i in ipairs(list) do
+    frame_index(self, "gather", i)
   end
-  return all
+  return read_list(self, list), read_masks(self, list)
 end
 
 local function describe(clip)
