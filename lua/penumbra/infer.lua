@@ -8,6 +8,7 @@
 --
 -- Memory is bounded whatever the length of the clip: frames and sums live only while a window to come may need them.
 local ffi = require "ffi"
+local binding = require "penumbra.ffi"
 local image = require "penumbra.image"
 local pn_tensor = require "penumbra.tensor"
 local ops = require "penumbra.ops"
@@ -226,6 +227,19 @@ function infer.keep_connected(masks, first)
     end)
   end
   return masks
+end
+
+--- A progress function that draws a line on standard error: `infer.progress = pn.infer.line()`.
+function infer.line()
+  local progress = require "penumbra.progress"
+  local line
+  return function(done, total)
+    line = line or progress.new { total = total, what = "window", clock = binding.C.pn_clock }
+    line:update(done)
+    if done == total then
+      line:finish()
+    end
+  end
 end
 
 -- ---- the door ----------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,97 @@
+-- bench/step.lua: what a training step of FCN-I3D costs, in the line format of its PyTorch twin:
+-- penumbra bench/step.lua frames=16 size=224 threads=2 runs=5
+-- One step: forward, five weighted losses, backward, SGD; batch 1, batch norm in batch mode. Medians of `runs` after 2 warm-ups.
+local ffi = require "ffi"
+local pn = require "penumbra"
+
+local cfg = pn.config{
+  frames    = 16,
+  size      = "224",       -- pixels: 224, or 480x864 (height x width)
+  part      = "full",      -- full | backbone (I3D to Mixed_4f, its mean as loss)
+  infer     = false,       -- forward only
+  precision = "f32",       -- f32 is what there is
+  runs      = 5,
+  profile   = false,       -- a line an operation, of one step
+}
+pn.threads(cfg.threads or 2)
+if cfg.precision ~= "f32" then error(("precision is '%s', expects f32"):format(cfg.precision), 0) end
+if cfg.part ~= "full" and cfg.part ~= "backbone" then error(("part is '%s', expects full or backbone"):format(cfg.part), 0) end
+local height, width = cfg.size:match("^(%d+)x(%d+)$")
+if not height then height, width = cfg.size:match("^(%d+)$"), cfg.size:match("^(%d+)$") end
+if not height then error(("size is '%s', expects pixels such as 224 or 480x864"):format(cfg.size), 0) end
+height, width = tonumber(height), tonumber(width)
+
+ffi.cdef[[
+struct pn_bench_usage { long time[4]; long max_rss; long rest[13]; };
+int getrusage(int who, struct pn_bench_usage *usage);
+]]
+local function peak_gib()
+  local usage = ffi.new "struct pn_bench_usage"
+  ffi.C.getrusage(0, usage)
+  return tonumber(usage.max_rss) / 2^20 -- KiB on Linux
+end
+
+local backbone = cfg.part == "backbone"
+local net = backbone and require "models.i3d" { to = "mixed_4f", batchnorm = "batch" }
+  or require "models.fcn_i3d" { batchnorm = "batch" }
+local rng = pn.random.stream(0, "bench")
+local x = rng:fill(pn.empty { 1, 3, cfg.frames, height, width, layout = "channels_last" }, "uniform", -1, 1)
+local y = rng:fill(pn.empty { 1, 1, cfg.frames, height, width, layout = "channels_last" }, "bernoulli", 0.2)
+local sgd = pn.optim.sgd(net:parameters(), { lr = 1e-3, momentum = 0.9, weight_decay = 2e-4 })
+
+local function step()
+  sgd:zero_grad()
+  local out = net(x)
+  local loss = backbone and pn.mean(out) or pn.loss.balanced(out.fused, y)
+  for _, side in ipairs(backbone and {} or out.sides) do loss = loss + 0.5 * pn.loss.balanced(side, y) end
+  loss:backward()
+  sgd:step()
+end
+
+local function infer()
+  pn.no_grad(function() net(x) end)
+end
+
+local function median(f)
+  local seconds = {}
+  for i = 1, cfg.runs + 2 do
+    local began = pn.clock()
+    pn.scope(f)
+    if i > 2 then seconds[#seconds + 1] = pn.clock() - began end
+  end
+  table.sort(seconds)
+  local n = #seconds
+  return (seconds[math.floor((n + 1) / 2)] + seconds[math.ceil((n + 1) / 2)]) / 2
+end
+
+net:train()
+local train = cfg.infer and 0/0 or median(step)
+net:eval()
+local forward = median(infer)
+print(("penumbra %s cpu ndhwc fp32 %s T%d S%s: forward %.4f s, train step %.4f s, peak %.2f GiB"):format(pn.version, cfg.part,
+  cfg.frames, cfg.size, forward, train, peak_gib()))
+
+if cfg.profile then
+  net:train()
+  pn.C.pn_profile(true)
+  pn.scope(cfg.infer and infer or step)
+  pn.C.pn_profile(false)
+  local text = ffi.new("char [?]", 2^20)
+  pn.ffi.check(pn.C.pn_profile_report(text, 2^20))
+  local rows, total = {}, {}
+  for line in ffi.string(text):gmatch "[^\n]+" do
+    local op, calls, seconds, flops = line:match "^(%S+)\t[^\t]*\t(%d+)\t(%S+)\t(%S+)"
+    if op then
+      local row = total[op]
+      if not row then
+        row = { op = op, calls = 0, seconds = 0, flops = 0 }
+        total[op], rows[#rows + 1] = row, row
+      end
+      row.calls, row.seconds, row.flops = row.calls + tonumber(calls), row.seconds + tonumber(seconds), row.flops + tonumber(flops)
+    end
+  end
+  table.sort(rows, function(a, b) return a.seconds > b.seconds end)
+  for _, row in ipairs(rows) do
+    print(("%-28s %4d calls  %8.4f s  %7.1f GFLOP/s"):format(row.op, row.calls, row.seconds, row.flops / row.seconds / 1e9))
+  end
+end

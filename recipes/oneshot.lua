@@ -1,0 +1,53 @@
+-- recipes/oneshot.lua: learn one object from its first mask, then find it in every frame: penumbra oneshot sequence=camel
+local pn = require "penumbra"
+
+local cfg = pn.config{
+  davis    = "davis2016",           -- root of the data set
+  sequence = "blackswan",           -- whose first frame and mask are learnt
+  weights  = "i3d_rgb.safetensors", -- of I3D (penumbra fetch i3d brings them), or the checkpoint of a parent; "" for none
+  seed     = 1,
+  -- the network
+  skips       = { "1a", "2c", "3c", "4f" }, -- any of 1a, 2c, 3c, 4f, 5c
+  deconv_init = "bilinear",         -- bilinear | nearest | icnr | random
+  deconv_time = "linear",           -- linear | repeat | repeat_gain1 | centre
+  overlap     = "2s",               -- 2s | s: kernel of the transposed convolutions, in strides
+  crop_align  = "grid",             -- grid | centre | caffe
+  batchnorm   = "frozen",           -- frozen | batch | moving
+  output      = "fused",            -- fused | sum_of_five | mean_of_sides
+  input       = "rgb_pm1",          -- rgb_pm1 | bgr_01
+  width       = 1,                  -- times the channels of I3D
+  -- training
+  epochs = 200, frames = 16, crop = 224,
+  optim  = { lr = 1e-2, momentum = 0.9, weight_decay = 2e-4 },
+  side_weight = function(epoch, n) return 1 - epoch / n end,
+  loss_norm   = "mean",             -- mean | sum | batch
+  lucid  = pn.lucid.defaults,       -- what dreams are made of
+  infer  = pn.infer.defaults,       -- how the clip is segmented
+}
+
+local run    = pn.run(cfg)
+local clip   = pn.data.davis(cfg.davis):sequence(cfg.sequence)
+local net    = require "models.fcn_i3d"(cfg)
+if cfg.weights ~= "" then net:load(cfg.weights, { allow_missing = true }) end
+local sgd    = pn.optim.sgd(net:parameters(), cfg.optim)
+local dreams = pn.lucid.stream(clip:frame(1), clip:mask(1), cfg)
+local norm   = { norm = cfg.loss_norm }
+
+run:keep{ net = net, optim = sgd }
+for epoch, batch in run:epochs(cfg.epochs, dreams) do
+  local masks = net(batch.frames)
+  local loss  = pn.loss.balanced(masks.fused, batch.mask, norm)
+  local fused = loss:detach()
+  for _, side in ipairs(masks.sides) do
+    loss = loss + cfg.side_weight(epoch, cfg.epochs) * pn.loss.balanced(side, batch.mask, norm)
+  end
+  run:guard(loss, function() return net(batch.frames) end)
+  sgd:zero_grad()
+  loss:backward()
+  sgd:step()
+  run:log{ loss = loss, fused_loss = fused }
+end
+
+cfg.infer.first_mask, cfg.infer.progress = clip:mask(1), pn.infer.line()
+local masks = net:segment(clip, cfg.infer)
+run:score(run:save_masks(masks, clip), clip)

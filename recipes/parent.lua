@@ -1,0 +1,57 @@
+-- recipes/parent.lua: teach the network what objects are, on the training sequences of DAVIS: penumbra parent out=out/parent
+-- Its checkpoint is then a start for the one-shot phase: penumbra oneshot weights=out/parent/checkpoint.safetensors
+-- Goes on where it was stopped: penumbra parent davis=ROOT resume=out/parent
+local pn = require "penumbra"
+
+local cfg = pn.config{
+  davis     = "davis2016",           -- root of the data set
+  set       = "train",               -- the sequences to learn from: a set of the tree
+  sequences = {},                    -- or these by name
+  weights   = "i3d_rgb.safetensors", -- of I3D (penumbra fetch i3d brings them); "" for none
+  seed      = 1,
+  -- the network
+  skips       = { "1a", "2c", "3c", "4f" }, -- any of 1a, 2c, 3c, 4f, 5c
+  deconv_init = "bilinear",          -- bilinear | nearest | icnr | random
+  deconv_time = "linear",            -- linear | repeat | repeat_gain1 | centre
+  overlap     = "2s",                -- 2s | s: kernel of the transposed convolutions, in strides
+  crop_align  = "grid",              -- grid | centre | caffe
+  batchnorm   = "frozen",            -- frozen | batch | moving
+  output      = "fused",             -- fused | sum_of_five | mean_of_sides
+  input       = "rgb_pm1",           -- rgb_pm1 | bgr_01
+  width       = 1,                   -- times the channels of I3D
+  -- training: an epoch is one window of each sequence
+  epochs = 700, frames = 16, crop = 224,
+  optim  = { lr = 1e-2, momentum = 0.9, weight_decay = 2e-4 },
+  lr_scale    = function(epoch, n) return epoch > 0.7 * n and 0.1 or 1 end,
+  side_weight = function(epoch, n) return 1 - epoch / n end,
+  loss_norm   = "mean",              -- mean | sum | batch
+  augment = require("penumbra.data.clips").defaults, -- flips, turns, scales, light, time, and which windows
+  checkpoint_every = 1,
+}
+
+local run  = pn.run(cfg)
+local set  = pn.data.davis(cfg.davis)
+local net  = require "models.fcn_i3d"(cfg)
+if cfg.weights ~= "" then net:load(cfg.weights, { allow_missing = true }) end
+local sgd  = pn.optim.sgd(net:parameters(), cfg.optim)
+local feed = pn.data.clips(set, {
+  set = cfg.set, sequences = #cfg.sequences > 0 and cfg.sequences or nil, frames = cfg.frames, crop = cfg.crop, input = cfg.input,
+  seed = cfg.seed, augment = cfg.augment,
+})
+local norm = { norm = cfg.loss_norm }
+
+run:keep{ net = net, optim = sgd }
+for epoch, batch in run:epochs(cfg.epochs, feed) do
+  sgd:set_lr(cfg.optim.lr * cfg.lr_scale(epoch, cfg.epochs))
+  local masks = net(batch.frames)
+  local loss  = pn.loss.balanced(masks.fused, batch.mask, norm)
+  local fused = loss:detach()
+  for _, side in ipairs(masks.sides) do
+    loss = loss + cfg.side_weight(epoch, cfg.epochs) * pn.loss.balanced(side, batch.mask, norm)
+  end
+  run:guard(loss, function() return net(batch.frames) end)
+  sgd:zero_grad()
+  loss:backward()
+  sgd:step()
+  run:log{ loss = loss, fused_loss = fused, sequence = batch.params.sequence }
+end

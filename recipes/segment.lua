@@ -1,0 +1,23 @@
+-- recipes/segment.lua: masks for a folder of frames, by a network that a run of oneshot or parent has trained:
+-- penumbra segment FRAMES checkpoint=out/RUN/checkpoint.safetensors
+local pn = require "penumbra"
+
+local cfg = pn.config{
+  pn.config.required "FRAMES: a folder of pictures, in the order of their names",
+  checkpoint = pn.config.required "checkpoint.safetensors of a run of oneshot or parent; it knows its own network",
+  mask  = pn.config.optional "mask of the first frame, for infer.keep=connected",
+  infer = pn.infer.defaults, -- how the clip is segmented
+}
+
+local run  = pn.run(cfg)
+local clip = pn.data.folder(cfg[1], { mask = cfg.mask })
+local file = pn.formats.open(pn.weights.find(cfg.checkpoint))
+if not file.metadata.config then
+  error(("%s: not the checkpoint of a run: it does not say which network it holds"):format(cfg.checkpoint), 0)
+end
+local net = require "models.fcn_i3d"(pn.json.decode(file.metadata.config)):load(cfg.checkpoint)
+file:close()
+
+cfg.infer.first_mask = cfg.mask and clip:mask(1)
+cfg.infer.progress = pn.infer.line()
+run:save_masks(net:segment(clip, cfg.infer), clip)
