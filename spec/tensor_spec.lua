@@ -1,0 +1,312 @@
+--- Tensors from Lua: making, reading, writing, operators, gradients, and every message.
+
+local pn = require "penumbra"
+local helper = require "spec.helper"
+
+describe("making a tensor", function()
+  it("from sizes", function()
+    local t = pn.zeros { 2, 3, dtype = "u8" }
+    assert.same({ 2, 3 }, t:shape())
+    assert.same({ 2, 2, 3, 6 }, { t:dims(), t:size(1), t:size(2), t:count() })
+    assert.equal("u8", t:dtype())
+    assert.equal("cpu", t:device())
+    assert.same({ { 0, 0, 0 }, { 0, 0, 0 } }, t:totable())
+    assert.same({ 1, 1 }, pn.ones { 2 }:totable())
+    assert.same({ 7, 7 }, pn.full { 2, value = 7 }:totable())
+    assert.equal(pn.real, pn.empty { 1 }:dtype())
+    assert.same({ 0 }, pn.empty { 0 }:shape())
+  end)
+
+  it("from values", function()
+    assert.same({ { 1, 2 }, { 3, 4 } }, pn.tensor({ { 1, 2 }, { 3, 4 } }):totable())
+    assert.same({}, pn.tensor(3.5):shape())
+    assert.equal(3.5, pn.tensor(3.5):item())
+    assert.same({ 1, 2, 255 }, pn.tensor({ 1, 2, 255 }, { dtype = "u8" }):totable())
+    assert.same({ 2 ^ 40 }, pn.tensor({ 2 ^ 40 }, { dtype = "i64" }):totable())
+    assert.same({ 1.5, -2 }, pn.tensor({ 1.5, -2 }, { dtype = "f16" }):totable())
+    assert.same({ 0.5, -2 }, pn.tensor({ 0.5, -2 }, { dtype = "bf16" }):totable())
+  end)
+
+  it("in a layout", function()
+    local t = pn.zeros { 1, 3, 2, 4, 5, layout = "channels_last" }
+    assert.same({ 1, 3 }, { t:stride(2), t:stride(5) })
+    assert.is_true(t:is_dense "channels_last")
+    assert.is_false(t:is_dense())
+    assert.is_true(t:contiguous():is_dense())
+    assert.is_true(pn.empty_like(t):is_dense "channels_last")
+    assert.is_true(pn.zeros_like(pn.empty { 2, 3, 4, 5, 6, layout = "filter" }):is_dense "filter")
+  end)
+
+  it("says what is wrong", function()
+    helper.failure(function() pn.zeros(3) end, "zeros: expects a table {sizes...", "got number")
+    helper.failure(function() pn.zeros { 2, -1 } end, "zeros: size 2 is -1, expects a whole number from 0")
+    helper.failure(function() pn.zeros { 1.5 } end, "zeros: size 1 is 1.5")
+    helper.failure(function() pn.zeros { 1, 1, 1, 1, 1, 1, 1 } end, "zeros: 7 axes, at most 6")
+    helper.failure(function() pn.zeros { 1, dtyp = "u8" } end, "zeros: unknown option 'dtyp', did you mean 'dtype'?")
+    helper.failure(function() pn.zeros { 1, value = 3 } end, "zeros: unknown option 'value'")
+    helper.failure(function() pn.full { 1 } end, "full: value is nil, expects a number")
+    helper.failure(function() pn.zeros { 1, dtype = "u9" } end, "unknown element type 'u9', did you mean 'u8'?")
+    helper.failure(function() pn.zeros { 1, layout = "rose" } end, "unknown layout 'rose'")
+    helper.failure(function() pn.zeros { 1, device = "gpu" } end, 'unknown device "gpu"')
+    helper.failure(function() pn.zeros { 1, device = "cuda:7" } end, "cuda:7")
+  end)
+
+  it("from values says what is wrong", function()
+    helper.failure(function() pn.tensor("x") end, "tensor: expects a number or a nested table of numbers, got string")
+    helper.failure(function() pn.tensor { { 1, 2 }, { 3 } } end,
+      "tensor: ragged table: at depth 2 1 elements where 2 elements stood before")
+    helper.failure(function() pn.tensor { { 1 }, 3 } end, "at depth 2 a number where 1 elements stood before")
+    helper.failure(function() pn.tensor { "x" } end, "tensor: an element is a string, expects numbers")
+  end)
+
+  it("raises at the user's line", function()
+    local line = debug.getinfo(1, "l").currentline + 1
+    local message = helper.failure(function() pn.zeros { -1 } end)
+    assert.is_truthy(message:find("tensor_spec.lua:" .. line .. ":", 1, true), message)
+  end)
+end)
+
+describe("elements", function()
+  it("are read and written by indices from 1", function()
+    local t = pn.tensor { { 1, 2, 3 }, { 4, 5, 6 } }
+    assert.equal(6, t:get(2, 3))
+    assert.equal(t, t:set(9, 1, 1))
+    assert.same({ 9, 2, 3, 4, 5, 6 }, t:flat())
+    assert.same({ 5, 5 }, pn.zeros { 2 }:fill(5):totable())
+    assert.same({ { 1, 2 } }, pn.zeros { 1, 2 }:copy({ { 1, 2 } }):totable())
+    assert.same({ 1, 2 }, pn.zeros { 2, dtype = "u8" }:copy(pn.tensor { 1, 2 }):totable())
+    assert.same({ 1, 0 }, pn.tensor({ 1, 0 }):clone():totable())
+  end)
+
+  it("lie at an address", function()
+    local t = pn.zeros { 2, 2, dtype = "u8" }
+    t:data()[3] = 200
+    assert.equal(200, t:get(2, 2))
+    assert.equal("ctype<unsigned char *>", tostring(require("ffi").typeof(t:data())))
+  end)
+
+  it("say what is wrong", function()
+    local t = pn.zeros { 2, 3 }
+    helper.failure(function() t:get(1) end, "get: 1 indices for a tensor of 2 axes")
+    helper.failure(function() t:get(0, 1) end, "get: index 1 is 0, expects 1 to 2")
+    helper.failure(function() t:get(1, 4) end, "get: index 2 is 4, expects 1 to 3")
+    helper.failure(function() t:set("x", 1, 1) end, "set: the value is a string, expects a number")
+    helper.failure(function() t:set(1, 1, 1.5) end, "set: index 2 is 1.5")
+    helper.failure(function() t:item() end, "item: the tensor has 6 elements, expects 1")
+    helper.failure(function() t:fill("x") end, "fill: the value is a string")
+    helper.failure(function() t:copy(3) end, "copy: expected a tensor, got number")
+    helper.failure(function() t:copy { 1 } end, "copy: a table of depth 1 into a tensor of 2 axes")
+    helper.failure(function() t:size(3) end, "size: axis 3, the tensor has axes 1 to 2")
+    helper.failure(function() t:stride(0) end, "stride: axis 0, the tensor has axes 1 to 2")
+    helper.failure(function() t:slot(3, 1, 1) end, "slot: axis 3")
+    helper.failure(function() t:slot(1, 1, "x") end, "slot: first and count are whole numbers")
+    helper.failure(function() t:slot(1, 2, 5) end, "slot")
+    helper.failure(function() t:sise(1) end, "a tensor has no method 'sise', did you mean 'size'?")
+  end)
+
+  it("are counted when they are not finite, and summed up as a checksum", function()
+    assert.equal(2, pn.tensor({ 1, 0 / 0, 1 / 0 }):count_bad())
+    -- "123456789" is the check value of CRC-32C.
+    assert.equal(0xe3069283, pn.tensor({ 49, 50, 51, 52, 53, 54, 55, 56, 57 }, { dtype = "u8" }):crc32c())
+  end)
+
+  it("convert", function()
+    assert.same({ 1, 2 }, pn.tensor({ 1, 2 }):cast("u8"):totable())
+    assert.equal("f16", pn.tensor({ 1, 2 }):cast("f16"):dtype())
+    local t = pn.ones { 2 }
+    assert.equal(t, t:to("cpu"))
+  end)
+end)
+
+describe("a tensor", function()
+  it("prints", function()
+    assert.equal(("tensor 2 %s cpu {1, 2.5}"):format(pn.real), tostring(pn.tensor { 1, 2.5 }))
+    assert.equal(("tensor 9,9 %s cpu"):format(pn.real), tostring(pn.zeros { 9, 9 }))
+    assert.equal(("tensor %s cpu 3"):format(pn.real), tostring(pn.tensor(3)))
+    local t = pn.zeros { 1 }
+    t:free()
+    assert.equal("tensor (freed)", tostring(t))
+  end)
+
+  it("equals itself, not another, nor anything else", function()
+    local t = pn.zeros { 1 }
+    assert.is_true(t == t)
+    assert.is_false(t == pn.zeros { 1 })
+    assert.is_false(t == nil)
+    assert.is_false(t == 3)
+    assert.is_true(pn.is_tensor(t))
+    assert.is_false(pn.is_tensor({}))
+  end)
+
+  it("carries a grid", function()
+    local t = pn.zeros { 1, 1, 2, 2, 2 }
+    assert.is_nil(t:grid())
+    t:set_grid({ 1, 2, 2 }, { 0, .5, .5 })
+    assert.same({ stride = { 1, 2, 2 }, centre = { 0, .5, .5 } }, t:grid())
+    helper.failure(function() t:set_grid({ 1, 2 }, { 0, 0, 0 }) end, "set_grid: expects two triples")
+    helper.failure(function() t:set_grid(nil, { 0, 0, 0 }) end, "set_grid: expects two triples")
+  end)
+
+  it("is an error once freed", function()
+    local t = pn.zeros { 1 }
+    t:free()
+    helper.failure(function() t:size(1) end, "tensor used after its scope ended (return it from the scope or :keep() it)")
+    helper.failure(function() return t + 1 end, "tensor used after its scope ended")
+    t:free() -- twice does no harm
+  end)
+end)
+
+describe("operators", function()
+  local a, b = pn.tensor({ 1, 2, 4 }):keep(), pn.tensor({ 2, 2, 2 }):keep()
+
+  it("work on tensors and numbers", function()
+    assert.same({ 3, 4, 6 }, (a + b):totable())
+    assert.same({ -1, 0, 2 }, (a - b):totable())
+    assert.same({ 2, 4, 8 }, (a * b):totable())
+    assert.same({ .5, 1, 2 }, (a / b):totable())
+    assert.same({ -1, -2, -4 }, (-a):totable())
+    assert.same({ 1, 4, 16 }, (a ^ 2):totable())
+    assert.same({ 2, 3, 5 }, (a + 1):totable())
+    assert.same({ 2, 3, 5 }, (1 + a):totable())
+    assert.same({ 0, 1, 3 }, (a - 1):totable())
+    assert.same({ 9, 8, 6 }, (10 - a):totable())
+    assert.same({ 3, 6, 12 }, (a * 3):totable())
+    assert.same({ 3, 6, 12 }, (3 * a):totable())
+    assert.same({ .5, 1, 2 }, (a / 2):totable())
+    assert.same({ 8, 4, 2 }, (8 / a):totable())
+  end)
+
+  it("broadcast", function()
+    assert.same({ { 11, 21 }, { 12, 22 } }, (pn.tensor { { 1 }, { 2 } } + pn.tensor { 10, 20 }):totable())
+  end)
+
+  it("refuse what does not fit", function()
+    helper.failure(function() return a + pn.ones { 2 } end, "add", "a 3", "b 2")
+    helper.failure(function() return a + {} end, "add", "expected a tensor")
+    helper.failure(function() return a ^ a end, "pow: the exponent is a cdata, expects a number")
+  end)
+end)
+
+describe("methods that are operations", function()
+  local t = pn.tensor({ { 1, 2, 3 }, { 4, 5, 6 } }):keep()
+
+  it("take their only argument bare", function()
+    assert.same({ { 1, 2 }, { 3, 4 }, { 5, 6 } }, t:reshape(3, 2):totable())
+    assert.same({ 1, 2, 3, 4, 5, 6 }, t:reshape { -1 }:totable())
+    assert.same({ { 1, 4 }, { 2, 5 }, { 3, 6 } }, t:permute(2, 1):totable())
+    assert.same({ { 3, 2, 1 }, { 6, 5, 4 } }, t:flip(2):totable())
+    assert.same({ { 2, 3 }, { 5, 6 } }, t:slice(2, 2, 2):totable())
+    assert.same({ { 2, 3 }, { 5, 6 } }, t:slice(2, 2):totable())
+    assert.same({ 6, 15 }, t:sum({ axes = 2 }):totable())
+  end)
+
+  it("share memory where they are views", function()
+    local base = pn.zeros { 4 }
+    base:slice(1, 2, 2):fill(3)
+    assert.same({ 0, 3, 3, 0 }, base:totable())
+  end)
+end)
+
+describe("gradients", function()
+  it("flow back and add up", function()
+    local x = pn.tensor({ 1, 2, 3 }):requires_grad(true)
+    assert.is_true(x:requires_grad())
+    assert.is_nil(x:grad());
+    (x * x):sum():backward()
+    assert.same({ 2, 4, 6 }, x:grad():totable());
+    (x * x):sum():backward()
+    assert.same({ 4, 8, 12 }, x:grad():totable())
+    x:set_grad(nil)
+    assert.is_nil(x:grad())
+    x:set_grad(pn.ones { 3 })
+    assert.same({ 1, 1, 1 }, x:grad():totable())
+  end)
+
+  it("start from a seed", function()
+    local x = pn.tensor({ 1, 2 }):requires_grad(true);
+    (x * 3):backward(pn.tensor { 1, 10 })
+    assert.same({ 3, 30 }, x:grad():totable())
+  end)
+
+  it("flow through slices", function()
+    local x = pn.tensor({ 1, 2, 3 }):requires_grad(true)
+    x:slice(1, 2, 2):sum():backward()
+    assert.same({ 0, 1, 1 }, x:grad():totable())
+  end)
+
+  it("do not flow where nothing is recorded", function()
+    local x = pn.tensor({ 1, 2 }):requires_grad(true)
+    local y = pn.no_grad(function() return x * 2 end)
+    assert.is_false(y:requires_grad())
+    assert.is_false((x:detach() * 2):requires_grad())
+    assert.is_true((x * 2):requires_grad())
+    -- Also after an error inside.
+    helper.failure(function() pn.no_grad(function() error("stop") end) end, "stop")
+    assert.is_true((x * 2):requires_grad())
+  end)
+
+  it("say what is wrong", function()
+    local x = pn.tensor({ 1, 2 }):requires_grad(true)
+    helper.failure(function() x:requires_grad(1) end, "requires_grad: expects true or false, got number")
+    helper.failure(function() (x * 2):backward() end, "backward")
+    helper.failure(function() x:backward(3) end, "backward: seed: expected a tensor, got number")
+    helper.failure(function() (x * 2):sum():backward { keep = true } end, "backward: unknown option 'keep' (known: keep_graph)")
+    helper.failure(function() pn.zeros({ 2, dtype = "u8" }):requires_grad(true) end, "u8")
+    helper.failure(function() x:set_grad(pn.ones { 3 }) end, "set_grad: the gradient must have the tensor's shape")
+    local loss = (x * x):sum()
+    loss:backward()
+    helper.failure(function() loss:backward() end, "keep_graph")
+  end)
+
+  it("go back twice when the graph is kept", function()
+    local x = pn.tensor({ 1, 2 }):requires_grad(true)
+    local loss = (x * x):sum()
+    loss:backward { keep_graph = true }
+    loss:backward()
+    assert.same({ 4, 8 }, x:grad():totable())
+  end)
+end)
+
+describe("the library", function()
+  it("tells of itself", function()
+    assert.is_truthy(pn.version:match("^%d+%.%d+%.%d+$"))
+    assert.is_truthy(pn.build_info():find(pn.real, 1, true))
+    assert.is_true(pn.clock() > 0)
+    assert.is_true(pn.threads() >= 1)
+    helper.failure(function() pn.threads(1.5) end, "threads: expects a whole number, got 1.5")
+    helper.failure(function() pn.threads(0) end, "0")
+  end)
+
+  it("names the nearest of what it has", function()
+    helper.failure(function() return pn.sigmoyd end, "penumbra has no 'sigmoyd', did you mean 'sigmoid'?")
+    helper.failure(function() return pn.nn.conv3 end, "nn has no 'conv3', did you mean 'conv3d'?")
+  end)
+
+  it("makes no globals", function()
+    helper.assert_no_globals(function()
+      local x = pn.ones { 1, 2, 1, 3, 3 }
+      pn.nn.sequential { pn.nn.conv3d { from = 2, to = 2, kernel = { 1, 3, 3 } }, pn.nn.relu() }(x)
+    end)
+  end)
+
+  it("traps what is not finite, and names the operation", function()
+    pn.trap_nan(true)
+    local ok, message = pcall(function() return pn.log(pn.tensor { -1, 1 }) end)
+    pn.trap_nan(false)
+    assert.is_false(ok)
+    assert.is_truthy(message:find("log: 1 of the 2 values it made are not finite", 1, true), message)
+  end)
+end)
+
+describe("the nearest name", function()
+  local nearest = require "penumbra.nearest"
+
+  it("is within reach, and the same whatever the order", function()
+    assert.equal("stride", nearest("strides", { "pad", "stride" }))
+    assert.equal("stride", nearest("STRIDE", { "pad", "stride" }))
+    assert.is_nil(nearest("quite_else", { "pad", "stride" }))
+    assert.equal("aa", nearest("ab", { "ac", "aa" }))
+    assert.equal("aa", nearest("ab", { "aa", "ac" }))
+    assert.is_nil(nearest("x", {}))
+  end)
+end)
