@@ -316,6 +316,7 @@ describe("resize", function()
   it("averages what a pixel covers", function()
     local x = u8 { { 0, 10, 20, 30 }, { 40, 50, 60, 70 } }
     assert.same({ { 25, 45 } }, image.resize(x, { 1, 2, filter = "area" }):totable())
+    assert.same({ { { 5 } } }, image.resize(u8 { { { 4 } }, { { 5 } } }, { 1, 1 }):totable()) -- 4.5, rounded
     local y = pn.tensor { { { 1 }, { 2 }, { 4 } } }
     helper.assert_close(image.resize(y, { 1, 2 }), { 4 / 3, 10 / 3 }, 1e-6) -- the middle pixel goes half to each
     local big = helper.random({ 30, 44, 3 }, "big", 0, 255)
@@ -490,6 +491,11 @@ describe("masks as shapes", function()
       0 },
       { 0, 0, 0, 9, 0, 0, 0 }, { 0, 0, 0, 0, 0, 0, 0 }, { 0, 0, 0, 0, 0, 0, 0 }, { 0, 0, 0, 0, 0, 0, 0 } }, 3):flat()):gsub("1",
         "")))
+    for _, x in ipairs { 1, 64 } do -- a pixel at the end of a word, whose disk is cut off
+      local mask = pn.zeros { 40, 64, dtype = "u8" }
+      mask:set(1, 20, x)
+      assert.same(by_definition(mask, 13, false), image.dilate(mask, 13):flat())
+    end
     helper.failure(function() image.dilate(u8 { { 1 } }, 1001) end, "dilate: radius must be 0..1000 pixels, got 1001")
     helper.failure(function() image.erode(u8 { { 1 } }, -1) end, "erode: radius is -1")
   end)
