@@ -18,6 +18,39 @@ function helper.random(shape, name, a, b, dtype)
   return pn.random.stream(7, name or "spec"):fill(pn.empty(spec), "uniform", a or -1, b or 1)
 end
 
+--- A tensor of numbers in [-1, 1] that anyone can work out: element i (from 0, in row order) is (i * k mod 101) / 50 - 1.
+function helper.counted(shape, k)
+  local count, values = 1, {}
+  for _, size in ipairs(shape) do
+    count = count * size
+  end
+  for i = 0, count - 1 do
+    values[i + 1] = (i * (k or 7919) % 101) / 50 - 1
+  end
+  return pn.reshape(pn.tensor(values), { shape = shape }):clone()
+end
+
+--- y = f(x...) and, for dy = counted(shape of y, 613), the gradients of every x, in a table.
+function helper.with_gradients(f, ...)
+  local inputs, gradients = { ... }, {}
+  for _, x in ipairs(inputs) do
+    x:set_grad(nil)
+    x:requires_grad(true)
+  end
+  local y = f(...)
+  y:backward(helper.counted(y:shape(), 613))
+  for i, x in ipairs(inputs) do
+    gradients[i] = x:grad()
+  end
+  return y, gradients
+end
+
+--- The grid of a tensor, as stride, centre.
+function helper.grid(t)
+  local grid = t:grid()
+  return grid.stride, grid.centre
+end
+
 local function flat(value)
   if pn.is_tensor(value) then
     return value:flat()

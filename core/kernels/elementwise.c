@@ -198,7 +198,7 @@ int pn_binary_shape(pn_call *call) {
     int da = d - (n - a->n_dims), db = d - (n - b->n_dims);
     int64_t na = da < 0 ? 1 : a->shape[da], nb = db < 0 ? 1 : b->shape[db];
     if (na != nb && na != 1 && nb != 1) {
-      return pn_fail_shapes(call, "sizes %lld and %lld of axis %d do not broadcast", (long long)na, (long long)nb, d);
+      return pn_fail_shapes(call, "sizes %lld and %lld of axis %d do not broadcast", (long long)na, (long long)nb, d + 1);
     }
     shape[d] = na == 1 ? nb : na;
   }

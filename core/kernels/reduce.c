@@ -168,8 +168,8 @@ int pn_reduce_axes(const pn_call *call, bool *reduced) {
   int n = call->x[0]->n_dims;
   for (int d = 0; d < n; d++) reduced[d] = axes->n == 0;
   for (int i = 0; i < axes->n; i++) {
-    if (axes->i[i] >= n) return pn_fail_shapes(call, "there is no axis %lld", (long long)axes->i[i]);
-    if (reduced[axes->i[i]]) return pn_fail_shapes(call, "axis %lld is named twice", (long long)axes->i[i]);
+    if (axes->i[i] >= n) return pn_fail_shapes(call, "there is no axis %lld", (long long)axes->i[i] + 1);
+    if (reduced[axes->i[i]]) return pn_fail_shapes(call, "axis %lld is named twice", (long long)axes->i[i] + 1);
     reduced[axes->i[i]] = true;
   }
   return 0;
@@ -298,7 +298,7 @@ int pn_pick_check(const pn_call *call) {
   bool reduced[PN_MAX_DIMS];
   if (pn_reduce_axes(call, reduced)) return -1;
   for (int d = 0; d < x->n_dims; d++) {
-    if (reduced[d] && x->shape[d] == 0) return pn_fail_shapes(call, "the largest of no elements (axis %d is empty)", d);
+    if (reduced[d] && x->shape[d] == 0) return pn_fail_shapes(call, "the largest of no elements (axis %d is empty)", d + 1);
   }
   return 0;
 }

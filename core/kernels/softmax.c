@@ -13,17 +13,22 @@ int pn_softmax_shape(pn_call *call) {
   const pn_tensor *x = call->x[0];
   int64_t axis = pn_arg_int(call, "axis");
   if (pn_need_real(call, 0)) return -1;
-  if (axis >= x->n_dims) return pn_fail_shapes(call, "there is no axis %lld", (long long)axis);
+  if (axis >= x->n_dims) return pn_fail_shapes(call, "there is no axis %lld", (long long)axis + 1);
   pn_out_like(&call->out[0], x);
   return 0;
 }
 
-static double log_of_sum(const real *x, int64_t n, int64_t step) { /* log of sum of e^x */
-  real largest = x[0];
-  for (int64_t k = 1; k < n; k++) largest = x[k * step] > largest ? x[k * step] : largest;
-  double sum = 0;
-  for (int64_t k = 0; k < n; k++) sum += (double)exp(x[k * step] - largest);
-  return log(sum) + (double)largest;
+/* The largest x, and the sum of e^(x - largest): kept apart, so that large x cost no digits. */
+typedef struct shifted {
+  real largest;
+  double sum;
+} shifted;
+
+static shifted shifted_sum(const real *x, int64_t n, int64_t step) {
+  shifted s = { x[0], 0 };
+  for (int64_t k = 1; k < n; k++) s.largest = x[k * step] > s.largest ? x[k * step] : s.largest;
+  for (int64_t k = 0; k < n; k++) s.sum += (double)exp(x[k * step] - s.largest);
+  return s;
 }
 
 static void value_run(void *context, int64_t n, char *const *at, const int64_t *stride) {
@@ -31,10 +36,11 @@ static void value_run(void *context, int64_t n, char *const *at, const int64_t *
   for (int64_t i = 0; i < n; i++) {
     real *y = (real *)(void *)at[0] + i * stride[0];
     const real *x = (const real *)(const void *)at[1] + i * stride[1];
-    real total = (real)log_of_sum(x, j->n, j->step[1]);
+    const shifted s = shifted_sum(x, j->n, j->step[1]);
+    const real log_sum = (real)log(s.sum), inverse = (real)(1 / s.sum);
     for (int64_t k = 0; k < j->n; k++) {
-      real v = x[k * j->step[1]] - total;
-      y[k * j->step[0]] = j->logarithm ? v : exp(v);
+      real v = x[k * j->step[1]] - s.largest;
+      y[k * j->step[0]] = j->logarithm ? v - log_sum : exp(v) * inverse;
     }
   }
 }
@@ -44,14 +50,15 @@ static void slope_run(void *context, int64_t n, char *const *at, const int64_t *
   for (int64_t i = 0; i < n; i++) {
     real *dx = (real *)(void *)at[0] + i * stride[0];
     const real *dy = (const real *)(const void *)at[1] + i * stride[1], *x = (const real *)(const void *)at[2] + i * stride[2];
-    real total = (real)log_of_sum(x, j->n, j->step[2]);
+    const shifted s = shifted_sum(x, j->n, j->step[2]);
+    const real inverse = (real)(1 / s.sum);
     double sum = 0;
     for (int64_t k = 0; k < j->n; k++) {
       double g = (double)dy[k * j->step[1]];
-      sum += j->logarithm ? g : g * (double)exp(x[k * j->step[2]] - total);
+      sum += j->logarithm ? g : g * (double)(exp(x[k * j->step[2]] - s.largest) * inverse);
     }
     for (int64_t k = 0; k < j->n; k++) {
-      real g = dy[k * j->step[1]], p = exp(x[k * j->step[2]] - total);
+      real g = dy[k * j->step[1]], p = exp(x[k * j->step[2]] - s.largest) * inverse;
       real d = j->logarithm ? g - p * (real)sum : p * (g - (real)sum);
       dx[k * j->step[0]] = j->fresh ? d : dx[k * j->step[0]] + d;
     }

@@ -6,12 +6,12 @@
 static int shape(pn_call *call) {
   int64_t axis = pn_arg_int(call, "axis"), total = 0;
   const pn_tensor *x0 = call->x[0];
-  if (axis >= x0->n_dims) return pn_fail_shapes(call, "there is no axis %lld", (long long)axis);
+  if (axis >= x0->n_dims) return pn_fail_shapes(call, "there is no axis %lld", (long long)axis + 1);
   for (int i = 0; i < call->n_x; i++) {
     const pn_tensor *x = call->x[i];
     bool fits = x->n_dims == x0->n_dims;
     for (int d = 0; fits && d < x->n_dims; d++) fits = d == axis || x->shape[d] == x0->shape[d];
-    if (!fits) return pn_fail_shapes(call, "x%d and x1 differ in more than axis %lld", i + 1, (long long)axis);
+    if (!fits) return pn_fail_shapes(call, "x%d and x1 differ in more than axis %lld", i + 1, (long long)axis + 1);
     if (x->dtype != x0->dtype)
       return pn_fail_shapes(call, "x%d is %s, x1 %s", i + 1, pn_dtype_name(x->dtype), pn_dtype_name(x0->dtype));
     total += x->shape[axis];

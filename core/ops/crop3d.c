@@ -13,7 +13,7 @@ static int view(pn_call *call) {
   for (int d = 0; d < 3; d++) {
     int64_t n = x->shape[2 + d], count = size[d] < 0 ? n - first[d] : size[d];
     if (first[d] + count > n || count < 1) {
-      return pn_fail_shapes(call, "first %lld and size %lld leave the %c axis of size %lld", (long long)first[d],
+      return pn_fail_shapes(call, "first %lld and size %lld leave the %c axis of size %lld", (long long)first[d] + 1,
                             (long long)size[d], "thw"[d], (long long)n);
     }
     out->shape[2 + d] = count;

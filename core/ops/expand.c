@@ -11,7 +11,7 @@ static int view(pn_call *call) {
     int64_t n = d < lead ? 1 : x->shape[d - lead];
     shape[d] = want->i[d] < 0 ? n : want->i[d];
     if (shape[d] != n && n != 1)
-      return pn_fail_shapes(call, "axis %d of size %lld does not expand to %lld", d, (long long)n, (long long)shape[d]);
+      return pn_fail_shapes(call, "axis %d of size %lld does not expand to %lld", d + 1, (long long)n, (long long)shape[d]);
     stride[d] = d < lead || shape[d] != n ? 0 : x->stride[d - lead];
   }
   pn_out *out = &call->out[0];

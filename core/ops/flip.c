@@ -6,8 +6,8 @@ static int marked(const pn_call *call, bool *flipped) {
   const pn_value *axes = pn_call_arg(call, "axes");
   memset(flipped, 0, PN_MAX_DIMS * sizeof *flipped);
   for (int i = 0; i < axes->n; i++) {
-    if (axes->i[i] >= call->x[0]->n_dims) return pn_fail_shapes(call, "there is no axis %lld", (long long)axes->i[i]);
-    if (flipped[axes->i[i]]) return pn_fail_shapes(call, "axis %lld is named twice", (long long)axes->i[i]);
+    if (axes->i[i] >= call->x[0]->n_dims) return pn_fail_shapes(call, "there is no axis %lld", (long long)axes->i[i] + 1);
+    if (flipped[axes->i[i]]) return pn_fail_shapes(call, "axis %lld is named twice", (long long)axes->i[i] + 1);
     flipped[axes->i[i]] = true;
   }
   return 0;

@@ -11,7 +11,7 @@ static int view(pn_call *call) {
   for (int d = 0; d < x->n_dims; d++) {
     int64_t from = axes->i[d];
     if (from >= x->n_dims || used[from])
-      return pn_fail_shapes(call, "axis %lld is %s", (long long)from, from >= x->n_dims ? "not there" : "named twice");
+      return pn_fail_shapes(call, "axis %lld is %s", (long long)from + 1, from >= x->n_dims ? "not there" : "named twice");
     used[from] = true;
     shape[d] = x->shape[from];
   }

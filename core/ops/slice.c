@@ -7,12 +7,12 @@ static int view(pn_call *call) {
   const pn_tensor *x = call->x[0];
   int64_t axis = pn_arg_int(call, "axis"), first = pn_arg_int(call, "first"), count = pn_arg_int(call, "count"),
           step = pn_arg_int(call, "step");
-  if (axis >= x->n_dims) return pn_fail_shapes(call, "there is no axis %lld", (long long)axis);
+  if (axis >= x->n_dims) return pn_fail_shapes(call, "there is no axis %lld", (long long)axis + 1);
   int64_t n = x->shape[axis];
   if (count < 0) count = first < n ? pn_ceil_div(n - first, step) : 0;
   if (first > n || (count > 0 && first + (count - 1) * step >= n)) {
-    return pn_fail_shapes(call, "first %lld, count %lld, step %lld leaves axis %lld of size %lld", (long long)first,
-                          (long long)count, (long long)step, (long long)axis, (long long)n);
+    return pn_fail_shapes(call, "first %lld, count %lld, step %lld leaves axis %lld of size %lld", (long long)first + 1,
+                          (long long)count, (long long)step, (long long)axis + 1, (long long)n);
   }
   pn_out *out = &call->out[0];
   pn_out_like(out, x);

@@ -1,0 +1,138 @@
+-- Operations that work element by element: values, special values, broadcasting, dropout's coins, casts.
+local pn = require "penumbra"
+local helper = require "spec.helper"
+
+local INF, NAN = math.huge, 0 / 0
+
+describe("operations of one input", function()
+  local x = { -2.5, -0.5, 0.25, 1, 3 }
+  local values = {
+    neg = { 2.5, 0.5, -0.25, -1, -3 },
+    abs = { 2.5, 0.5, 0.25, 1, 3 },
+    exp = { 0.0820849986, 0.60653066, 1.28402542, 2.71828183, 20.0855369 },
+    square = { 6.25, 0.25, 0.0625, 1, 9 },
+    relu = { 0, 0, 0.25, 1, 3 },
+    sigmoid = { 0.07585818, 0.377540669, 0.562176501, 0.731058579, 0.952574127 },
+    tanh = { -0.986614298, -0.462117157, 0.244918662, 0.761594156, 0.995054754 },
+    softplus = { 0.0788897343, 0.474076984, 0.82593942, 1.31326169, 3.04858735 },
+  }
+  for name, expected in pairs(values) do
+    it(name .. " gives PyTorch's numbers", function()
+      helper.assert_close(pn[name](pn.tensor(x)), expected, 1e-6)
+    end)
+  end
+
+  it("log, sqrt and pow give PyTorch's numbers", function()
+    local positive = pn.tensor { .125, .5, 1, 2, 9 }
+    helper.assert_close(pn.log(positive), { -2.07944154, -0.693147181, 0, 0.693147181, 2.19722458 }, 1e-6)
+    helper.assert_close(pn.sqrt(positive), { 0.353553391, 0.707106781, 1, 1.41421356, 3 }, 1e-6)
+    helper.assert_close(pn.pow(positive, { exponent = -1.5 }), { 22.627417, 2.82842712, 1, 0.353553391, 0.037037037 }, 1e-6)
+  end)
+
+  it("clamp and scale do what their numbers say", function()
+    helper.assert_close(pn.clamp(pn.tensor(x), { min = -1, max = 0.5 }), { -1, -0.5, 0.25, 0.5, 0.5 })
+    helper.assert_close(pn.scale(pn.tensor(x), { a = 2, b = -1 }), { -6, -2, -0.5, 1, 5 })
+    helper.failure(function() pn.clamp(pn.tensor(x), { min = 1, max = 0 }) end, "clamp: min 1 must not exceed max 0", "(x 5)")
+  end)
+
+  it("keep NaN and reach their limits", function()
+    for _, name in ipairs { "relu", "clamp", "sigmoid", "tanh", "softplus", "abs", "sqrt" } do
+      local y = pn[name](pn.tensor { NAN }):item()
+      assert.is_true(y ~= y, name)
+    end
+    helper.assert_close(pn.sigmoid(pn.tensor { -INF, -200, 200, INF }), { 0, 0, 1, 1 })
+    helper.assert_close(pn.softplus(pn.tensor { -300, 300 }), { 0, 300 })
+    assert.equal(-INF, pn.log(pn.tensor { 0 }):item())
+  end)
+end)
+
+describe("operations of two inputs", function()
+  it("broadcast as NumPy does", function()
+    local a, b = pn.tensor { { 1 }, { 2 } }, pn.tensor { 10, 20, 30 }
+    assert.same({ { 11, 21, 31 }, { 12, 22, 32 } }, pn.add(a, b):totable())
+    assert.same({ { -9, -19, -29 }, { -8, -18, -28 } }, pn.sub(a, b):totable())
+    assert.same({ { 10, 20, 30 }, { 20, 40, 60 } }, pn.mul(a, b):totable())
+    assert.same({ { 10, 20, 30 }, { 5, 10, 15 } }, pn.div(b, a):totable())
+    assert.same({ { 10, 20, 30 }, { 10, 20, 30 } }, pn.maximum(a, b):totable())
+    assert.same({ { 1, 1, 1 }, { 2, 2, 2 } }, pn.minimum(a, b):totable())
+    helper.failure(function() pn.add(pn.zeros { 2, 3 }, pn.zeros { 2, 4 }) end,
+      "add: sizes 3 and 4 of axis 2 do not broadcast   (a 2,3; b 2,4)")
+  end)
+
+  it("gather the gradients of a broadcast input", function()
+    local y, d = helper.with_gradients(pn.mul, helper.counted { 2, 3, 1, 2, 2 }, helper.counted({ 1, 3, 1, 1, 1 }, 31))
+    local x, dy, sums = helper.counted { 2, 3, 1, 2, 2 }:flat(), helper.counted(y:shape(), 613):flat(), { 0, 0, 0 }
+    for i = 1, #x do
+      local channel = math.floor((i - 1) / 4) % 3 + 1
+      sums[channel] = sums[channel] + x[i] * dy[i]
+    end
+    helper.assert_close(d[2], sums, 1e-6)
+  end)
+
+  it("give an input used twice both gradients", function()
+    local x = pn.tensor { 3, -2 }
+    for name, expected in pairs { add = { 2, 2 }, sub = { 0, 0 }, mul = { 6, -4 }, div = { 0, 0 } } do
+      x:set_grad(nil)
+      x:requires_grad(true)
+      pn.sum(pn[name](x, x)):backward()
+      helper.assert_close(x:grad(), expected, 1e-6, name)
+    end
+  end)
+
+  it("choose the first of equals, and NaN before all", function()
+    local a, b = pn.tensor { 1, NAN, 1 }, pn.tensor { 1, 1, NAN }
+    for _, name in ipairs { "maximum", "minimum" } do
+      local y, d = helper.with_gradients(pn[name], a, b)
+      y = y:flat()
+      assert.is_true(y[1] == 1 and y[2] ~= y[2] and y[3] ~= y[3], name)
+      assert.equal(0, d[2]:flat()[1])
+    end
+  end)
+
+  it("carry the grid of the input that has the result's shape", function()
+    local a, b = pn.zeros { 1, 2, 1, 3, 4 }, pn.zeros { 1, 2, 1, 3, 4 }
+    b:set_grid({ 1, 2, 2 }, { 0, 1, 1 })
+    assert.same({ 1, 2, 2 }, pn.add(a, b):grid().stride)
+    assert.same({ 1, 2, 2 }, pn.add(pn.zeros { 1, 2, 1, 1, 1 }, b):grid().stride)
+  end)
+end)
+
+describe("dropout", function()
+  it("tosses Philox's coins: the same for any memory order, replayed by seed, stream and offset", function()
+    local x = pn.ones { 2, 4, 3, 5, 7 }
+    local named = { p = 0.25, seed = 9, stream = 3, offset = 12 }
+    local y = pn.dropout(x, named)
+    local kept = y:flat()
+    local words = require("ffi").new("uint32_t [4]")
+    for i = 0, #kept - 1 do
+      pn.C.pn_philox(9, 3, 12 + math.floor(i / 4), words)
+      helper.assert_close(kept[i + 1], words[i % 4] / 2 ^ 32 >= 0.25 and 4 / 3 or 0, 1e-6)
+    end
+    helper.assert_same_bits(pn.dropout(x:contiguous("channels_last"), named), y)
+    local share = pn.mean(pn.dropout(pn.ones { 20000 }, { seed = 1 })):item()
+    assert.is_true(math.abs(share - 1) < 0.03)
+  end)
+
+  it("has as gradient what it did to ones", function()
+    local x = helper.counted { 50 }
+    x:requires_grad(true)
+    pn.sum(pn.dropout(x, { p = 0.4, seed = 2 })):backward()
+    helper.assert_close(x:grad(), pn.dropout(pn.ones { 50 }, { p = 0.4, seed = 2 }))
+  end)
+
+  it("refuses to drop everything", function()
+    helper.failure(function() pn.dropout(pn.ones { 2 }, { p = 1, seed = 1 }) end, "dropout: p must be smaller than 1")
+  end)
+end)
+
+describe("cast", function()
+  it("rounds to nearest even and gives its gradient back", function()
+    local x = pn.tensor { 1, 1.00048828125, 2049, 70000 }
+    x:requires_grad(true)
+    local y = pn.cast(x, { dtype = "f16" })
+    assert.equal("f16", y:dtype())
+    assert.same({ 1, 1, 2048, INF }, y:flat())
+    pn.sum(pn.cast(y, { dtype = pn.real })):backward()
+    helper.assert_close(x:grad(), { 1, 1, 1, 1 })
+  end)
+end)
