@@ -44,6 +44,13 @@ describe("J", function()
     assert.same({ 0.25 }, s.J.per_frame)
   end)
 
+  it("is told of the annotated frame too, outside the means", function()
+    local s = measure.sequence(u8 { { { 1, 1 } }, { { 1, 0 } }, { { 0, 0 } } }, u8 { { { 1, 0 } }, { { 1, 0 } }, { { 1, 1 } } })
+    assert.equal(0.5, s.first.J)
+    assert.equal(1, s.J.mean)
+    assert.equal(1, s.F.mean)
+  end)
+
   it("is 1 where both are empty and 0 where one is", function()
     local none, some = framed { { 0, 0 } }, framed { { 0, 1 } }
     assert.equal(1, measure.sequence(none, none).J.mean)

@@ -43,7 +43,11 @@ local function score(masks, truth, object, tolerance, skip)
   local J, F = ffi.new("double [?]", math.max(n, 1)), ffi.new("double [?]", math.max(n, 1))
   check(C.pn_measure_jaccard(J, a, b, object))
   check(C.pn_measure_boundary(F, a, b, object, tolerance))
-  return { J = statistics(J, skip, n - 2 * skip), F = statistics(F, skip, n - 2 * skip), frames = n - 2 * skip }
+  local result = { J = statistics(J, skip, n - 2 * skip), F = statistics(F, skip, n - 2 * skip), frames = n - 2 * skip }
+  if skip > 0 then
+    result.first = { J = J[0], F = F[0] }
+  end
+  return result
 end
 
 local sequence_options = { object = named.optional, tolerance = measure.tolerance }
@@ -68,7 +72,8 @@ end
 -- @tparam Tensor truth u8 (T,H,W)
 -- @tparam ?table how object: the number of the object (default: any value but 0 is object); tolerance of F: a share of the
 --   diagonal (0.008), or pixels from 1
--- @treturn table { J = {mean, recall, decay, per_frame}, F = {...}, frames }; per_frame begins with the second frame
+-- @treturn table { J = {mean, recall, decay, per_frame}, F = {...}, frames, first = {J, F} }; per_frame begins with the second
+--   frame; first is the annotated one, which no mean holds: the first thing to look at when a network learns too little
 function measure.sequence(masks, truth, how)
   local object, tolerance = read_options("measure.sequence", how)
   need_frames("measure.sequence", truth)
