@@ -7,7 +7,7 @@
 #include <string.h>
 #include "warp.h"
 
-enum { PATCH = 24, STEP = 12, CANDIDATES = 32, SMOOTH = 6, SWEEPS = 48 };
+enum { PATCH = 24, STEP = 12, CANDIDATES = 32, SMOOTH = 6, RIM = 2, SWEEPS = 48 };
 
 /* colour: v4 [h*w], the fourth lane is the weight (0 unknown .. 1 known). Fills every pixel; known ones keep their colour. */
 static int push_pull(v4 *colour, int64_t h, int64_t w) {
@@ -57,8 +57,8 @@ static int push_pull(v4 *colour, int64_t h, int64_t w) {
   return rc;
 }
 
-/* Mean over a (2 SMOOTH + 1) square of what lies outside the hole, twice: the smooth colours of the known part. In place. */
-static int smooth_known(v4 *image, const uint8_t *hole, int64_t h, int64_t w) {
+/* Mean over a (2 radius + 1) square of what lies outside the hole, twice: the smooth colours of the known part. In place. */
+static int smooth_known(v4 *image, const uint8_t *hole, int64_t h, int64_t w, int radius) {
   v4 *line = pn_alloc(sizeof *line * (size_t)(h > w ? h : w));
   if (!line) return -1;
   for (int64_t i = 0; i < h * w; i++) {
@@ -70,10 +70,10 @@ static int smooth_known(v4 *image, const uint8_t *hole, int64_t h, int64_t w) {
     for (int64_t j = 0; j < m; j++) {
       v4 *p = image + j * across, sum = pn_splat(0);
       for (int64_t i = 0; i < n; i++) line[i] = p[i * along];
-      for (int64_t i = -SMOOTH; i < n; i++) {
-        if (i + SMOOTH < n) sum += line[i + SMOOTH];
-        if (i - SMOOTH - 1 >= 0) sum -= line[i - SMOOTH - 1];
-        if (i >= 0) p[i * along] = sum * pn_splat(1.0f / (2 * SMOOTH + 1));
+      for (int64_t i = -radius; i < n; i++) {
+        if (i + radius < n) sum += line[i + radius];
+        if (i - radius - 1 >= 0) sum -= line[i - radius - 1];
+        if (i >= 0) p[i * along] = sum * pn_splat(1.0f / (float)(2 * radius + 1));
       }
     }
   }
@@ -194,11 +194,9 @@ int pn_inpaint(pn_tensor **out, pn_tensor *image, pn_tensor *hole, double grain,
     if (!filled || !smooth || !texture) goto done;
     for (int64_t i = 0; i < h * w; i++)
       smooth[i] = filled[i] = (v4){ bytes[3 * i], bytes[3 * i + 1], bytes[3 * i + 2], in[i] ? 0 : 1 };
-    if (smooth_known(smooth, in, h, w)) goto done;
-    for (int64_t i = 0; i < h * w; i++) { /* filled from smooth colours, so that no grain of the rim streaks into the hole */
-      if (in[i]) filled[i] = pn_splat(0);
-      else filled[i] = smooth[i], filled[i][3] = 1;
-    }
+    if (smooth_known(smooth, in, h, w, SMOOTH) || smooth_known(filled, in, h, w, RIM)) goto done;
+    /* Filled from smoothed colours, so that no grain of the rim streaks into the hole. */
+    for (int64_t i = 0; i < h * w; i++) filled[i] = in[i] ? pn_splat(0) : (v4){ filled[i][0], filled[i][1], filled[i][2], 1 };
     if (push_pull(filled, h, w)) goto done;
     harmonic(filled, in, h, w, b);
     if (grain > 0 && copy_grain(texture, filled, smooth, bytes, in, h, w, b, seed)) goto done;

@@ -178,6 +178,7 @@ typedef struct render_job {
   real *frame_reals, *mask_reals;
   int64_t frame_stride[4], mask_stride[3]; /* t, h, w, c */
   bool bgr;
+  real value[256]; /* what the network reads for a byte */
 } render_job;
 
 static v4 read_rgba(const pn_plane *from, float x, float y) {
@@ -257,10 +258,7 @@ static void render_rows(void *context, int64_t begin, int64_t end) {
         for (int c = 0; c < 3; c++) to[c * job->frame_stride[3]] = pn_to_byte(colour[c]);
       } else if (job->frame_reals) { /* through bytes, as frames from a file are */
         real *to = job->frame_reals + t * job->frame_stride[0] + y * job->frame_stride[1] + x * job->frame_stride[2];
-        for (int c = 0; c < 3; c++) {
-          if (job->bgr) to[(2 - c) * job->frame_stride[3]] = (real)pn_to_byte(colour[c]) / (real)255;
-          else to[c * job->frame_stride[3]] = (real)pn_to_byte(colour[c]) / (real)127.5 - 1;
-        }
+        for (int c = 0; c < 3; c++) to[(job->bgr ? 2 - c : c) * job->frame_stride[3]] = job->value[pn_to_byte(colour[c])];
       }
       int64_t at = t * job->mask_stride[0] + y * job->mask_stride[1] + x * job->mask_stride[2];
       if (job->mask_bytes) job->mask_bytes[at] = in;
@@ -339,6 +337,7 @@ int pn_scene_render(const pn_scene *scene, int n_frames, const pn_pose *poses, i
   if (frames && destination(frames, "frames", 3, n_frames, &job.h, &job.w, job.frame_stride)) return -1;
   if (masks && destination(masks, "masks", 1, n_frames, &job.h, &job.w, job.mask_stride)) return -1;
   if (!job.h || !job.w) return 0;
+  for (int v = 0; v < 256; v++) job.value[v] = (real)(job.bgr ? v / 255.0 : v / 127.5 - 1);
   if (frames && frames->dtype == PN_U8) job.frame_bytes = (uint8_t *)pn_bytes_of(frames);
   else if (frames) job.frame_reals = pn_real_of(frames);
   if (masks && masks->dtype == PN_U8) job.mask_bytes = (uint8_t *)pn_bytes_of(masks);
