@@ -149,9 +149,9 @@ case " $* " in *" broken "*) echo "E: Unable to locate package broken"; exit 100
   describe("the tally of specs", function()
     local function tally(release, f64)
       write("scripts/test.sh", files.read(home .. "/scripts/test.sh"), "755")
-      write("spec/a_spec.lua", "f64")
+      write("spec/a_spec.lua", "-- tolerances by pn.real")
       write("build/penumbra", ("#!/bin/bash\nif [ -n \"$PENUMBRA_LIB\" ]; then %s; else %s; fi"):format(f64, release), "755")
-      return run(quote(top) .. "/scripts/test.sh")
+      return run("unset PENUMBRA_LIB; " .. quote(top) .. "/scripts/test.sh")
     end
 
     it("adds the builds up", function()
