@@ -197,10 +197,13 @@ function Module:add(name, child)
   return child
 end
 
-local function add_tensor(self, list, name, t)
+local function add_tensor(self, list, name, t, learns)
   check_name(self, name)
   if not is_tensor(t) then
     raise("%s: '%s' is no tensor but a %s", self.kind, name, type(t))
+  end
+  if learns then
+    t:requires_grad(true)
   end
   table.insert(list, { name = name, tensor = t:keep() })
   rawset(self, name, t)
@@ -209,7 +212,7 @@ end
 
 --- Adds a tensor that learns; it is then `self[name]`. Returns it.
 function Module:add_parameter(name, t)
-  return add_tensor(self, self.own.parameters, name, t:requires_grad(true))
+  return add_tensor(self, self.own.parameters, name, t, true)
 end
 
 --- Adds a tensor that is saved but does not learn (a running mean); it is then `self[name]`. Returns it.

@@ -1,0 +1,274 @@
+--- The layers: against PyTorch's numbers on one small network, and each for what it promises. The f64 build holds it to 1e-10.
+
+local pn = require "penumbra"
+local helper = require "spec.helper"
+local nn = pn.nn
+
+local TOLERANCE = pn.real == "f64" and 1e-10 or 2e-5
+
+-- sin(a), sin(2a), ... in row order.
+local function wave(t, a, factor)
+  local rows = pn.empty((function()
+    local spec = {}
+    for i, size in ipairs(t:shape()) do
+      spec[i] = size
+    end
+    return spec
+  end)())
+  local data = rows:data()
+  for i = 0, rows:count() - 1 do
+    data[i] = math.sin((i + 1) * a) * (factor or 1)
+  end
+  return t:copy(rows)
+end
+
+describe("a network of every kind of layer", function()
+  -- torch.nn.functional on the same numbers, in f64: convolution with TensorFlow's SAME, batch norm of the batch, two branches
+  -- joined, transposed convolution; loss = mean of squares.
+  local pitch = {
+    ["a.conv.weight"] = .31, ["a.bn.beta"] = .5, ["b.1.weight"] = .77, ["b.1.bias"] = .2, ["b.deep.1.weight"] = .41,
+    ["b.deep.1.bias"] = .3, ["b.deep.3.weight"] = .23, ["b.deep.3.bias"] = .4, ["c.weight"] = .57, ["c.bias"] = .6,
+  }
+  local sums = {
+    ["a.conv.weight"] = 57.01472638559675, ["a.bn.beta"] = 16.799635801991492, ["b.1.weight"] = 10.510628138675296,
+    ["b.1.bias"] = 5.0217872615167405, ["b.deep.1.weight"] = 70.69499799482702, ["b.deep.1.bias"] = 37.17191013247469,
+    ["b.deep.3.weight"] = 177.39425054827555, ["b.deep.3.bias"] = 5.032004450648695, ["c.weight"] = 271.25123972323337,
+    ["c.bias"] = 0.4477577680272058,
+  }
+
+  local function build()
+    local net = nn.sequential {
+      { "a", nn.unit { from = 2, to = 3, kernel = 3, stride = 2, batchnorm = "batch" } },
+      { "b", nn.concat {
+        nn.conv3d { from = 3, to = 2 },
+        { "deep", nn.sequential { nn.conv3d { from = 3, to = 4 }, nn.relu(), nn.conv3d { from = 4, to = 3, kernel = 3 } } },
+      } },
+      { "c", nn.conv_transpose3d { from = 5, to = 1, kernel = 4, stride = 2, pad = 1 } },
+    }
+    for _, entry in ipairs(net:parameters()) do
+      wave(entry.tensor:detach(), pitch[entry.name], .5)
+    end
+    return net
+  end
+
+  local function check(net)
+    local x = wave(pn.empty { 1, 2, 4, 6, 6, layout = "channels_last" }, .9):requires_grad(true)
+    local y = net(x)
+    helper.assert_shape(y, 1, 1, 4, 6, 6)
+    local flat = y:flat()
+    helper.assert_close({ flat[1], flat[18], flat[101], flat[144] },
+      { -0.9816688022310003, -1.1802241354626477, 3.3830848794951485, 3.554808281297363 }, TOLERANCE)
+    local loss = (y * y):mean()
+    helper.assert_close(loss:item(), 15.43500001913992, TOLERANCE)
+    loss:backward()
+    for _, entry in ipairs(net:parameters()) do
+      helper.assert_close(entry.tensor:grad():abs():sum():item(), sums[entry.name], TOLERANCE * 5, entry.name)
+    end
+    helper.assert_close(x:grad():abs():sum():item(), 40.58302629376451, TOLERANCE * 5, "x")
+  end
+
+  it("gives PyTorch's outputs and gradients", function()
+    local net = build()
+    assert.is_true(net.b.in_place) -- the branches write into the concatenation
+    check(net)
+  end)
+
+  it("gives the same when branches are joined by copying", function()
+    local net = build()
+    net.b.in_place = false
+    check(net)
+  end)
+
+  it("needs no more memory without recording than its two largest neighbours", function()
+    local chain = {}
+    for i = 1, 8 do
+      chain[i] = nn.conv3d { from = 4, to = 4, bias = false }
+    end
+    local net = nn.sequential(chain)
+    local x = pn.zeros { 1, 4, 4, 32, 32, layout = "channels_last" }
+    local bytes = x:count() * pn.C.pn_dtype_bytes(pn.C.pn_real())
+    collectgarbage()
+    collectgarbage()
+    local before = pn.memory().live
+    pn.C.pn_memory_reset_peak(0)
+    pn.no_grad(net, x)
+    assert.is_true(pn.memory().peak - before < 3 * bytes)
+    pn.C.pn_memory_reset_peak(0)
+    net(x)
+    assert.is_true(pn.memory().peak - before >= 8 * bytes) -- the tape holds them all
+  end)
+end)
+
+describe("conv3d", function()
+  it("pads as TensorFlow by default, and carries the grid (METHOD 4)", function()
+    local layer = nn.conv3d { from = 1, to = 1, kernel = { 1, 7, 7 }, stride = { 1, 2, 2 }, bias = false }
+    local y = layer(pn.zeros({ 1, 1, 1, 854, 9 }):set_grid({ 1, 1, 1 }, { 0, 0, 0 }))
+    helper.assert_shape(y, 1, 1, 1, 427, 5)
+    assert.same({ stride = { 1, 2, 2 }, centre = { 0, 1, 0 } }, y:grid())
+  end)
+
+  it("has groups, dilation and bias", function()
+    local layer = nn.conv3d { from = 4, to = 6, kernel = { 1, 3, 3 }, groups = 2, dilation = { 1, 2, 2 }, pad = 0 }
+    helper.assert_shape(layer.weight, 6, 2, 1, 3, 3)
+    assert.is_true(layer.weight:is_dense "filter")
+    helper.assert_shape(layer.bias, 6)
+    helper.assert_shape(layer(pn.zeros { 1, 4, 1, 7, 7 }), 1, 6, 1, 3, 3)
+    assert.is_nil(nn.conv3d({ from = 1, to = 1, bias = false }).bias)
+  end)
+
+  it("says what is wrong", function()
+    helper.failure(function() nn.conv3d { from = 3 } end, "conv3d: to is nil, expects a whole number from 1")
+    helper.failure(function() nn.conv3d { from = 3, to = 1.5 } end, "conv3d: to is 1.5")
+    helper.failure(function() nn.conv3d { from = 3, to = 4, kernel = { 1, 2 } } end,
+      "conv3d: kernel: expects a whole number from 1 or {t, h, w}")
+    helper.failure(function() nn.conv3d { from = 3, to = 4, stride = 0 } end, "conv3d: stride: expects a whole number from 1")
+    helper.failure(function() nn.conv3d { from = 3, to = 4, groups = 2 } end, "conv3d: groups 2 do not divide 3 channels")
+    helper.failure(function() nn.conv3d { from = 3, to = 4, bias = 1 } end, "conv3d: bias is 1, expects true or false")
+    helper.failure(function() nn.conv3d { from = 3, to = 4, init = "kaming" } end,
+      "conv3d: init is kaming", "did you mean 'kaiming'?")
+    helper.failure(function() nn.conv3d { from = 3, to = 4, strid = 2 } end,
+      "conv3d: unknown option 'strid', did you mean 'stride'?")
+    helper.failure(function() nn.conv3d(3) end, "conv3d: expects a table of options, got number")
+    helper.failure(function() nn.conv_transpose3d { from = 3, to = 4, groups = 2 } end,
+      "conv_transpose3d: groups 2 do not divide 3")
+  end)
+end)
+
+describe("batch_norm", function()
+  it("frozen uses its buffers and leaves them", function()
+    local layer = nn.batch_norm { channels = 2 }
+    layer.mean:copy { 1, 2 }
+    layer.var:copy { 4, 9 }
+    layer.beta:detach():copy { 10, 20 }
+    local y = layer(pn.ones { 1, 2, 1, 1, 1 }):flat()
+    helper.assert_close(y, { 10, 20 - 1 / math.sqrt(9 + 1e-3) }, 1e-6)
+    assert.same({ 1, 2 }, layer.mean:totable())
+  end)
+
+  it("batch and moving move their buffers in training, not in evaluation", function()
+    for _, mode in ipairs { "batch", "moving" } do
+      local layer = nn.batch_norm { channels = 1, mode = mode, momentum = .9 }
+      local x = pn.tensor({ { { { { 1, 3 } } } } })
+      layer:eval()
+      layer(x)
+      assert.same({ 0, 1 }, { layer.mean:item(), layer.var:item() })
+      layer:train()
+      layer(x)
+      helper.assert_close({ layer.mean:item(), layer.var:item() }, { .1 * 2, .9 + .1 * 1 }, 1e-6)
+    end
+  end)
+
+  it("fuses relu", function()
+    local y = nn.batch_norm({ channels = 1, relu = true })(pn.tensor({ { { { { -1, 3 } } } } })):flat()
+    assert.equal(0, y[1])
+    assert.is_true(y[2] > 2.9)
+  end)
+
+  it("says what is wrong", function()
+    helper.failure(function() nn.batch_norm {} end, "batch_norm: channels is nil")
+    helper.failure(function() nn.batch_norm { channels = 1, mode = "frosen" } end,
+      "batch_norm: mode is 'frosen', expects frozen, batch, moving",
+      "did you mean 'frozen'?")
+    helper.failure(function() nn.unit { from = 1, to = 1, batchnorm = "none" } end, "unit: batchnorm is 'none'")
+    helper.failure(function() nn.unit { from = 1, to = 1, eps = 7 } (pn.zeros { 1, 1, 1, 1, 1 }) end,
+      "unit.bn: batch_norm: eps is 7")
+  end)
+end)
+
+describe("layers without parameters", function()
+  it("pool", function()
+    local x = pn.tensor({ { { { { 1, 2, 3, 4 } } } } })
+    assert.same({ 2, 4 }, nn.max_pool3d({ kernel = { 1, 1, 2 } })(x):flat())
+    assert.same({ 1.5, 3.5 }, nn.avg_pool3d({ kernel = { 1, 1, 2 }, stride = { 1, 1, 2 } })(x):flat())
+    assert.is_true(nn.max_pool3d({ kernel = 3, stride = 1 }).keeps_grid)
+    assert.is_false(nn.max_pool3d({ kernel = 3 }).keeps_grid)
+    helper.failure(function() nn.max_pool3d {} end, "max_pool3d: kernel is missing")
+    helper.failure(function() nn.max_pool3d { kernel = 2, count_include_pad = true } end, "unknown option 'count_include_pad'")
+  end)
+
+  it("activate", function()
+    local x = pn.tensor { -1, 0, 2 }
+    assert.same({ 0, 0, 2 }, nn.relu()(x):totable())
+    helper.assert_close(nn.sigmoid()(x), { 1 / (1 + math.exp(1)), .5, 1 / (1 + math.exp(-2)) }, 1e-6)
+    helper.assert_close(nn.tanh()(x), { math.tanh(-1), 0, math.tanh(2) }, 1e-6)
+    helper.failure(function() nn.relu { slope = 1 } end, "relu: unknown option 'slope'")
+  end)
+
+  it("resize", function()
+    local x = pn.tensor({ { { { { 1, 2 } } } } })
+    assert.same({ 1, 1, 2, 2 }, nn.upsample({ scale = { 1, 1, 2 }, mode = "nearest" })(x):flat())
+    helper.assert_close(nn.upsample({ size = { 1, 1, 4 } })(x):flat(), { 1, 1.25, 1.75, 2 }, 1e-6)
+    helper.failure(function() nn.upsample {} end, "upsample: expects either scale or size")
+    helper.failure(function() nn.upsample { scale = 2, mod = "nearest" } end, "did you mean 'mode'?")
+  end)
+
+  it("drop out in training alone, by a stream that reset names", function()
+    local net = nn.sequential { { "drop", nn.dropout { p = .25 } } }
+    local x = pn.ones { 40000 }
+    local a, b = net:reset(5)(x):crc32c(), net(x):crc32c()
+    assert.not_equal(a, b) -- the stream goes on
+    local again = net:reset(5)(x)
+    assert.equal(a, again:crc32c())
+    local kept = 0
+    for _, value in ipairs(again:flat()) do
+      assert.is_true(value == 0 or math.abs(value - 4 / 3) < 1e-6)
+      kept = kept + (value > 0 and 1 or 0)
+    end
+    assert.is_true(math.abs(kept - 30000) < 500)
+    local state = net.drop.stream:state()
+    a = net(x):crc32c()
+    net.drop.stream:set_state(state)
+    assert.equal(a, net(x):crc32c())
+    assert.equal(x, net:eval()(x))
+    helper.failure(function() nn.dropout { p = 1 } end, "dropout: p is 1, expects 0 up to, not including, 1")
+  end)
+end)
+
+describe("containers", function()
+  it("name their entries", function()
+    local net = nn.sequential { nn.relu(), { "act", nn.relu() } }
+    assert.same({ "1", "act" }, { net:children()[1].name, net:children()[2].name })
+    assert.equal(net:children()[1].module, net[1])
+  end)
+
+  it("know the channels of their ends", function()
+    local net = nn.sequential { nn.conv3d { from = 3, to = 5 }, nn.relu() }
+    assert.same({ 3, 5, true }, { net.n_from, net.n_to, net.keeps_grid })
+    local both = nn.concat { net, nn.conv3d { from = 3, to = 2 } }
+    assert.same({ 3, 7, true }, { both.n_from, both.n_to, both.in_place })
+    assert.is_falsy(nn.concat({ net, nn.conv3d { from = 3, to = 2, stride = 2 } }).in_place)
+    assert.is_falsy(nn.concat({ net, nn.dropout() }).in_place)
+  end)
+
+  it("of containers write in place to any depth", function()
+    local function make()
+      return nn.concat {
+        nn.concat { nn.conv3d { from = 2, to = 1 }, nn.max_pool3d { kernel = 3, stride = 1 } },
+        nn.concat { nn.conv3d { from = 2, to = 2, kernel = 3 }, nn.conv3d { from = 2, to = 3 } },
+      }
+    end
+    local net = make():reset(1)
+    local x = pn.random.stream(1, "x"):fill(pn.empty { 2, 2, 2, 3, 3 }, "normal"):requires_grad(true)
+    local y = net(x)
+    local grad = pn.random.stream(1, "g"):fill(pn.empty_like(y), "normal")
+    y:backward(grad)
+    local dx = x:grad()
+    local plain = make():reset(1)
+    plain:apply(function(module)
+      module.in_place = false
+    end)
+    x:set_grad(nil)
+    local z = plain(x)
+    z:backward(grad)
+    helper.assert_close(y, z, 1e-6)
+    helper.assert_close(dx, x:grad(), 1e-6)
+  end)
+
+  it("say what is wrong", function()
+    helper.failure(function() nn.sequential {} end, "sequential: it is empty")
+    helper.failure(function() nn.sequential(nn.relu()) end, "sequential: expects a list of modules")
+    helper.failure(function() nn.sequential { 3 } end, "sequential: entry 1 is a number, expects a module or {\"name\", module}")
+    helper.failure(function() nn.sequential { { "a", 3 } } end, "sequential: 'a' is no module but a number")
+    helper.failure(function() nn.concat { axis = 2, nn.relu() } end, "concat: unknown option 'axis'")
+  end)
+end)

@@ -1,0 +1,313 @@
+--- What a module is: names, state, modes, hooks, paths in errors, the table it prints, and layers of one's own.
+
+local pn = require "penumbra"
+local helper = require "spec.helper"
+local nn = pn.nn
+
+local function names(list)
+  local found = {}
+  for i, entry in ipairs(list) do
+    found[i] = entry.name
+  end
+  return table.concat(found, " ")
+end
+
+local function build()
+  return nn.sequential {
+    { "stem", nn.unit { from = 3, to = 4, kernel = 3, stride = 2 } },
+    { "head", nn.conv3d { from = 4, to = 2 } },
+  }
+end
+
+describe("parameters and buffers", function()
+  it("have names, in order", function()
+    local net = build()
+    assert.equal("stem.conv.weight stem.bn.beta head.weight head.bias", names(net:parameters()))
+    assert.equal("stem.bn.mean stem.bn.var", names(net:buffers()))
+    assert.equal(net.head.weight, net:named_parameters()["head.weight"])
+    assert.equal(net.stem.bn.var, net:named_buffers()["stem.bn.var"])
+    assert.equal(net.stem.bn, net:find "stem.bn")
+    assert.equal("head", net:children()[2].name)
+    assert.equal(" stem stem.conv stem.bn head", names(net:modules()))
+    helper.failure(function() net:find "stem.bm" end, "no module 'stem.bm', did you mean 'stem.bn'?")
+  end)
+
+  it("that two modules share are listed once", function()
+    local shared = nn.conv3d { from = 2, to = 2 }
+    assert.equal(2, #nn.sequential({ shared, shared }):parameters())
+  end)
+
+  it("outlive the scope they were made in", function()
+    local net = pn.scope(build)
+    local inner
+    pn.scope(function()
+      inner = build()
+    end)
+    for _, module in ipairs { net, inner } do
+      helper.assert_shape(module.head.weight, 2, 4, 1, 1, 1)
+    end
+  end)
+end)
+
+describe("a state", function()
+  it("holds everything, and loads into another", function()
+    local a, b = build():reset(1), build():reset(2)
+    a.stem.bn.mean:fill(3)
+    assert.not_equal(a.head.weight:crc32c(), b.head.weight:crc32c())
+    local report = b:load_state(a:state())
+    assert.equal(6, #report.loaded)
+    for name, t in pairs(a:state()) do
+      helper.assert_same_bits(t, b:state()[name], name)
+    end
+  end)
+
+  it("may be of another element type, and of other names", function()
+    local a, b = build():reset(1), build():reset(2)
+    local state = {}
+    for name, t in pairs(a:state()) do
+      state["module." .. name] = t:cast("f64")
+    end
+    state["module.epoch"] = pn.tensor(3)
+    b:load_state(state, { rename = function(name)
+      return name ~= "module.epoch" and name:gsub("^module%.", "") or nil
+    end })
+    helper.assert_same_bits(a.head.weight, b.head.weight)
+  end)
+
+  it("that does not fit is refused with the names, and nothing changes", function()
+    local net = build():reset(1)
+    local before = net.stem.conv.weight:crc32c()
+    local state = build():reset(2):state()
+    state["head.bias"] = nil
+    state["haed.bias"] = pn.zeros { 2 }
+    state["head.weight"] = pn.zeros { 2, 5, 1, 1, 1 }
+    helper.failure(function() net:load_state(state) end, "sequential: load_state: 1 missing: head.bias (allow_missing keeps their values)",
+      "1 unexpected: haed.bias (allow_unexpected passes them over)", "1 of another shape: head.weight is 2,5,1,1,1, expected 2,4,1,1,1")
+    assert.equal(before, net.stem.conv.weight:crc32c())
+    local report = net:load_state(state, { allow_missing = true, allow_unexpected = true, allow_mismatched = true })
+    assert.same({ { "head.bias" }, { "haed.bias" }, { "head.weight" } }, { report.missing, report.unexpected, report.mismatched })
+    assert.not_equal(before, net.stem.conv.weight:crc32c())
+    helper.failure(function() net:load_state(3) end, "load_state: expects a table name -> tensor, got number")
+    helper.failure(function() net:load_state({}, { allow_mising = true }) end, "did you mean 'allow_missing'?")
+    local many = {}
+    for i = 1, 20 do
+      many["x" .. i] = pn.zeros { 1 }
+    end
+    helper.failure(function() net:load_state(many) end, "20 unexpected", "and 12 more")
+  end)
+end)
+
+describe("modes", function()
+  it("train and evaluate, all the way down", function()
+    local net = build()
+    assert.is_true(net.stem.bn.training)
+    assert.equal(net, net:eval())
+    assert.is_false(net.stem.bn.training)
+    net:train()
+    assert.is_true(net.stem.bn.training)
+  end)
+
+  it("freeze and unfreeze by pattern", function()
+    local net = build()
+    net:freeze "^stem%."
+    assert.is_false(net.stem.conv.weight:requires_grad())
+    assert.is_true(net.head.weight:requires_grad());
+    (net(pn.ones { 1, 3, 1, 4, 4 })):sum():backward()
+    assert.is_nil(net.stem.conv.weight:grad())
+    assert.is_truthy(net.head.weight:grad())
+    net:zero_grad()
+    assert.is_nil(net.head.weight:grad())
+    net:freeze():unfreeze("weight$", "beta$")
+    assert.equal("stem.conv.weight stem.bn.beta head.weight", names(net:group("weight$", "beta$")))
+    assert.is_false(net.head.bias:requires_grad())
+    assert.is_true(net.stem.bn.beta:requires_grad())
+    helper.failure(function() net:freeze "^stam" end, "sequential: no parameter's name matches '^stam'")
+  end)
+
+  it("run over all modules", function()
+    local seen = {}
+    build():apply(function(module, name)
+      seen[#seen + 1] = name .. ":" .. module.kind
+    end)
+    assert.equal(":sequential stem:unit stem.conv:conv3d stem.bn:batch_norm head:conv3d", table.concat(seen, " "))
+  end)
+
+  it("move to a device, and stay what they are", function()
+    local net = build()
+    local weight = net.head.weight
+    assert.equal(net, net:to "cpu")
+    assert.equal(weight, net.head.weight)
+    helper.failure(function() net:to "gpu" end, 'unknown device "gpu"')
+  end)
+end)
+
+describe("random beginnings", function()
+  it("depend on seed and name alone", function()
+    local a = build():reset(7)
+    nn.conv3d { from = 1, to = 1 }
+    local b = build():reset(7)
+    for name, t in pairs(a:state()) do
+      helper.assert_same_bits(t, b:state()[name], name)
+    end
+    local other = nn.sequential { { "more", nn.conv3d { from = 3, to = 3 } }, { "head", nn.conv3d { from = 4, to = 2 } } }:reset(7)
+    helper.assert_same_bits(a.head.weight, other.head.weight)
+  end)
+
+  it("differ from layer to layer", function()
+    assert.not_equal(nn.conv3d({ from = 3, to = 3 }).weight:crc32c(), nn.conv3d({ from = 3, to = 3 }).weight:crc32c())
+    local net = nn.sequential { nn.conv3d { from = 3, to = 3 }, nn.conv3d { from = 3, to = 3 } }:reset(1)
+    assert.not_equal(net[1].weight:crc32c(), net[2].weight:crc32c())
+  end)
+end)
+
+describe("errors inside a network", function()
+  it("bear the path of the innermost module, once, and the user's line", function()
+    local net = nn.sequential { { "i3d", nn.sequential { { "mixed", nn.concat { { "branch1", nn.conv3d { from = 3, to = 2 } } } } } } }
+    local line = debug.getinfo(1, "l").currentline + 1
+    local message = helper.failure(function() net(pn.zeros { 1, 4, 1, 2, 2 }) end)
+    assert.is_truthy(message:find(("spec/nn/module_spec.lua:%d: sequential.i3d.mixed.branch1: conv3d: weight expects 3 input channels, x has 4")
+      :format(line), 1, true), message)
+    assert.equal(1, select(2, message:gsub("branch1", "")))
+    assert.is_truthy(pn.traceback():find("stack traceback", 1, true))
+  end)
+
+  it("leave scopes, paths and labels as they were", function()
+    local net = build()
+    local depth = pn.scope.depth()
+    pn.scope(function()
+      helper.failure(function() net(pn.zeros { 1, 4, 1, 2, 2 }) end, "sequential.stem.conv: ")
+      assert.equal(depth + 1, pn.scope.depth())
+      assert.is_nil(nn.path())
+      helper.assert_shape(net(pn.zeros { 1, 3, 1, 4, 4 }), 1, 2, 1, 2, 2)
+    end)
+  end)
+
+  it("of Lua, in a layer of one's own, bear it too", function()
+    local Broken = nn.class "broken"
+    function Broken.forward()
+      error("no idea")
+    end
+    local net = nn.sequential { { "inner", Broken() } }
+    local message = helper.failure(function() net(pn.zeros { 1 }) end)
+    assert.is_truthy(message:find("module_spec.lua:%d+: sequential.inner: no idea"), message)
+    function Broken.forward()
+      error({ code = 3 })
+    end
+    local _, value = pcall(net, pn.zeros { 1 })
+    assert.same({ code = 3 }, value)
+  end)
+
+  it("name the layer whose result is not finite", function()
+    local net = build():reset(1)
+    net.head.bias:detach():set(0 / 0, 1)
+    pn.trap_nan(true)
+    local ok, message = pcall(net, pn.zeros { 1, 3, 1, 4, 4 })
+    pn.trap_nan(false)
+    assert.is_false(ok)
+    assert.is_truthy(message:find("sequential.head: conv3d: 4 of the 8 values it made are not finite", 1, true), message)
+  end)
+
+  it("of memory name the layer", function()
+    local net = build()
+    local x = pn.zeros { 1, 3, 2, 256, 256 }
+    collectgarbage()
+    collectgarbage()
+    pn.C.pn_memory_trim(0)
+    pn.C.pn_memory_set_limit(0, pn.memory().live + 2 ^ 16)
+    local ok, message = pcall(net, x)
+    pn.C.pn_memory_set_limit(0, 0)
+    assert.is_false(ok)
+    assert.is_truthy(message:find("sequential.stem.conv: out of memory", 1, true), message)
+    assert.is_truthy(message:find("by sequential.stem.conv", 1, true), message)
+  end)
+end)
+
+describe("hooks", function()
+  it("see the outputs of the modules they name, until taken away", function()
+    local net, seen = build(), {}
+    local kept
+    local remove = net:hook("^stem", function(module, name, out)
+      seen[#seen + 1] = name .. "=" .. module.kind .. "=" .. table.concat(out:shape(), ",")
+      if name == "stem.conv" then
+        kept = out:keep()
+      end
+    end)
+    pn.no_grad(net, pn.zeros { 1, 3, 1, 4, 4 })
+    assert.equal("stem.conv=conv3d=1,4,1,2,2 stem.bn=batch_norm=1,4,1,2,2 stem=unit=1,4,1,2,2", table.concat(seen, " "))
+    helper.assert_shape(kept, 1, 4, 1, 2, 2)
+    remove()
+    net(pn.zeros { 1, 3, 1, 4, 4 })
+    assert.equal(3, #seen)
+    helper.failure(function() net:hook("^stam", print) end, "no module's name matches '^stam'")
+    helper.failure(function() net:hook("x", 3) end, "hook: expects a pattern and a function, got string and number")
+  end)
+end)
+
+describe("the table it prints", function()
+  it("has a line a layer, and totals", function()
+    local net = build()
+    local text = tostring(net)
+    assert.is_truthy(text:find("stem%s+unit 3,3,3 / 2,2,2, bn frozen relu%s+3 %-> 4%s+328"), text)
+    assert.is_truthy(text:find("head%s+conv3d 1,1,1 / 1,1,1%s+4 %-> 2%s+10"), text)
+    assert.is_truthy(text:find("2 layers, 338 parameters %(338 learn%), 8 in buffers"), text)
+    net:freeze "^stem"
+    assert.is_truthy(tostring(net):find("(10 learn)", 1, true))
+  end)
+
+  it("has shapes, strides and centres after a forward", function()
+    local text = build():summary { 1, 3, 4, 8, 8 }
+    assert.is_truthy(text:find("stem .* 1,4,2,4,4%s+2,2,2%s+1,1,1\n"), text)
+    assert.is_truthy(text:find("head .* 1,2,2,4,4%s+2,2,2%s+1,1,1\n"), text)
+  end)
+
+  it("changes nothing by its forward", function()
+    local net = nn.sequential { nn.unit { from = 3, to = 2, batchnorm = "batch" } }
+    net:summary { 1, 3, 1, 4, 4 }
+    assert.is_true(net[1].bn.training)
+    assert.same({ 1, 1 }, net[1].bn.var:totable())
+    helper.failure(function() net:summary { 1, 4, 1, 4, 4 } end, "sequential.1.conv: conv3d: weight expects 3")
+    assert.is_true(net[1].bn.training)
+  end)
+end)
+
+describe("a layer of one's own", function()
+  local Gate = nn.class "gate"
+  function Gate:new(options)
+    nn.check_options("gate", options, { "from" })
+    self:add("conv", nn.conv3d { from = options.from, to = options.from })
+    self:add_parameter("slope", pn.ones { 1 })
+    self:add_buffer("count", pn.zeros { 1 })
+  end
+  function Gate:initialise(stream)
+    self.slope:detach():fill(stream("slope"):uniform(1, 2))
+  end
+  function Gate:describe()
+    return "of " .. self.conv.n_from
+  end
+  function Gate:forward(x)
+    return x * (self.conv(x) * self.slope):sigmoid()
+  end
+
+  it("is a class: parameters, children, forward", function()
+    local net = nn.sequential { { "gate", Gate { from = 2 } } }:reset(1)
+    assert.equal("gate.slope gate.conv.weight gate.conv.bias", names(net:parameters()))
+    assert.is_true(net.gate.slope:item() > 1)
+    local x = pn.ones({ 1, 2, 1, 2, 2 }):requires_grad(true)
+    net(x):sum():backward()
+    assert.is_truthy(net.gate.slope:grad())
+    assert.is_truthy(tostring(net):find("gate%s+gate of 2"))
+    assert.is_true(nn.is_module(net))
+    assert.is_false(nn.is_module({}))
+    helper.failure(function() Gate { form = 2 } end, "gate: unknown option 'form', did you mean 'from'?")
+  end)
+
+  it("cannot take a name twice, nor hold what is no tensor or module", function()
+    local gate = Gate { from = 2 }
+    helper.failure(function() gate:add("conv", nn.relu()) end, "gate: the name 'conv' is taken")
+    helper.failure(function() gate:add("forward", nn.relu()) end, "gate: the name 'forward' is taken")
+    helper.failure(function() gate:add("a.b", nn.relu()) end, "gate: a name is letters, digits and _, got 'a.b'")
+    helper.failure(function() gate:add("x", {}) end, "gate: 'x' is no module but a table")
+    helper.failure(function() gate:add_parameter("x", 3) end, "gate: 'x' is no tensor but a number")
+    helper.failure(function() nn.class "a b" end, "class: expects a name, got a b")
+  end)
+end)
