@@ -63,6 +63,15 @@ describe("config", function()
     assert.same({ lr = 2, momentum = 0.9, inner = { deep = 3 } }, cfg.optim)
   end)
 
+  it("knows the side weights by name, and schedules in expressions", function()
+    assert.equal(0.75, resolve("side_weight=linear").side_weight(1, 4))
+    assert.equal(1, resolve("side_weight=constant").side_weight(1, 4))
+    local steps = resolve("side_weight=steps").side_weight
+    assert.same({ 1, 1, 0.5, 0.5, 0, 0 }, { steps(1, 6), steps(2, 6), steps(3, 6), steps(4, 6), steps(5, 6), steps(6, 6) })
+    assert.equal(3, resolve("side_weight=schedule.constant(3)").side_weight(1, 4))
+    assert.equal("linear", config.plain(resolve("side_weight=linear")).side_weight)
+  end)
+
   it("lets the last one win", function() assert.equal(3, resolve("frames=2", "frames=3").frames) end)
 
   it("has the keys of every run", function()
@@ -84,7 +93,8 @@ describe("config", function()
       { "optim=4", "optim: expects a table such as {key=value}, got '4'" },
       { "optim={lr='a'}", "optim.lr: expects a number, got 'a'" },
       { "side_weight=1 - ", "side_weight: expects a Lua function such as" },
-      { "side_weight=7", "or the name of a schedule, got '7'" },
+      { "side_weight=7", "or one of constant, linear, steps, got '7'" },
+      { "side_weight=cosine", "or one of constant, linear, steps, got 'cosine'" },
       { "side_weight=nowhere.f", "attempt to index global 'nowhere'" },
       { "output=fuse", "output: expects one of fused, sum_of_five, got 'fuse': the nearest is 'fused'" },
       { "--fast", "unknown option '--fast': keys are given as key=value; --help lists them" },

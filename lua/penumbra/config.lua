@@ -8,7 +8,7 @@
 --     }
 --
 -- A value is typed by its default: number, boolean, string, list (comma-separated, or a Lua table), function (a Lua
--- expression; the schedules of penumbra.optim.schedule are in sight). An unknown key, or a value of another type, is an error.
+-- expression, or a name of penumbra.side_weight). An unknown key, or a value of another type, is an error.
 -- `config=FILE.lua` or `config=FILE.json` reads overrides from a file, in the order of the command line. `--help` prints the
 -- keys with their defaults and the comment beside each; `--print` the resolved configuration.
 -- Positional arguments land in cfg[1], cfg[2], ... where the recipe declares them: pn.required"help", pn.optional"help" or
@@ -98,7 +98,7 @@ end
 
 local expected = {
   number = "a number", boolean = "true or false", string = "a string", list = "a list such as a,b,c",
-  ["function"] = "a Lua function such as 'function(epoch, n) return 1 - epoch / n end', or the name of a schedule",
+  ["function"] = "a Lua function such as 'function(epoch, n) return 1 - epoch / n end', or one of constant, linear, steps",
   group = "a table such as {key=value}",
 }
 
@@ -106,14 +106,15 @@ local function wrong(path, value, kind, detail)
   usage.fail("%s: expects %s, got %s%s", path, expected[kind], show(value), detail and " (" .. detail .. ")" or "")
 end
 
--- What a Lua expression on the command line can see.
+-- What a Lua expression on the command line can see: the globals, the side weights by name, and the learning rates of
+-- penumbra.optim.schedule as `schedule`.
 local function expression_scope()
   local scope = {}
-  local found, schedule = pcall(require, "penumbra.optim.schedule")
-  if found and type(schedule) == "table" then
-    for name, value in pairs(schedule) do scope[name] = value end
-  end
-  return setmetatable(scope, { __index = _G })
+  for name, value in pairs(require "penumbra.side_weight") do scope[name] = value end
+  return setmetatable(scope, { __index = function(_, name)
+    if name == "schedule" then return require "penumbra.optim.schedule" end
+    return _G[name]
+  end })
 end
 
 local function evaluate(path, text, kind)
