@@ -6,6 +6,9 @@
 -- 11 J on the first frame (METHOD 9). In space a window is the whole frame, or tiles whose probabilities are averaged flat or
 -- under a Hann window; the last tile of a row stands at the border, so every pixel is covered.
 --
+-- The class-balanced loss (METHOD 5) teaches the odds of object against background as if both were equally common; where a
+-- share π of the pixels is object, the odds are even at a probability of 1 - π. Hence a threshold above one half.
+--
 -- Memory is bounded whatever the length of the clip: frames and sums live only while a window to come may need them.
 local ffi = require "ffi"
 local binding = require "penumbra.ffi"
@@ -28,7 +31,7 @@ infer.defaults = {
   stride = 3,          -- frames from one window to the next
   ends = "mirror",     -- mirror | hold | inside: what stands beyond the ends of the clip (inside: windows never leave it)
   weight = "distance", -- distance | flat, the weight of a frame within its window
-  threshold = 0.5,     -- probability from which a pixel is object
+  threshold = 0.75,    -- probability from which a pixel is object (see below)
   keep = "all",        -- all | connected: only components that touch the mask of the frame before (see `keep_connected`)
 }
 

@@ -1,0 +1,47 @@
+-- recipes/quickstart.lua: the whole job with nothing to download: paint a clip, learn its creature from the first mask, find it in
+-- every frame, score and show it. A small network, from scratch; fails (exit code 1) when J stays below 80.
+local pn = require "penumbra"
+
+local cfg = pn.config{
+  seed = 1,
+  toy  = { frames = 40, height = 240, width = 426 }, -- the painted clip
+  -- the network: two stages of I3D, narrow, untrained, so its batch norm uses the clip's own statistics
+  width = 0.25, skips = { "1a", "2c", "3c" }, batchnorm = "batch",
+  -- training
+  epochs = 150, frames = 8, crop = 160,
+  optim  = { lr = 1e-2, momentum = 0.9, weight_decay = 2e-4 },
+  side_weight = function(epoch, n) return 1 - epoch / n end,
+  lucid  = pn.lucid.defaults,
+  infer  = { frames = 8, stride = 4, keep = "connected" },
+  least  = 0.8, -- J that counts as success
+}
+
+local run    = pn.run(cfg)
+local root   = pn.data.toy.write(run.dir .. "/toy", {
+  sequences = { "walk" }, frames = cfg.toy.frames, height = cfg.toy.height, width = cfg.toy.width, seed = cfg.seed,
+})
+local clip   = pn.data.davis(root):sequence "walk"
+local net    = require "models.fcn_i3d"(cfg)
+local sgd    = pn.optim.sgd(net:parameters(), cfg.optim)
+local dreams = pn.lucid.stream(clip:frame(1), clip:mask(1), cfg)
+
+run:keep{ net = net, optim = sgd }
+for epoch, batch in run:epochs(cfg.epochs, dreams) do
+  local masks = net(batch.frames)
+  local loss  = pn.loss.balanced(masks.fused, batch.mask)
+  for _, side in ipairs(masks.sides) do
+    loss = loss + cfg.side_weight(epoch, cfg.epochs) * pn.loss.balanced(side, batch.mask)
+  end
+  run:guard(loss, function() return net(batch.frames) end)
+  sgd:zero_grad()
+  loss:backward()
+  sgd:step()
+  run:log{ loss = loss }
+end
+
+cfg.infer.first_mask, cfg.infer.progress = clip:mask(1), pn.infer.line()
+local score = run:score(run:save_masks(net:segment(clip, cfg.infer), clip), clip)
+if score.J.mean <= cfg.least then
+  error(("J is %.1f, expected more than %.1f"):format(100 * score.J.mean, 100 * cfg.least), 0)
+end
+print(("J %.1f. Look at %s/overlays/walk, or open %s/report.html"):format(100 * score.J.mean, run.dir, run.dir))

@@ -1,0 +1,186 @@
+local lfs = require "lfs"
+local pn = require "penumbra"
+local program = require "penumbra.program"
+local helper = require "spec.helper"
+
+-- Every recipe on a painted clip, two steps each, through the program as a user calls it.
+local scratch = os.tmpname()
+os.remove(scratch)
+local tree = scratch .. "/toy"
+
+local function run(...)
+  local words = { "'" .. program.exe .. "'" }
+  for _, word in ipairs { ... } do
+    words[#words + 1] = "'" .. word:gsub("'", "'\\''") .. "'"
+  end
+  local pipe = assert(io.popen(table.concat(words, " ") .. " 2>&1; echo \"code $?\""))
+  local text = pipe:read "*a"
+  pipe:close()
+  return tonumber(text:match "code (%d+)%s*$"), text
+end
+
+local function succeeds(...)
+  local code, text = run(...)
+  assert.equal(0, code, text)
+  return text
+end
+
+local function json(path)
+  local file = assert(io.open(path))
+  local text = file:read "*a"
+  file:close()
+  return pn.json.decode(text)
+end
+
+local function log_lines(dir)
+  local lines = {}
+  for line in io.lines(dir .. "/log.jsonl") do
+    lines[#lines + 1] = pn.json.decode(line)
+  end
+  return lines
+end
+
+-- A small network and small clips.
+local small = { "width=0.0625", "weights=", "epochs=2", "frames=4", "crop=32", "infer.frames=4", "infer.stride=4" }
+
+local function oneshot(out, ...)
+  local words = { "oneshot", "davis=" .. tree, "sequence=walk", "out=" .. out }
+  for _, word in ipairs(small) do
+    words[#words + 1] = word
+  end
+  for _, word in ipairs { ... } do
+    words[#words + 1] = word
+  end
+  return words
+end
+
+describe("recipes", function()
+  setup(function()
+    pn.data.toy.write(tree, { sequences = { "walk", "stroll" }, frames = 6, height = 48, width = 64 })
+  end)
+  teardown(function()
+    os.execute("rm -rf '" .. scratch .. "'")
+  end)
+
+  it("oneshot trains, segments every frame, scores, and leaves a run to look at", function()
+    local out = scratch .. "/oneshot"
+    succeeds(unpack(oneshot(out)))
+    local lines = log_lines(out)
+    assert.equal(2, #lines)
+    assert.is_true(lines[2].loss > 0 and lines[2].fused_loss > 0)
+    local masks = pn.image.files(out .. "/masks/walk", "png")
+    assert.equal(6, #masks)
+    local scores = json(out .. "/scores.json")
+    assert.is_true(scores.sequences.walk.J.mean >= 0 and scores.mean.F.mean <= 1)
+    for _, name in ipairs { "config.json", "run.json", "checkpoint.safetensors", "loss.png", "report.html" } do
+      assert.equal("file", lfs.attributes(out .. "/" .. name, "mode"), name)
+    end
+  end)
+
+  it("oneshot that was stopped goes on as if it had not been, bit for bit", function()
+    local straight, halting = scratch .. "/straight", scratch .. "/halting"
+    succeeds(unpack(oneshot(straight, "epochs=4")))
+    succeeds(unpack(oneshot(halting, "epochs=2", "side_weight=function(epoch) return 1 - epoch / 4 end")))
+    local words = oneshot(halting, "epochs=4", "side_weight=function(epoch) return 1 - epoch / 4 end")
+    succeeds(unpack(words))
+    local a = pn.formats.load(straight .. "/checkpoint.safetensors")
+    local b = pn.formats.load(halting .. "/checkpoint.safetensors")
+    local n = 0
+    for name, t in pairs(a) do
+      helper.assert_same_bits(t, b[name], name)
+      n = n + 1
+    end
+    assert.is_true(n > 100)
+  end)
+
+  -- What a researcher edits: a key of the table, here from the command line.
+  for _, edit in ipairs {
+    { name = "another skip set", "skips=2c,3c,4f,5c", has = "side_5c.reduce.weight", lacks = "side_1a.reduce.weight" },
+    { name = "another deconvolution init", "deconv_init=icnr", differs = "side_3c.up_features.weight" },
+    { name = "another schedule of the side losses", "side_weight=function(epoch, n) return epoch > n / 2 and 0 or 1 end",
+      differs = "side_3c.score.weight" },
+  } do
+    it("oneshot with " .. edit.name, function()
+      local out = scratch .. "/edit" .. #edit.name
+      succeeds(unpack(oneshot(out, edit[1])))
+      local state = pn.formats.load(out .. "/checkpoint.safetensors")
+      local before = pn.formats.load(scratch .. "/oneshot/checkpoint.safetensors")
+      assert.is_true(not edit.has or state[edit.has] ~= nil)
+      assert.is_true(not edit.lacks or state[edit.lacks] == nil)
+      assert.is_true(not edit.differs or state[edit.differs]:crc32c() ~= before[edit.differs]:crc32c())
+    end)
+  end
+
+  it("parent learns from a set, resumes, and its checkpoint is a start for oneshot and segment", function()
+    local out = scratch .. "/parent"
+    local words = {
+      "parent", "davis=" .. tree, "sequences=walk,stroll", "weights=", "width=0.0625", "epochs=1", "frames=4", "crop=32", "out=" .. out,
+    }
+    succeeds(unpack(words))
+    words[6] = "epochs=2"
+    succeeds(unpack(words))
+    local lines, seen = log_lines(out), {}
+    assert.equal(4, #lines)
+    for _, line in ipairs(lines) do
+      seen[line.sequence] = true
+    end
+    assert.is_true(seen.walk and seen.stroll)
+    local checkpoint = out .. "/checkpoint.safetensors"
+    succeeds(unpack(oneshot(scratch .. "/child", "weights=" .. checkpoint, "epochs=1")))
+    local frames = tree .. "/JPEGImages/480p/walk"
+    succeeds("segment", frames, "checkpoint=" .. checkpoint, "infer.frames=4", "out=" .. scratch .. "/segment")
+    assert.equal(6, #pn.image.files(scratch .. "/segment/masks/walk", "png"))
+  end)
+
+  it("quickstart does the whole job, and fails when J is too low", function()
+    local code, text = run("quickstart", "epochs=2", "frames=4", "crop=32", "width=0.0625", "toy.frames=6", "toy.height=48",
+      "toy.width=64", "infer.frames=4", "least=1", "out=" .. scratch .. "/quickstart")
+    assert.equal(1, code, text)
+    assert.is_truthy(text:find("expected more than 100.0", 1, true), text)
+    assert.equal("file", lfs.attributes(scratch .. "/quickstart/scores.json", "mode"))
+  end)
+
+  it("classify says what a clip shows: playing cricket", function()
+    local clip = helper.shared "reference/i3d/clip_16x224x224.npy"
+    local given = os.getenv "PENUMBRA_WEIGHTS"
+    local path = given and given ~= "" and given or pn.weights.home() .. "/i3d_rgb.safetensors"
+    if not clip or not lfs.attributes(path) then
+      pending "no ../shared/reference/i3d, or no weights (penumbra fetch i3d, or PENUMBRA_WEIGHTS)"
+    end
+    local text = succeeds("classify", clip, "weights=" .. path, "top=3")
+    local first, second, third = text:match "frames of 224 x 224\n(.-)\n(.-)\n(.-)\n"
+    assert.is_truthy(first:find("14.94%d%d  playing cricket"), text)
+    assert.is_truthy(second:find("10.61%d%d  archery"), text)
+    assert.is_truthy(third:find("10.15%d%d  robot dancing"), text)
+  end)
+
+  it("says what is wrong with what it is given", function()
+    local code, text = run("oneshot", "davis=" .. tree, "sequence=walk", "skip=1a")
+    assert.equal(2, code)
+    assert.is_truthy(text:find("skips", 1, true), text)
+    code, text = run("oneshot", "davis=" .. tree, "sequence=wolk", "out=" .. scratch .. "/none", "weights=")
+    assert.is_true(code ~= 0)
+    assert.is_truthy(text:find("walk", 1, true), text)
+    code, text = run("oneshot", "davis=" .. tree, "sequence=walk", "out=" .. scratch .. "/none2", "weights=absent.safetensors")
+    assert.is_true(code ~= 0)
+    assert.is_truthy(text:find("penumbra fetch i3d", 1, true), text)
+    code, text = run("classify", scratch .. "/nothing.gif")
+    assert.is_true(code ~= 0)
+    assert.is_truthy(text:find("no such file or folder", 1, true), text)
+    code, text = run("segment", tree .. "/JPEGImages/480p/walk", "checkpoint=" .. tree .. "/ImageSets/2016/val.txt",
+      "out=" .. scratch .. "/none3")
+    assert.is_true(code ~= 0, text)
+  end)
+end)
+
+describe("the bench of a step", function()
+  it("prints a line in the format of the twin", function()
+    local text = succeeds("bench/step.lua", "frames=4", "size=32", "runs=1", "threads=1")
+    local figures = "forward %d+%.%d+ s, train step %d+%.%d+ s, peak %d+%.%d+ GiB\n"
+    assert.is_truthy(text:find("^penumbra [%d.]+ cpu ndhwc fp32 full T4 S32: " .. figures), text)
+    text = succeeds("bench/step.lua", "frames=4", "size=32x48", "runs=1", "part=backbone", "infer=true")
+    assert.is_truthy(text:find "backbone T4 S32x48: forward [%d.]+ s, train step %-?nan s", text)
+    local code, problem = run("bench/step.lua", "precision=f16")
+    assert.is_true(code ~= 0 and problem:find("expects f32", 1, true) ~= nil, problem)
+  end)
+end)
