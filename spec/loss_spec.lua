@@ -49,9 +49,11 @@ describe("balanced cross entropy", function()
   end)
 
   it("says what it does not know", function()
-    helper.failure(function() pn.loss.balanced(logits(), pn.tensor(Y), { nrom = "sum" }) end, "loss.balanced: unknown option 'nrom'",
+    helper.failure(function() pn.loss.balanced(logits(), pn.tensor(Y), { nrom = "sum" }) end,
+      "loss.balanced: unknown option 'nrom'",
       "did you mean 'norm'?")
-    helper.failure(function() pn.loss.balanced(logits(), pn.tensor(Y), { norm = "some" }) end, 'norm is "some"', 'did you mean "sum"?')
+    helper.failure(function() pn.loss.balanced(logits(), pn.tensor(Y), { norm = "some" }) end,
+      'norm is "some"', 'did you mean "sum"?')
     helper.failure(function() pn.loss.balanced(logits(), pn.zeros { 5 }) end, "balanced_bce", "x 6", "target 5")
   end)
 end)

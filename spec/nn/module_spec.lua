@@ -81,8 +81,10 @@ describe("a state", function()
     state["head.bias"] = nil
     state["haed.bias"] = pn.zeros { 2 }
     state["head.weight"] = pn.zeros { 2, 5, 1, 1, 1 }
-    helper.failure(function() net:load_state(state) end, "sequential: load_state: 1 missing: head.bias (allow_missing keeps their values)",
-      "1 unexpected: haed.bias (allow_unexpected passes them over)", "1 of another shape: head.weight is 2,5,1,1,1, expected 2,4,1,1,1")
+    helper.failure(function() net:load_state(state) end,
+      "sequential: load_state: 1 missing: head.bias (allow_missing keeps their values)",
+      "1 unexpected: haed.bias (allow_unexpected passes them over)",
+      "1 of another shape: head.weight is 2,5,1,1,1, expected 2,4,1,1,1")
     assert.equal(before, net.stem.conv.weight:crc32c())
     local report = net:load_state(state, { allow_missing = true, allow_unexpected = true, allow_mismatched = true })
     assert.same({ { "head.bias" }, { "haed.bias" }, { "head.weight" } }, { report.missing, report.unexpected, report.mismatched })
@@ -162,11 +164,12 @@ end)
 
 describe("errors inside a network", function()
   it("bear the path of the innermost module, once, and the user's line", function()
-    local net = nn.sequential { { "i3d", nn.sequential { { "mixed", nn.concat { { "branch1", nn.conv3d { from = 3, to = 2 } } } } } } }
+    local net = nn.sequential { { "i3d", nn.sequential { { "mixed", nn.concat { { "branch1", nn.conv3d { from = 3,
+      to = 2 } } } } } } }
     local line = debug.getinfo(1, "l").currentline + 1
     local message = helper.failure(function() net(pn.zeros { 1, 4, 1, 2, 2 }) end)
-    assert.is_truthy(message:find(("spec/nn/module_spec.lua:%d: sequential.i3d.mixed.branch1: conv3d: weight expects 3 input channels, x has 4")
-      :format(line), 1, true), message)
+    local start = ("spec/nn/module_spec.lua:%d: sequential.i3d.mixed.branch1: "):format(line)
+    assert.is_truthy(message:find(start .. "conv3d: weight expects 3 input channels, x has 4", 1, true), message)
     assert.equal(1, select(2, message:gsub("branch1", "")))
     assert.is_truthy(pn.traceback():find("stack traceback", 1, true))
   end)
