@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "op.h"
+#include "backend.h"
 #include "tape.h"
 
 static atomic_bool trap_nan, profiling;
@@ -300,7 +301,8 @@ static int trap(pn_call *call) {
 static int run(pn_call *call) {
   const pn_op *op = call->op;
   double start = pn_profiling() ? pn_clock() : 0;
-  if (!call->is_view && op->cpu.forward(call)) return -1;
+  const pn_kernel *kernel;
+  if (!call->is_view && (pn_kernel_on(op, pn_device_of(call->y[0]), &kernel) || kernel->forward(call))) return -1;
   if (pn_profiling())
     pn_profile_add(op, false, pn_memory_label(), pn_clock() - start, call->flops,
                    pn_bytes_moved(call->x, call->n_x) + pn_bytes_moved(call->y, call->n_y));

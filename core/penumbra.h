@@ -47,6 +47,8 @@ typedef enum pn_layout { PN_ROWS, PN_CHANNELS_LAST, PN_FILTER } pn_layout;
 
 /* A device is an int: PN_CPU, or PN_CUDA0 + k for the k-th CUDA device. */
 enum { PN_CPU = 0, PN_CUDA0 = 1 };
+PN_API int pn_n_devices(void);               /* CUDA devices at hand; 0, with the reason in pn_error(), when there is no CUDA */
+PN_API int pn_device_describe(int device, char *buffer, size_t bytes) PN_CHECKED;
 
 /* ---- tensors: strided views over reference-counted storages ------------------------------------------------- */
 

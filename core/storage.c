@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include "internal.h"
+#include "backend.h"
 
 enum { ALIGNMENT = 64, SMALLEST = 256, N_CLASSES = 8 * 48, LABEL = 64, HUGE_PAGE = 2 << 20 };
 
@@ -15,7 +15,7 @@ typedef struct cached {
 } cached;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pn_memory stats; /* of the CPU; other devices bring their own */
+static pn_memory all_stats[PN_MOST_DEVICES]; /* by device; only the CPU has a cache here */
 static pn_storage *live_list;
 static cached *bins[N_CLASSES];
 static uint64_t next_id = 1;
@@ -74,7 +74,7 @@ static void trim_locked(void) {
       bins[c] = b->next;
       free(b);
     }
-  stats.cached_bytes = 0;
+  all_stats[PN_CPU].cached_bytes = 0;
 }
 
 static void *block_new(size_t block) {
@@ -85,26 +85,41 @@ static void *block_new(size_t block) {
   return p;
 }
 
+/* A block of the CPU: from the cache, else new; a failed allocation gives the cache back, then tries once more. */
+static void *cpu_block(size_t block, int c) {
+  pn_memory *m = &all_stats[PN_CPU];
+  void *data = NULL;
+  pthread_mutex_lock(&lock);
+  if (bins[c] && !fault()) {
+    data = bins[c];
+    bins[c] = bins[c]->next;
+    m->cached_bytes -= (int64_t)block;
+  }
+  bool has_cache = m->cached_bytes > 0;
+  pthread_mutex_unlock(&lock);
+  if (!data) data = block_new(block);
+  if (!data && has_cache) {
+    pn_memory_trim(PN_CPU);
+    data = block_new(block);
+  }
+  return data;
+}
+
 int pn_storage_new(pn_storage **out, size_t bytes, int device) {
-  if (device != PN_CPU) return pn_fail("cuda:%d: no CUDA backend is loaded", device - PN_CUDA0);
+  const pn_backend *backend = NULL;
+  int index = 0;
+  if (device != PN_CPU && pn_backend_of(device, &backend, &index)) return -1;
   size_t block;
   int c = class_of(bytes, &block);
   if (c < 0) return pn_fail_memory((int64_t)bytes, device);
   pn_storage *s = calloc(1, sizeof *s);
   if (!s) return pn_fail_memory((int64_t)sizeof *s, device);
+  pn_memory *m = &all_stats[device];
   pthread_mutex_lock(&lock);
-  bool over = stats.limit_bytes && stats.live_bytes + (int64_t)block > stats.limit_bytes;
-  if (!over && bins[c] && !fault()) {
-    s->data = bins[c];
-    bins[c] = bins[c]->next;
-    stats.cached_bytes -= (int64_t)block;
-  }
+  bool over = m->limit_bytes && m->live_bytes + (int64_t)block > m->limit_bytes;
   pthread_mutex_unlock(&lock);
-  if (!over && !s->data) s->data = block_new(block);
-  if (!over && !s->data && stats.cached_bytes) { /* a failed allocation gives the cache back, then tries once more */
-    pn_memory_trim(PN_CPU);
-    s->data = block_new(block);
-  }
+  if (!over && !backend) s->data = cpu_block(block, c);
+  if (!over && backend && backend->allocate(index, block, &s->data)) s->data = NULL;
   if (!s->data) {
     free(s);
     return pn_fail_memory((int64_t)bytes, device);
@@ -119,9 +134,9 @@ int pn_storage_new(pn_storage **out, size_t bytes, int device) {
   s->next = live_list;
   if (live_list) live_list->previous = s;
   live_list = s;
-  stats.n_live++;
-  stats.live_bytes += (int64_t)block;
-  stats.peak_bytes = pn_max64(stats.peak_bytes, stats.live_bytes);
+  m->n_live++;
+  m->live_bytes += (int64_t)block;
+  m->peak_bytes = pn_max64(m->peak_bytes, m->live_bytes);
   pthread_mutex_unlock(&lock);
   *out = s;
   return 0;
@@ -131,36 +146,45 @@ void pn_storage_retain(pn_storage *s) { atomic_fetch_add_explicit(&s->refs, 1, m
 
 void pn_storage_release(pn_storage *s) {
   if (!s || atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1) return;
-  if (atomic_load_explicit(&poison, memory_order_relaxed)) memset(s->data, 0xff, s->bytes);
+  pn_memory *m = &all_stats[s->device];
+  const pn_backend *backend;
+  int index;
+  if (s->device != PN_CPU) {
+    if (!pn_backend_of(s->device, &backend, &index)) backend->release(index, s->data, s->block);
+  } else if (atomic_load_explicit(&poison, memory_order_relaxed)) memset(s->data, 0xff, s->bytes);
   size_t block;
   int c = class_of(s->bytes, &block);
   pthread_mutex_lock(&lock);
   if (s->next) s->next->previous = s->previous;
   if (s->previous) s->previous->next = s->next;
   else live_list = s->next;
-  stats.n_live--;
-  stats.live_bytes -= (int64_t)block;
-  cached *b = s->data;
-  b->next = bins[c];
-  bins[c] = b;
-  stats.cached_bytes += (int64_t)block;
+  m->n_live--;
+  m->live_bytes -= (int64_t)block;
+  if (s->device == PN_CPU) {
+    cached *b = s->data;
+    b->next = bins[c];
+    bins[c] = b;
+    m->cached_bytes += (int64_t)block;
+  }
   pthread_mutex_unlock(&lock);
   free(s);
 }
 
+static bool known(int device) { return device >= PN_CPU && device < PN_MOST_DEVICES; }
+
 int pn_memory_stats(int device, pn_memory *out) {
   if (!out) return pn_fail("memory_stats: out is NULL");
-  if (device != PN_CPU) return pn_fail("cuda:%d: no CUDA backend is loaded", device - PN_CUDA0);
+  if (!known(device)) return pn_fail("memory_stats: no device %d", device);
   pthread_mutex_lock(&lock);
-  *out = stats;
+  *out = all_stats[device];
   pthread_mutex_unlock(&lock);
   return 0;
 }
 
 void pn_memory_reset_peak(int device) {
-  if (device != PN_CPU) return;
+  if (!known(device)) return;
   pthread_mutex_lock(&lock);
-  stats.peak_bytes = stats.live_bytes;
+  all_stats[device].peak_bytes = all_stats[device].live_bytes;
   pthread_mutex_unlock(&lock);
 }
 
@@ -172,9 +196,9 @@ void pn_memory_trim(int device) {
 }
 
 void pn_memory_set_limit(int device, int64_t bytes) {
-  if (device != PN_CPU) return;
+  if (!known(device)) return;
   pthread_mutex_lock(&lock);
-  stats.limit_bytes = pn_max64(bytes, 0);
+  all_stats[device].limit_bytes = pn_max64(bytes, 0);
   pthread_mutex_unlock(&lock);
 }
 
@@ -187,10 +211,10 @@ int pn_memory_holders(int device, char *buffer, size_t bytes) {
   int n = 0;
   if (!buffer || !bytes) return pn_fail("memory_holders: no buffer");
   buffer[0] = 0;
-  if (device != PN_CPU) return 0;
   pthread_mutex_lock(&lock);
   for (pn_storage *s = live_list; s; s = s->next) {
     int i = 0;
+    if (s->device != device) continue;
     while (i < n && strcmp(sums[i].label, s->label)) i++;
     if (i == n) {
       if (n == MOST) continue;

@@ -1,6 +1,7 @@
 /* tape.c: recording and backward. Reverse-mode differentiation over the nodes that pn_apply recorded. */
 #include <stdlib.h>
 #include <string.h>
+#include "backend.h"
 #include "tape.h"
 
 static _Thread_local bool not_recording;
@@ -165,7 +166,10 @@ static int node_backward(pn_node *node) {
   memcpy(call.saved, node->saved, sizeof call.saved);
   pn_memory_set_label(node->label);
   double start = pn_profiling() ? pn_clock() : 0;
-  int rc = node->op->cpu.backward ? node->op->cpu.backward(&call) : view_backward(&call);
+  const pn_kernel *kernel;
+  int rc = !node->op->cpu.backward                                    ? view_backward(&call)
+           : pn_kernel_on(node->op, pn_device_of(call.x[0]), &kernel) ? -1
+                                                                      : kernel->backward(&call);
   if (pn_profiling())
     pn_profile_add(node->op, true, node->label, pn_clock() - start, 2 * node->flops,
                    pn_bytes_moved(call.x, call.n_x) + pn_bytes_moved(call.dy, call.n_y));

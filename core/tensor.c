@@ -2,7 +2,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include "internal.h"
+#include "backend.h"
 
 pn_dtype pn_real(void) { return PN_REAL_DTYPE; }
 
@@ -395,7 +395,9 @@ static void line_add(char *to, int64_t ts, pn_dtype tt, const char *from, int64_
 }
 
 static int on_cpu(const pn_tensor *t, const char *what) {
-  return pn_device_of(t) == PN_CPU ? 0 : pn_fail("%s: no CUDA backend is loaded", what);
+  return pn_device_of(t) == PN_CPU
+             ? 0
+             : pn_fail("%s: the tensor is on cuda:%d; take it to the CPU first", what, pn_device_of(t) - PN_CUDA0);
 }
 
 int pn_tensor_copy(pn_tensor *to, pn_tensor *from) {
@@ -468,12 +470,37 @@ int pn_tensor_cast(pn_tensor **out, pn_tensor *t, pn_dtype dtype) {
   return 0;
 }
 
+/* The stretch of its storage that a tensor spans, in elements from element 0. */
+static void span_of(const pn_tensor *t, int64_t *low, int64_t *high) {
+  *low = 0, *high = pn_tensor_count(t) ? 1 : 0;
+  for (int d = 0; d < t->n_dims && *high; d++) {
+    int64_t reach = (t->shape[d] - 1) * t->stride[d];
+    if (reach < 0) *low += reach;
+    else *high += reach;
+  }
+}
+
+/* The stretch is copied as it lies and seen with the same strides: no kernel is needed on either side. */
 int pn_tensor_to(pn_tensor **out, pn_tensor *t, int device) {
   if (!out || !t) return pn_fail("to: NULL");
-  if (device != pn_device_of(t)) return pn_fail("cuda:%d: no CUDA backend is loaded", device - PN_CUDA0);
-  pn_tensor_retain(t);
-  *out = t;
-  return 0;
+  int from = pn_device_of(t);
+  if (device == from) {
+    pn_tensor_retain(t);
+    *out = t;
+    return 0;
+  }
+  const pn_backend *backend;
+  int index;
+  if (pn_backend_of(device == PN_CPU ? from : device, &backend, &index)) return -1;
+  int64_t low, high, size = pn_dtype_bytes(t->dtype);
+  span_of(t, &low, &high);
+  pn_storage *s;
+  if (pn_storage_new(&s, (size_t)((high - low) * size), device)) return -1;
+  int rc = backend->copy(s->data, device, pn_bytes_of(t) + low * size, from, (size_t)((high - low) * size));
+  rc = rc ? rc : pn_tensor_on(out, s, t->dtype, t->n_dims, t->shape, t->stride, -low);
+  pn_storage_release(s);
+  if (!rc && t->has_grid) pn_tensor_set_grid(*out, t->grid_stride, t->grid_centre);
+  return rc;
 }
 
 static int element_of(pn_tensor *t, const int64_t *index, char **p) {
