@@ -112,6 +112,42 @@ describe("a run", function()
     assert.same({ 0, 4 }, { record.sessions[1].from_epoch, record.sessions[2].from_epoch })
   end)
 
+  it("of layers and SGD goes on bit for bit too, and net:load_state reads the checkpoint", function()
+    local function learn(out, epochs)
+      local run = pn.run(configuration(out))
+      local net = pn.nn.sequential { pn.nn.conv3d { from = 2, to = 3, kernel = 3 }, pn.nn.relu {},
+        pn.nn.conv3d { from = 3, to = 1, kernel = 1 } }
+      net:reset(3)
+      local sgd = pn.optim.sgd(net:parameters(), { lr = 0.05, momentum = 0.9, weight_decay = 1e-3 })
+      run:keep { net = net, optim = sgd }
+      for epoch in run:epochs(epochs) do
+        local x = helper.random({ 1, 2, 3, 5, 5 }, "x" .. epoch)
+        local loss = pn.mean(pn.square(net(x)))
+        sgd:zero_grad()
+        loss:backward()
+        sgd:step()
+        run:log { loss = loss }
+      end
+      run:close()
+      return net
+    end
+    local whole = learn("layers", 4)
+    learn("layers2", 2)
+    local again = learn("layers2", 4)
+    local n = 0
+    for name, t in pairs(whole:state()) do
+      helper.assert_same_bits(t, again:state()[name], name)
+      n = n + 1
+    end
+    assert.equal(4, n)
+    local state = pn.load(top .. "/layers2/checkpoint.safetensors")
+    local net_state = {}
+    for name, t in pairs(state) do
+      if name:sub(1, 1) ~= "@" then net_state[name] = t end
+    end
+    again:load_state(net_state)
+  end)
+
   it("with more epochs goes on after the last", function()
     train("longer", 4)
     local _, _, _, seen = train("longer", 6)

@@ -150,7 +150,7 @@ function report.write(run)
   end
   parts[#parts + 1] = overlays(run.dir)
   parts[#parts + 1] = "<h2>Configuration</h2>\n<table>\n"
-  for line in tostring(run.cfg):gmatch "[^\n]+" do
+  for line in run.config_text:gmatch "[^\n]+" do
     local key, value = line:match "^(.-) = (.*)$"
     parts[#parts + 1] = ("<tr><td><code>%s</code><td><code>%s</code></tr>\n"):format(escape(key or line), escape(value or ""))
   end

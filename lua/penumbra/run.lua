@@ -214,7 +214,7 @@ function Run:checkpoint(parts)
   if next(self.parts) == nil then return nil end
   local tensors, texts = {}, {
     format = marker, recipe = self.name, epoch = tostring(self.epoch), step = tostring(self.step), seed = tostring(self.seed),
-    log_bytes = tostring(self.journal.bytes), config = json.line(config.plain(self.cfg)), penumbra = pn.version,
+    log_bytes = tostring(self.journal.bytes), config = json.line(self.config), penumbra = pn.version,
     loss = self.progress and ("%.17g %.17g"):format(self.progress.smooth, self.progress.weight) or nil,
   }
   for name, part in pairs(self.parts) do
@@ -246,7 +246,7 @@ local function open(cfg)
   if type(cfg) ~= "table" then raise("pn.run: expects a configuration, got %s", type(cfg)) end
   local self = setmetatable({
     cfg = cfg, name = config.name(cfg), seed = cfg.seed or 1, epoch = 0, step = 0, parts = {}, quiet = cfg.quiet,
-    every = cfg.checkpoint_every or 10,
+    every = cfg.checkpoint_every or 10, config = config.plain(cfg), config_text = tostring(cfg), -- a recipe may add to cfg later
   }, Run)
   if cfg.threads then pn.threads(cfg.threads) end
 
@@ -272,7 +272,7 @@ local function open(cfg)
     for _, text in ipairs(changes(before, now, "", {})) do self:say("  with another %s", text) end
   end
 
-  put(self, "config.json", json.pretty(config.plain(cfg)))
+  put(self, "config.json", json.pretty(self.config))
   local record = json.decode(goes_on and files.read(self.dir .. "/run.json") or "null") or {}
   record.sessions = record.sessions or {}
   record.recipe, record.seed = self.name, self.seed
