@@ -30,6 +30,7 @@ local toy = [[
 -- toy.lua: a recipe for the specs.
 -- It has two lines of description.
 local config = require "penumbra.config"
+package.preload.json_of_nothing = function() return { y = 2, x = { z = 1 } } end
 local cfg = config {
   config.required "CLIP: a folder of frames",
   frames = 16, -- frames of a clip
@@ -37,6 +38,8 @@ local cfg = config {
   optim = { lr = 1e-3, -- step length
     momentum = 0.9 },
   quoted = "-- no comment", name = "camel", -- which one
+  pair = { b = 1, a = 2 }, -- a pair
+  far = require("json_of_nothing"), -- from elsewhere
   weight = function(e) if e then return "}" end end,
   extra = config.optional("seconds", "number"),
 }
@@ -119,6 +122,10 @@ describe("penumbra", function()
       "  optim.momentum    0.9",
       "  quoted            -- no comment",
       "  name              camel             which one",
+      "  pair.b            1                 a pair",
+      "  pair.a            2",
+      "  far.x.z           1                 from elsewhere",
+      "  far.y             2",
       "  weight            function(e) if e then return \"}\" end end",
       "  extra             (none)            seconds",
       "  -- keys of every recipe",
@@ -132,7 +139,7 @@ describe("penumbra", function()
     local path = write("toy.lua", toy)
     assert.same({ "lr 0.5 clip there\n", 0 }, { run { path, "there", "optim.lr=0.5" } })
     local output, code = run { path, "there", "--print" }
-    assert.truthy(output:find("frames = 16\nname = camel\n", 1, true))
+    assert.truthy(output:find("frames = 16\nname = camel\noptim.lr = 0.001\n", 1, true))
     assert.equal(0, code)
     output, code = run { path, "there", "optim.lrr=1" }
     assert.truthy(output:find("penumbra: unknown key 'optim.lrr': the nearest is 'optim.lr'", 1, true))

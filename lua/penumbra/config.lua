@@ -361,8 +361,16 @@ local function annotate(lines)
       i = (select(2, text:find("]" .. level .. "]", i, true)) or #text) + 1
     elseif text:match("^%-%-", i) then
       local comment, stop = text:match("^%-%-+%s*([^\n]*)()", i)
-      if #this_line > 0 then
-        notes[this_line[#this_line]].comment = comment
+      -- After a closed group the comment is the group's, else the last key's.
+      local of = this_line[#this_line]
+      for k = #this_line, 1, -1 do
+        if depth == 1 and not this_line[k]:find(".", 1, true) then
+          of = this_line[k]
+          break
+        end
+      end
+      if of then
+        notes[of].comment = comment
       elseif depth == 1 and not head then
         pending[#pending + 1] = comment
       end
@@ -500,13 +508,31 @@ local function help(state)
     rows[#rows + 1] = { path = path, value = format_value(value, path), above = note and note.above,
       comment = note and note.comment or declared or common_help[path] or "" }
   end
+  local listed = {}
+  for _, path in ipairs(order) do listed[path] = true end
+  -- A group: its comment goes to its first key, and keys that the recipe does not spell out follow here.
+  local function add_group(path)
+    local function inside(key) return key:sub(1, #path + 1) == path .. "." and known[key] ~= nil end
+    local hidden, first = {}, nil
+    for _, key in ipairs(order) do first = first or inside(key) and key or nil end
+    for _, row in ipairs(flatten(known, "", {})) do
+      if inside(row.path) and not listed[row.path] then hidden[#hidden + 1] = row end
+    end
+    first = first or hidden[1] and hidden[1].path
+    if not first then return end
+    local group, note = notes[path], notes[first] or {}
+    notes[first] = { above = group.above or note.above, comment = note.comment or group.comment }
+    for _, row in ipairs(hidden) do
+      add(row.path, row.value, notes[row.path])
+      known[row.path] = nil
+    end
+  end
   for _, path in ipairs(order) do
-    local note = notes[path]
     if known[path] ~= nil then
-      add(path, known[path], note)
+      add(path, known[path], notes[path])
       known[path] = nil
-    elseif note.above then
-      rows[#rows + 1] = { above = note.above }
+    else
+      add_group(path)
     end
   end
   for _, row in ipairs(flatten(known, "", {})) do
