@@ -15,9 +15,10 @@ typedef float real;
 #endif
 
 /* ---- errors (error.c): every failure says what, which, and the figures ------------------------------------------- */
-PN_API int pn_fail(const char *format, ...) __attribute__((format(printf, 1, 2))); /* sets the message, returns -1; backends call it too */
-int pn_fail_memory(int64_t bytes, int device);                              /* names the label in force and the largest holders */
-int pn_fail_errno(const char *path, const char *doing);                     /* "path: cannot DOING: strerror" */
+PN_API int pn_fail(const char *format, ...)
+    __attribute__((format(printf, 1, 2)));              /* sets the message, returns -1; backends call it too */
+int pn_fail_memory(int64_t bytes, int device);          /* names the label in force and the largest holders */
+int pn_fail_errno(const char *path, const char *doing); /* "path: cannot DOING: strerror" */
 void pn_error_clear(void);
 const char *pn_memory_label(void);
 

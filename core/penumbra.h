@@ -25,10 +25,10 @@ enum { PN_MAX_DIMS = 6, PN_MAX_INPUTS = 16, PN_MAX_OUTPUTS = 8, PN_MAX_ARGS = 12
 
 /* ---- the library ------------------------------------------------------------------------------------------- */
 
-PN_API const char *pn_error(void);           /* message of the last failure on this thread; "" when none */
-PN_API const char *pn_version(void);         /* "0.1.0" */
-PN_API const char *pn_build_info(void);      /* compiler, real type, libraries, CPU variant in use; one line */
-PN_API const char *pn_cpu_variant(void);     /* "plain", "avx2" or "avx512"; PENUMBRA_CPU forces one */
+PN_API const char *pn_error(void);                          /* message of the last failure on this thread; "" when none */
+PN_API const char *pn_version(void);                        /* "0.1.0" */
+PN_API const char *pn_build_info(void);                     /* compiler, real type, libraries, CPU variant in use; one line */
+PN_API const char *pn_cpu_variant(void);                    /* "plain", "avx2" or "avx512"; PENUMBRA_CPU forces one */
 PN_API int pn_set_cpu_variant(const char *name) PN_CHECKED; /* fails when this CPU cannot run it, or the name is unknown */
 PN_API int pn_threads(void);                 /* worker threads in use; PENUMBRA_THREADS, else affinity and container limit */
 PN_API int pn_set_threads(int n) PN_CHECKED; /* 1..256; results do not depend on it */
@@ -37,8 +37,8 @@ PN_API double pn_clock(void);                /* monotonic seconds */
 /* ---- element types, layouts, devices ----------------------------------------------------------------------- */
 
 typedef enum pn_dtype { PN_F32, PN_F64, PN_F16, PN_BF16, PN_I64, PN_I32, PN_U8, PN_N_DTYPES } pn_dtype;
-PN_API pn_dtype pn_real(void);               /* what operations compute in: PN_F32, or PN_F64 in the f64 build */
-PN_API const char *pn_dtype_name(pn_dtype dtype);          /* "f32", "f64", "f16", "bf16", "i64", "i32", "u8" */
+PN_API pn_dtype pn_real(void);                    /* what operations compute in: PN_F32, or PN_F64 in the f64 build */
+PN_API const char *pn_dtype_name(pn_dtype dtype); /* "f32", "f64", "f16", "bf16", "i64", "i32", "u8" */
 PN_API int pn_dtype_bytes(pn_dtype dtype);
 
 /* Memory order under unchanged axes. ROWS: last axis fastest. CHANNELS_LAST: axes N,C,T,H,W in memory order
@@ -47,54 +47,63 @@ typedef enum pn_layout { PN_ROWS, PN_CHANNELS_LAST, PN_FILTER } pn_layout;
 
 /* A device is an int: PN_CPU, or PN_CUDA0 + k for the k-th CUDA device. */
 enum { PN_CPU = 0, PN_CUDA0 = 1 };
-PN_API int pn_n_devices(void);               /* CUDA devices at hand; 0, with the reason in pn_error(), when there is no CUDA */
+PN_API int pn_n_devices(void); /* CUDA devices at hand; 0, with the reason in pn_error(), when there is no CUDA */
 PN_API int pn_device_describe(int device, char *buffer, size_t bytes) PN_CHECKED;
 
 /* ---- tensors: strided views over reference-counted storages ------------------------------------------------- */
 
 typedef struct pn_tensor pn_tensor;
 
-PN_API int pn_tensor_new(pn_tensor **out, pn_dtype dtype, int n_dims, const int64_t *shape, pn_layout layout, int device) PN_CHECKED; /* memory not initialised */
+PN_API int pn_tensor_new(pn_tensor **out, pn_dtype dtype, int n_dims, const int64_t *shape, pn_layout layout,
+                         int device) PN_CHECKED; /* memory not initialised */
 PN_API void pn_tensor_retain(pn_tensor *t);
 PN_API void pn_tensor_release(pn_tensor *t); /* NULL is fine */
 PN_API int pn_tensor_dims(const pn_tensor *t);
-PN_API int64_t pn_tensor_size(const pn_tensor *t, int axis);   /* axis must be in 0..dims-1 */
+PN_API int64_t pn_tensor_size(const pn_tensor *t, int axis); /* axis must be in 0..dims-1 */
 PN_API int64_t pn_tensor_stride(const pn_tensor *t, int axis);
-PN_API int64_t pn_tensor_count(const pn_tensor *t);            /* number of elements */
+PN_API int64_t pn_tensor_count(const pn_tensor *t); /* number of elements */
 PN_API pn_dtype pn_tensor_dtype(const pn_tensor *t);
 PN_API int pn_tensor_device(const pn_tensor *t);
 PN_API bool pn_tensor_is_dense(const pn_tensor *t, pn_layout layout);
-PN_API void *pn_tensor_data(pn_tensor *t);   /* address of element 0: host memory on PN_CPU, device memory else; writing through it bypasses autograd */
-PN_API uint64_t pn_tensor_storage_id(const pn_tensor *t);      /* equal for views of one storage */
-PN_API int pn_tensor_view(pn_tensor **out, pn_tensor *t, int n_dims, const int64_t *shape, const int64_t *stride, int64_t offset) PN_CHECKED; /* not differentiable; offset in elements from element 0 of t; refused when it leaves the storage */
-PN_API int pn_tensor_slot(pn_tensor **out, pn_tensor *t, int axis, int64_t first, int64_t count) PN_CHECKED; /* a slice that an operation may write as its destination (concatenation in place) */
-PN_API int pn_tensor_contiguous(pn_tensor **out, pn_tensor *t, pn_layout layout) PN_CHECKED; /* t itself (retained) when already dense; not differentiable */
-PN_API int pn_tensor_cast(pn_tensor **out, pn_tensor *t, pn_dtype dtype) PN_CHECKED;         /* new memory; round to nearest even; not differentiable */
-PN_API int pn_tensor_copy(pn_tensor *to, pn_tensor *from) PN_CHECKED;       /* same shape; converts the element type; any strides */
+PN_API void *pn_tensor_data(
+    pn_tensor *t); /* address of element 0: host memory on PN_CPU, device memory else; writing through it bypasses autograd */
+PN_API uint64_t pn_tensor_storage_id(const pn_tensor *t); /* equal for views of one storage */
+PN_API int pn_tensor_view(pn_tensor **out, pn_tensor *t, int n_dims, const int64_t *shape, const int64_t *stride, int64_t offset)
+    PN_CHECKED; /* not differentiable; offset in elements from element 0 of t; refused when it leaves the storage */
+PN_API int pn_tensor_slot(pn_tensor **out, pn_tensor *t, int axis, int64_t first, int64_t count)
+    PN_CHECKED; /* a slice that an operation may write as its destination (concatenation in place) */
+PN_API int pn_tensor_contiguous(pn_tensor **out, pn_tensor *t,
+                                pn_layout layout) PN_CHECKED; /* t itself (retained) when already dense; not differentiable */
+PN_API int pn_tensor_cast(pn_tensor **out, pn_tensor *t,
+                          pn_dtype dtype) PN_CHECKED;                 /* new memory; round to nearest even; not differentiable */
+PN_API int pn_tensor_copy(pn_tensor *to, pn_tensor *from) PN_CHECKED; /* same shape; converts the element type; any strides */
 PN_API int pn_tensor_fill(pn_tensor *t, double value) PN_CHECKED;
-PN_API int pn_tensor_get(pn_tensor *t, const int64_t *index, double *out) PN_CHECKED;        /* one element, waits for the device */
+PN_API int pn_tensor_get(pn_tensor *t, const int64_t *index, double *out) PN_CHECKED; /* one element, waits for the device */
 PN_API int pn_tensor_set(pn_tensor *t, const int64_t *index, double value) PN_CHECKED;
-PN_API int pn_tensor_read(pn_tensor *t, void *buffer, size_t bytes) PN_CHECKED;   /* elements in ROWS order, own dtype; bytes must match */
+PN_API int pn_tensor_read(pn_tensor *t, void *buffer,
+                          size_t bytes) PN_CHECKED; /* elements in ROWS order, own dtype; bytes must match */
 PN_API int pn_tensor_write(pn_tensor *t, const void *buffer, size_t bytes) PN_CHECKED;
-PN_API int pn_tensor_to(pn_tensor **out, pn_tensor *t, int device) PN_CHECKED;    /* t itself (retained) when already there */
-PN_API int pn_tensor_check_finite(pn_tensor *t, int64_t *n_bad) PN_CHECKED;       /* counts NaN and infinities */
-PN_API int pn_tensor_crc32c(pn_tensor *t, uint32_t *out) PN_CHECKED;              /* of the bytes in ROWS order */
+PN_API int pn_tensor_to(pn_tensor **out, pn_tensor *t, int device) PN_CHECKED; /* t itself (retained) when already there */
+PN_API int pn_tensor_check_finite(pn_tensor *t, int64_t *n_bad) PN_CHECKED;    /* counts NaN and infinities */
+PN_API int pn_tensor_crc32c(pn_tensor *t, uint32_t *out) PN_CHECKED;           /* of the bytes in ROWS order */
 
 /* The grid: stride and centre, in input pixels (t,h,w), of element 0 along T,H,W (METHOD 4). Operations carry it along. */
-PN_API bool pn_tensor_grid(const pn_tensor *t, double *stride, double *centre);   /* double[3] each; false when it has none */
+PN_API bool pn_tensor_grid(const pn_tensor *t, double *stride, double *centre); /* double[3] each; false when it has none */
 PN_API void pn_tensor_set_grid(pn_tensor *t, const double *stride, const double *centre);
 
 /* ---- memory ------------------------------------------------------------------------------------------------- */
 
-typedef struct pn_memory { int64_t live_bytes, peak_bytes, cached_bytes, limit_bytes, n_live; } pn_memory;
+typedef struct pn_memory {
+  int64_t live_bytes, peak_bytes, cached_bytes, limit_bytes, n_live;
+} pn_memory;
 PN_API int pn_memory_stats(int device, pn_memory *out) PN_CHECKED;
 PN_API void pn_memory_reset_peak(int device);
-PN_API void pn_memory_trim(int device);                       /* gives cached blocks back to the system */
-PN_API void pn_memory_set_limit(int device, int64_t bytes);   /* allocations beyond it fail; 0: none */
-PN_API void pn_memory_set_label(const char *label);           /* who allocates now, for reports; "" for none; copied */
-PN_API int pn_memory_holders(int device, char *buffer, size_t bytes) PN_CHECKED;  /* the largest labels, a line each */
-PN_API void pn_debug_fail_alloc(int64_t nth);                 /* the nth allocation from now fails once; 0: off */
-PN_API void pn_debug_poison(bool on);                         /* freed tensor memory is overwritten with NaN bytes */
+PN_API void pn_memory_trim(int device);                     /* gives cached blocks back to the system */
+PN_API void pn_memory_set_limit(int device, int64_t bytes); /* allocations beyond it fail; 0: none */
+PN_API void pn_memory_set_label(const char *label);         /* who allocates now, for reports; "" for none; copied */
+PN_API int pn_memory_holders(int device, char *buffer, size_t bytes) PN_CHECKED; /* the largest labels, a line each */
+PN_API void pn_debug_fail_alloc(int64_t nth); /* the nth allocation from now fails once; 0: off */
+PN_API void pn_debug_poison(bool on);         /* freed tensor memory is overwritten with NaN bytes */
 
 /* ---- operations ---------------------------------------------------------------------------------------------- */
 
@@ -103,48 +112,65 @@ typedef enum pn_arg_kind { PN_INT, PN_INT3, PN_PAD3, PN_REAL, PN_BOOL, PN_CHOICE
 
 /* One argument of an operation. Default: text; 0 when required; "=name" takes the value of that earlier argument.
 ** choices: "a|b|c" for CHOICE. min..max is checked for every number of the argument (min == max: unchecked). */
-typedef struct pn_arg { const char *name; pn_arg_kind kind; const char *def; double min, max; const char *choices; const char *help; } pn_arg;
+typedef struct pn_arg {
+  const char *name;
+  pn_arg_kind kind;
+  const char *def;
+  double min, max;
+  const char *choices;
+  const char *help;
+} pn_arg;
 
 /* The value of one argument. INT,BOOL,CHOICE: i[0]; INT3: i[0..2]; PAD3: i[0..5] = t low, t high, h low, ... or same;
 ** REAL: f; INTS: i[0..n-1] */
-typedef struct pn_value { int64_t i[6]; double f; int32_t n; bool same; } pn_value;
+typedef struct pn_value {
+  int64_t i[6];
+  double f;
+  int32_t n;
+  bool same;
+} pn_value;
 
 typedef struct pn_op pn_op;
 PN_API int pn_n_ops(void);
-PN_API const pn_op *pn_op_at(int index);                      /* 0..pn_n_ops()-1, in the order of ops.def */
-PN_API const pn_op *pn_op_find(const char *name);             /* NULL when there is none */
+PN_API const pn_op *pn_op_at(int index);          /* 0..pn_n_ops()-1, in the order of ops.def */
+PN_API const pn_op *pn_op_find(const char *name); /* NULL when there is none */
 PN_API const char *pn_op_name(const pn_op *op);
 PN_API const char *pn_op_help(const pn_op *op);
-PN_API const char *pn_op_inputs(const pn_op *op);             /* "x weight bias?"; '?' may be NULL, "x..." one or more */
+PN_API const char *pn_op_inputs(const pn_op *op); /* "x weight bias?"; '?' may be NULL, "x..." one or more */
 PN_API const char *pn_op_outputs(const pn_op *op);
-PN_API const char *pn_op_devices(const pn_op *op);            /* "cpu" or "cpu cuda" */
-PN_API const pn_arg *pn_op_arg(const pn_op *op, int index);   /* NULL past the last */
-PN_API const char *pn_op_case(const pn_op *op, int index);    /* "2,3,4,6,6 kernel=1,3,3": input shapes, then arguments; NULL past the last */
+PN_API const char *pn_op_devices(const pn_op *op);          /* "cpu" or "cpu cuda" */
+PN_API const pn_arg *pn_op_arg(const pn_op *op, int index); /* NULL past the last */
+PN_API const char *pn_op_case(const pn_op *op,
+                              int index); /* "2,3,4,6,6 kernel=1,3,3": input shapes, then arguments; NULL past the last */
 PN_API bool pn_op_differentiable(const pn_op *op);
-PN_API bool pn_op_input_constant(const pn_op *op, int index);  /* an input that never gets a gradient: a target, a statistic */
-PN_API int pn_op_parse(const pn_op *op, const char *text, pn_value *args) PN_CHECKED; /* "kernel=1,3,3 pad=same" -> args[PN_MAX_ARGS], defaults filled in */
-PN_API int pn_op_defaults(const pn_op *op, const bool *given, pn_value *args) PN_CHECKED; /* fills what is not given; missing ones are errors */
+PN_API bool pn_op_input_constant(const pn_op *op, int index); /* an input that never gets a gradient: a target, a statistic */
+PN_API int pn_op_parse(const pn_op *op, const char *text,
+                       pn_value *args) PN_CHECKED; /* "kernel=1,3,3 pad=same" -> args[PN_MAX_ARGS], defaults filled in */
+PN_API int pn_op_defaults(const pn_op *op, const bool *given,
+                          pn_value *args) PN_CHECKED; /* fills what is not given; missing ones are errors */
 
 /* The one door of computation: checks, shapes, allocates, runs, records for backward, times, traps NaN.
 ** x[n_x]: inputs, NULL where optional. y[PN_MAX_OUTPUTS]: an entry that is not NULL on the way in is a destination to
 ** write; on the way out each of the *n_y results is a reference of the caller's (also to a destination). */
 PN_API int pn_apply(const pn_op *op, pn_tensor *const *x, int n_x, const pn_value *args, pn_tensor **y, int *n_y) PN_CHECKED;
 
-PN_API void pn_trap_nan(bool on);                             /* pn_apply fails on the first output that is not finite */
+PN_API void pn_trap_nan(bool on); /* pn_apply fails on the first output that is not finite */
 PN_API bool pn_trapping_nan(void);
 
 /* Time by operation and label, while on. */
 PN_API void pn_profile(bool on);
-PN_API int pn_profile_report(char *buffer, size_t bytes) PN_CHECKED; /* lines "op.forward label calls seconds flops bytes", tab-separated */
+PN_API int pn_profile_report(char *buffer,
+                             size_t bytes) PN_CHECKED; /* lines "op.forward label calls seconds flops bytes", tab-separated */
 
 /* ---- gradients ----------------------------------------------------------------------------------------------- */
 
 PN_API bool pn_recording(void);
-PN_API bool pn_set_recording(bool on);                        /* returns what it was; per thread; no_grad = false */
+PN_API bool pn_set_recording(bool on); /* returns what it was; per thread; no_grad = false */
 PN_API bool pn_requires_grad(const pn_tensor *t);
 PN_API int pn_set_requires_grad(pn_tensor *t, bool on) PN_CHECKED; /* leaves of a real element type only */
-PN_API int pn_backward(pn_tensor *loss, pn_tensor *seed, bool keep_graph) PN_CHECKED; /* seed NULL: ones; loss is then one element. Adds into the gradients of leaves */
-PN_API int pn_grad(pn_tensor **out, pn_tensor *t) PN_CHECKED; /* retained; *out = NULL when there is none yet */
+PN_API int pn_backward(pn_tensor *loss, pn_tensor *seed, bool keep_graph)
+    PN_CHECKED; /* seed NULL: ones; loss is then one element. Adds into the gradients of leaves */
+PN_API int pn_grad(pn_tensor **out, pn_tensor *t) PN_CHECKED;     /* retained; *out = NULL when there is none yet */
 PN_API int pn_set_grad(pn_tensor *t, pn_tensor *grad) PN_CHECKED; /* same shape and type; NULL drops it */
 PN_API int pn_detach(pn_tensor **out, pn_tensor *t) PN_CHECKED;   /* the same memory outside the graph */
 
@@ -154,33 +180,45 @@ PN_API void pn_philox(uint64_t seed, uint64_t stream, uint64_t offset, uint32_t 
 typedef enum pn_distribution { PN_UNIFORM, PN_NORMAL, PN_BERNOULLI } pn_distribution;
 /* UNIFORM in [a,b); NORMAL mean a, deviation b; BERNOULLI 1 with probability a. Element i uses counter offset + i/4
 ** (ROWS order), so the numbers depend on nothing else. */
-PN_API int pn_random_fill(pn_tensor *t, pn_distribution kind, double a, double b, uint64_t seed, uint64_t stream, uint64_t offset) PN_CHECKED;
+PN_API int pn_random_fill(pn_tensor *t, pn_distribution kind, double a, double b, uint64_t seed, uint64_t stream,
+                          uint64_t offset) PN_CHECKED;
 
 /* ---- optimisers (core/optim.c): one step on one parameter, in place ------------------------------------------------ */
 
 typedef enum pn_sgd_convention { PN_SGD_TORCH, PN_SGD_CAFFE } pn_sgd_convention; /* CAFFE: the rate is inside the momentum buffer */
-typedef struct pn_sgd { double lr, momentum, dampening, weight_decay, grad_scale; bool nesterov, first; pn_sgd_convention convention; } pn_sgd; /* first: the buffer holds nothing yet */
-typedef struct pn_adam { double lr, beta1, beta2, eps, weight_decay, grad_scale; int64_t step; bool decoupled; } pn_adam; /* step counts from 1 */
+typedef struct pn_sgd {
+  double lr, momentum, dampening, weight_decay, grad_scale;
+  bool nesterov, first;
+  pn_sgd_convention convention;
+} pn_sgd; /* first: the buffer holds nothing yet */
+typedef struct pn_adam {
+  double lr, beta1, beta2, eps, weight_decay, grad_scale;
+  int64_t step;
+  bool decoupled;
+} pn_adam;                                                                /* step counts from 1 */
 PN_API int pn_optim_buffer(pn_tensor **out, pn_tensor *param) PN_CHECKED; /* zeros of the shape and memory order of a parameter */
-PN_API int pn_sgd_step(pn_tensor *param, pn_tensor *grad, pn_tensor *buffer, const pn_sgd *how) PN_CHECKED; /* buffer may be NULL without momentum */
+PN_API int pn_sgd_step(pn_tensor *param, pn_tensor *grad, pn_tensor *buffer,
+                       const pn_sgd *how) PN_CHECKED; /* buffer may be NULL without momentum */
 PN_API int pn_adam_step(pn_tensor *param, pn_tensor *grad, pn_tensor *mean, pn_tensor *square, const pn_adam *how) PN_CHECKED;
-PN_API int pn_sum_squares(pn_tensor *t, double *out) PN_CHECKED;          /* for norms of gradients; the same for any number of threads */
+PN_API int pn_sum_squares(pn_tensor *t, double *out) PN_CHECKED; /* for norms of gradients; the same for any number of threads */
 
 /* ---- images and video (core/vision) ------------------------------------------------------------------------------
 ** An image is a u8 tensor (H,W,C), C = 1, 3 or 4, values 0-255; frames (T,H,W,C); a mask u8 (H,W) of object numbers, 0 the
 ** background; masks (T,H,W). Any strides are taken; results are dense, in ROWS order, on the CPU. Positions and sizes in pixels. */
 
 /* Reading and writing. JPEG and PNG are told apart by content. A cut-off or damaged file is an error that names it. */
-PN_API int pn_image_read(pn_tensor **out, const char *path, int channels) PN_CHECKED;  /* channels 1 (luma), 3 or 4; 0: as stored */
-PN_API int pn_image_size(const char *path, int64_t *size) PN_CHECKED;                  /* int64_t[3]: height, width, channels, from the header alone */
-PN_API int pn_frames_read(pn_tensor **out, const char *const *paths, int64_t n, int channels) PN_CHECKED; /* (T,H,W,C), threaded; channels 1, 3 or 4; frames of another size are errors that name both */
+PN_API int pn_image_read(pn_tensor **out, const char *path, int channels) PN_CHECKED; /* channels 1 (luma), 3 or 4; 0: as stored */
+PN_API int pn_image_size(const char *path,
+                         int64_t *size) PN_CHECKED; /* int64_t[3]: height, width, channels, from the header alone */
+PN_API int pn_frames_read(pn_tensor **out, const char *const *paths, int64_t n, int channels)
+    PN_CHECKED; /* (T,H,W,C), threaded; channels 1, 3 or 4; frames of another size are errors that name both */
 /* Masks are PNG. Palette: the indices are the object numbers. Grey (with or without alpha): the values, but where the only value
 ** besides 0 is the largest (0/255), it is object 1. Colour: whatever is not black is object 1. */
 PN_API int pn_mask_read(pn_tensor **out, const char *path) PN_CHECKED;
 PN_API int pn_masks_read(pn_tensor **out, const char *const *paths, int64_t n) PN_CHECKED;
 /* (H,W): with the DAVIS palette, or as grey; (H,W,1|3|4). Written beside the path, then renamed: what stood there stays whole on failure. */
 PN_API int pn_png_write(const char *path, pn_tensor *image, bool palette) PN_CHECKED;
-PN_API void pn_davis_colour(int object, uint8_t *rgb);                                 /* uint8_t[3]; object & 255 */
+PN_API void pn_davis_colour(int object, uint8_t *rgb); /* uint8_t[3]; object & 255 */
 
 /* Size and colour. AREA averages what each pixel covers (an axis that grows is bilinear); BILINEAR and NEAREST are on half-pixel
 ** centres. 2 dims: a mask; 3: (H,W,C), or masks (T,H,W) when asked; 4: frames. Element type u8 (rounded) or real. */
@@ -190,38 +228,55 @@ PN_API int pn_image_flip(pn_tensor **out, pn_tensor *x, bool vertical, bool mask
 
 /* Between frames and what networks read: real (1,3,T,H,W), channels-last. RGB_PM1: value/127.5 - 1; BGR_01: value/255, blue first. */
 typedef enum pn_pixel_rule { PN_RGB_PM1, PN_BGR_01 } pn_pixel_rule;
-PN_API int pn_frames_to_clip(pn_tensor **out, pn_tensor *frames, pn_pixel_rule rule) PN_CHECKED;  /* u8 (T,H,W,3) or (H,W,3) */
-PN_API int pn_clip_to_frames(pn_tensor **out, pn_tensor *clip, pn_pixel_rule rule) PN_CHECKED;    /* real (1,3,T,H,W) -> u8 (T,H,W,3), rounded, clamped */
-PN_API int pn_masks_to_clip(pn_tensor **out, pn_tensor *masks) PN_CHECKED;                        /* u8 (T,H,W) or (H,W) -> real (1,1,T,H,W), 1 where any object is */
-PN_API int pn_clip_to_masks(pn_tensor **out, pn_tensor *clip, double threshold) PN_CHECKED;       /* real (1,1,T,H,W) -> u8 (T,H,W), 1 where value > threshold */
+PN_API int pn_frames_to_clip(pn_tensor **out, pn_tensor *frames, pn_pixel_rule rule) PN_CHECKED; /* u8 (T,H,W,3) or (H,W,3) */
+PN_API int pn_clip_to_frames(pn_tensor **out, pn_tensor *clip,
+                             pn_pixel_rule rule) PN_CHECKED; /* real (1,3,T,H,W) -> u8 (T,H,W,3), rounded, clamped */
+PN_API int pn_masks_to_clip(pn_tensor **out,
+                            pn_tensor *masks) PN_CHECKED; /* u8 (T,H,W) or (H,W) -> real (1,1,T,H,W), 1 where any object is */
+PN_API int pn_clip_to_masks(pn_tensor **out, pn_tensor *clip,
+                            double threshold) PN_CHECKED; /* real (1,1,T,H,W) -> u8 (T,H,W), 1 where value > threshold */
 
 /* Masks as shapes: any value but 0 is object; results are 0 or 1. The disk of radius r holds x*x + y*y <= r*r; outside the image is
 ** nothing (dilation) or object (erosion): an object that touches the border is not eaten from there. */
-PN_API int pn_mask_dilate(pn_tensor **out, pn_tensor *mask, int64_t radius) PN_CHECKED;   /* (H,W) or (T,H,W); radius 0..1000 */
+PN_API int pn_mask_dilate(pn_tensor **out, pn_tensor *mask, int64_t radius) PN_CHECKED; /* (H,W) or (T,H,W); radius 0..1000 */
 PN_API int pn_mask_erode(pn_tensor **out, pn_tensor *mask, int64_t radius) PN_CHECKED;
-PN_API int pn_mask_boundary(pn_tensor **out, pn_tensor *mask) PN_CHECKED;                 /* the boundary map of DAVIS: differs from its E, S or SE neighbour */
-PN_API int pn_mask_components(pn_tensor **labels, int64_t *n, pn_tensor *mask) PN_CHECKED; /* i32 (H,W), 8-connected, 1 the largest; ties: the first in reading order */
-PN_API int pn_mask_largest(pn_tensor **out, pn_tensor *mask) PN_CHECKED;                  /* the largest component alone; of (T,H,W): in each frame */
-PN_API int pn_mask_box(pn_tensor *mask, int64_t *box, int64_t *area) PN_CHECKED;          /* int64_t[4]: top, left, bottom, right, ends excluded; all 0 when empty */
+PN_API int pn_mask_boundary(pn_tensor **out,
+                            pn_tensor *mask) PN_CHECKED; /* the boundary map of DAVIS: differs from its E, S or SE neighbour */
+PN_API int pn_mask_components(pn_tensor **labels, int64_t *n, pn_tensor *mask)
+    PN_CHECKED; /* i32 (H,W), 8-connected, 1 the largest; ties: the first in reading order */
+PN_API int pn_mask_largest(pn_tensor **out,
+                           pn_tensor *mask) PN_CHECKED; /* the largest component alone; of (T,H,W): in each frame */
+PN_API int pn_mask_box(pn_tensor *mask, int64_t *box,
+                       int64_t *area) PN_CHECKED; /* int64_t[4]: top, left, bottom, right, ends excluded; all 0 when empty */
 /* All windows of height x width of one mask: the fullest (first in reading order), and the share of positions whose filled part > threshold. */
-typedef struct pn_windows { double best, share; int64_t top, left; } pn_windows;
+typedef struct pn_windows {
+  double best, share;
+  int64_t top, left;
+} pn_windows;
 PN_API int pn_mask_windows(pn_windows *out, pn_tensor *mask, int64_t height, int64_t width, double threshold) PN_CHECKED;
 PN_API int pn_mask_fraction(double *out, pn_tensor *mask, int64_t top, int64_t left, int64_t height, int64_t width) PN_CHECKED;
 
 /* Pictures. The objects of mask (H,W) over an image (H,W,3): filled with strength alpha 0-1, outlined thickness pixels wide. */
 PN_API int pn_overlay(pn_tensor **out, pn_tensor *image, pn_tensor *mask, double alpha, int64_t thickness) PN_CHECKED;
-PN_API int pn_contact_sheet(pn_tensor **out, pn_tensor *const *images, const char *const *captions, int n, int columns, int gap) PN_CHECKED; /* (H,W,1|3) each, cells of the largest; captions or an entry may be NULL */
+PN_API int pn_contact_sheet(pn_tensor **out, pn_tensor *const *images, const char *const *captions, int n, int columns,
+                            int gap) PN_CHECKED; /* (H,W,1|3) each, cells of the largest; captions or an entry may be NULL */
 
 /* Plots, as .png or .svg by the end of the path. A value that is not finite breaks its line, and on a log axis one <= 0 does. */
 typedef enum pn_plot_kind { PN_PLOT_LINES, PN_PLOT_BARS } pn_plot_kind;
-typedef struct pn_series { const char *name; const double *x, *y; int64_t n; const double *faint; } pn_series; /* faint: n values drawn thin behind, or NULL */
+typedef struct pn_series {
+  const char *name;
+  const double *x, *y;
+  int64_t n;
+  const double *faint;
+} pn_series; /* faint: n values drawn thin behind, or NULL */
 typedef struct pn_plot {
   pn_plot_kind kind;
-  const char *title, *x_label, *y_label;      /* NULL or "": none */
-  int width, height;                          /* pixels; 0: 960 x 540 */
+  const char *title, *x_label, *y_label; /* NULL or "": none */
+  int width, height;                     /* pixels; 0: 960 x 540 */
   bool log_x, log_y;
-  double x_min, x_max, y_min, y_max;          /* NaN: from the data */
-  const char *const *groups; int n_groups;    /* bars: the name of each x; series then have n = n_groups and no x */
+  double x_min, x_max, y_min, y_max; /* NaN: from the data */
+  const char *const *groups;
+  int n_groups; /* bars: the name of each x; series then have n = n_groups and no x */
 } pn_plot;
 PN_API int pn_plot_write(const char *path, const pn_plot *plot, const pn_series *series, int n_series) PN_CHECKED;
 
@@ -250,7 +305,8 @@ PN_API int pn_inpaint(pn_tensor **out, pn_tensor *image, pn_tensor *hole, double
 
 /* A scene: one annotated frame taken apart into its object and the background behind it, ready to be rendered in other poses. */
 typedef struct pn_scene pn_scene;
-PN_API int pn_scene_new(pn_scene **out, pn_tensor *frame, pn_tensor *mask, pn_tensor *background) PN_CHECKED; /* u8 (H,W,3), (H,W), (H,W,3) */
+PN_API int pn_scene_new(pn_scene **out, pn_tensor *frame, pn_tensor *mask,
+                        pn_tensor *background) PN_CHECKED; /* u8 (H,W,3), (H,W), (H,W,3) */
 PN_API void pn_scene_free(pn_scene *scene);
 /* One frame to render. Maps lead from output pixels to pixels of the annotated frame; lights as in pn_relight. */
 typedef struct pn_pose {
@@ -278,12 +334,16 @@ PN_API int pn_paint_creature(pn_tensor **out, int64_t h, int64_t w, uint64_t see
 ** 1.6), pickled dictionaries of NumPy arrays, TensorFlow bundle (PREFIX or PREFIX.index). No code of a file ever runs. */
 typedef struct pn_archive pn_archive;
 PN_API int pn_archive_open(pn_archive **out, const char *path) PN_CHECKED; /* reads the list, not the tensors */
-PN_API void pn_archive_close(pn_archive *a);                  /* NULL is fine */
-PN_API const char *pn_archive_format(const pn_archive *a);    /* "safetensors", "npy", "npz", "pytorch", "pickle", "tensorflow bundle" */
+PN_API void pn_archive_close(pn_archive *a);                               /* NULL is fine */
+PN_API const char *
+pn_archive_format(const pn_archive *a); /* "safetensors", "npy", "npz", "pytorch", "pickle", "tensorflow bundle" */
 PN_API int pn_archive_count(const pn_archive *a);
-PN_API const char *pn_archive_name(const pn_archive *a, int i);               /* in the order of the file; NULL outside 0..count-1. The one array of an npy is "data" */
-PN_API int pn_archive_find(const pn_archive *a, const char *name);            /* -1 when there is none */
-PN_API pn_dtype pn_archive_dtype(const pn_archive *a, int i);                 /* as loaded: bool becomes u8; i8, i16, u16 become i32; u32 becomes i64 */
+PN_API const char *
+pn_archive_name(const pn_archive *a,
+                int i); /* in the order of the file; NULL outside 0..count-1. The one array of an npy is "data" */
+PN_API int pn_archive_find(const pn_archive *a, const char *name); /* -1 when there is none */
+PN_API pn_dtype pn_archive_dtype(const pn_archive *a,
+                                 int i); /* as loaded: bool becomes u8; i8, i16, u16 become i32; u32 becomes i64 */
 PN_API int pn_archive_dims(const pn_archive *a, int i);
 PN_API int64_t pn_archive_size(const pn_archive *a, int i, int axis);
 PN_API const char *pn_archive_refusal(const pn_archive *a, int i);            /* why it cannot be loaded; NULL when it can */
@@ -295,7 +355,8 @@ PN_API const char *pn_archive_value(const pn_archive *a, int i);
 PN_API const char *pn_archive_metadata(const pn_archive *a, const char *key); /* NULL when there is none */
 
 /* Writing: to a temporary name beside it, to disk, then renamed: the file is there whole, or as it was. */
-PN_API int pn_safetensors_write(const char *path, int n, const char *const *names, pn_tensor *const *tensors, int n_metadata, const char *const *keys, const char *const *values) PN_CHECKED;
+PN_API int pn_safetensors_write(const char *path, int n, const char *const *names, pn_tensor *const *tensors, int n_metadata,
+                                const char *const *keys, const char *const *values) PN_CHECKED;
 PN_API int pn_npy_write(const char *path, pn_tensor *t) PN_CHECKED;
 
 PN_API uint32_t pn_crc32c(uint32_t crc, const void *data, size_t bytes); /* 0 to start; Castagnoli, as TensorFlow and iSCSI */
@@ -305,10 +366,15 @@ PN_API int pn_tensor_sha256(pn_tensor *t, char *hex) PN_CHECKED;         /* of t
 /* ---- measures of segmentation (core/measure) -------------------------------------------------------------------
 ** DAVIS 2016/2017: masks and truth are u8 (T,H,W) of one shape. object < 0: any value but 0 is object; else that number alone.
 ** out: double[T], 0-1, a value a frame. METHOD 8; Perazzi et al. 2016. */
-PN_API int pn_measure_jaccard(double *out, pn_tensor *masks, pn_tensor *truth, int object) PN_CHECKED;  /* intersection over union; 1 when both are empty */
-PN_API int pn_measure_boundary(double *out, pn_tensor *masks, pn_tensor *truth, int object, double tolerance) PN_CHECKED; /* F; tolerance >= 1: pixels, below: share of the diagonal, rounded up (DAVIS: 0.008) */
-typedef struct pn_statistics { double mean, recall, decay; } pn_statistics;
-PN_API int pn_measure_statistics(pn_statistics *out, const double *values, int64_t n) PN_CHECKED;       /* of the frames that count: the first and last are already left out */
+PN_API int pn_measure_jaccard(double *out, pn_tensor *masks, pn_tensor *truth,
+                              int object) PN_CHECKED; /* intersection over union; 1 when both are empty */
+PN_API int pn_measure_boundary(double *out, pn_tensor *masks, pn_tensor *truth, int object, double tolerance)
+    PN_CHECKED; /* F; tolerance >= 1: pixels, below: share of the diagonal, rounded up (DAVIS: 0.008) */
+typedef struct pn_statistics {
+  double mean, recall, decay;
+} pn_statistics;
+PN_API int pn_measure_statistics(pn_statistics *out, const double *values,
+                                 int64_t n) PN_CHECKED; /* of the frames that count: the first and last are already left out */
 
 #ifdef __cplusplus
 }

@@ -15,15 +15,18 @@ end
 
 describe("a device", function()
   it("that has no plug-in is one clear message", function()
-    assert.matches("no CUDA: /nowhere/libpenumbra_cuda.so: cannot open shared object file", said("/nowhere/libpenumbra_cuda.so", 'require("penumbra").zeros { 2, device = "cuda" }'))
+    assert.matches("no CUDA: /nowhere/libpenumbra_cuda.so: cannot open shared object file",
+      said("/nowhere/libpenumbra_cuda.so", 'require("penumbra").zeros { 2, device = "cuda" }'))
   end)
 
   it("whose plug-in is something else is named", function()
-    assert.matches("no CUDA: .* is not a backend of Penumbra", said(binding.library_path, 'require("penumbra").zeros({ 2 }):to("cuda:1")'))
+    assert.matches("no CUDA: .* is not a backend of Penumbra",
+      said(binding.library_path, 'require("penumbra").zeros({ 2 }):to("cuda:1")'))
   end)
 
   it("is counted: none, with the reason", function()
-    assert.matches("^0\tno CUDA: ", said("/nowhere/x.so", 'local b = require "penumbra.ffi"; print(b.C.pn_n_devices(), b.message())'))
+    assert.matches("^0\tno CUDA: ",
+      said("/nowhere/x.so", 'local b = require "penumbra.ffi"; print(b.C.pn_n_devices(), b.message())'))
   end)
 
   it("with a strange name is refused", function()

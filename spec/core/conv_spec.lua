@@ -31,7 +31,9 @@ describe("conv3d", function()
     local x, w = ramp({ 1, 2, 2, 3, 2 }, 10, -1), ramp({ 3, 2, 2, 2, 1 }, 20, -0.5)
     local made = all_of(pn.conv3d, x, w, pn.tensor { 0.1, -0.2, 0.3 }, { stride = { 1, 2, 1 }, pad = { 1, 0, 0 } })
     assert.same({ 1, 3, 3, 1, 2 }, made.y:shape())
-    helper.assert_close(made.y, { 0.68, 0.57, 0.72, 0.46, -0.1, -0.25, -0.1, -0.05, 0.42, 0.48, 0.08, 0.09, -0.08, 0.13, 0.92, 1.3, 1.06, 1.23 }, 1e-6)
+    helper.assert_close(made.y, {
+      0.68, 0.57, 0.72, 0.46, -0.1, -0.25, -0.1, -0.05, 0.42, 0.48, 0.08, 0.09, -0.08, 0.13, 0.92, 1.3, 1.06, 1.23,
+    }, 1e-6)
     helper.assert_close(made.dx:slice(2, 1, 1):slice(3, 1, 1), { -0.86, -0.128, -0.604, 0.161, 0, 0 }, 2e-6)
     helper.assert_close(made.dw:slice(1, 1, 1):slice(2, 1, 1), { -2.038, -1.706, -3.238, -2.266 }, 2e-6)
     helper.assert_close(made.db, { 4.16, 1.84, 9.12 }, 2e-6)
@@ -50,17 +52,39 @@ describe("conv3d", function()
   end)
 
   local wrong = {
-    { "the kernel spans 5 along H, the padded input has 3", function() return pn.conv3d(pn.zeros { 1, 1, 3, 3, 3 }, pn.zeros { 1, 1, 1, 5, 1 }, { pad = 0 }) end },
-    { "groups divide neither", function() return pn.conv3d(pn.zeros { 1, 3, 1, 1, 1 }, pn.zeros { 2, 1, 1, 1, 1 }, { groups = 2 }) end },
-    { "bias must be f%d+ of 2 values", function() return pn.conv3d(pn.zeros { 1, 3, 1, 1, 1 }, pn.zeros { 2, 3, 1, 1, 1 }, pn.zeros { 3 }) end },
-    { "x has 4 axes, expected 5", function() return pn.conv3d(pn.zeros { 3, 1, 1, 1 }, pn.zeros { 2, 3, 1, 1, 1 }) end },
-    { "x is u8, expected f%d+", function() return pn.conv3d(pn.zeros { 1, 3, 1, 1, 1, dtype = "u8" }, pn.zeros { 2, 3, 1, 1, 1 }) end },
-    { "the kernel is empty", function() return pn.conv3d(pn.zeros { 1, 3, 1, 1, 1 }, pn.zeros { 2, 3, 0, 1, 1 }) end },
-    { "weight expects 4 input channels, x has 3", function() return pn.conv_transpose3d(pn.zeros { 1, 3, 1, 1, 1 }, pn.zeros { 4, 3, 1, 1, 1 }) end },
-    { "2 groups do not divide 3 channels", function() return pn.conv_transpose3d(pn.zeros { 1, 3, 1, 1, 1 }, pn.zeros { 3, 3, 1, 1, 1 }, { groups = 2 }) end },
-    { "output_pad 2 along H must be below", function() return pn.conv_transpose3d(pn.zeros { 1, 3, 1, 1, 1 }, pn.zeros { 3, 3, 1, 2, 1 }, { stride = 2, output_pad = { 0, 2, 0 } }) end },
-    { "the padding leaves nothing along T", function() return pn.conv_transpose3d(pn.zeros { 1, 3, 1, 1, 1 }, pn.zeros { 3, 3, 1, 2, 2 }, { pad = 1 }) end },
-    { "the inner sizes differ: 4 and 5", function() return pn.matmul(pn.zeros { 3, 4 }, pn.zeros { 5, 2 }) end },
+    { "the kernel spans 5 along H, the padded input has 3", function()
+      return pn.conv3d(pn.zeros { 1, 1, 3, 3, 3 }, pn.zeros { 1, 1, 1, 5, 1 }, { pad = 0 })
+    end },
+    { "groups divide neither", function()
+      return pn.conv3d(pn.zeros { 1, 3, 1, 1, 1 }, pn.zeros { 2, 1, 1, 1, 1 }, { groups = 2 })
+    end },
+    { "bias must be f%d+ of 2 values", function()
+      return pn.conv3d(pn.zeros { 1, 3, 1, 1, 1 }, pn.zeros { 2, 3, 1, 1, 1 }, pn.zeros { 3 })
+    end },
+    { "x has 4 axes, expected 5", function()
+      return pn.conv3d(pn.zeros { 3, 1, 1, 1 }, pn.zeros { 2, 3, 1, 1, 1 })
+    end },
+    { "x is u8, expected f%d+", function()
+      return pn.conv3d(pn.zeros { 1, 3, 1, 1, 1, dtype = "u8" }, pn.zeros { 2, 3, 1, 1, 1 })
+    end },
+    { "the kernel is empty", function()
+      return pn.conv3d(pn.zeros { 1, 3, 1, 1, 1 }, pn.zeros { 2, 3, 0, 1, 1 })
+    end },
+    { "weight expects 4 input channels, x has 3", function()
+      return pn.conv_transpose3d(pn.zeros { 1, 3, 1, 1, 1 }, pn.zeros { 4, 3, 1, 1, 1 })
+    end },
+    { "2 groups do not divide 3 channels", function()
+      return pn.conv_transpose3d(pn.zeros { 1, 3, 1, 1, 1 }, pn.zeros { 3, 3, 1, 1, 1 }, { groups = 2 })
+    end },
+    { "output_pad 2 along H must be below", function()
+      return pn.conv_transpose3d(pn.zeros { 1, 3, 1, 1, 1 }, pn.zeros { 3, 3, 1, 2, 1 }, { stride = 2, output_pad = { 0, 2, 0 } })
+    end },
+    { "the padding leaves nothing along T", function()
+      return pn.conv_transpose3d(pn.zeros { 1, 3, 1, 1, 1 }, pn.zeros { 3, 3, 1, 2, 2 }, { pad = 1 })
+    end },
+    { "the inner sizes differ: 4 and 5", function()
+      return pn.matmul(pn.zeros { 3, 4 }, pn.zeros { 5, 2 })
+    end },
   }
   for _, case in ipairs(wrong) do
     it("refuses: " .. case[1], function()
@@ -88,8 +112,12 @@ describe("conv_transpose3d", function()
     local x, w = ramp({ 1, 2, 2, 2, 2 }, 10, -1), ramp({ 2, 1, 2, 3, 2 }, 20, -0.5)
     local made = all_of(pn.conv_transpose3d, x, w, nil, { stride = { 1, 2, 2 }, pad = { 0, 1, 0 }, output_pad = { 0, 1, 0 } })
     assert.same({ 1, 1, 3, 4, 4 }, made.y:shape())
-    helper.assert_close(made.y:slice(3, 1, 1), { 0.36, 0.3, 0.34, 0.29, 0.64, 0.54, 0.6, 0.52, 0.32, 0.28, 0.3, 0.27, 0.24, 0.2, 0.24, 0.21 }, 2e-6)
-    helper.assert_close(made.dx, { -1.188, -1.131, -2.222, -2.186, -0.888, -0.999, -1.87, -2.17, 2.7, 2.865, 2.794, 3.118, 1.992, 2.421, 2.474, 3.038 }, 2e-6)
+    helper.assert_close(made.y:slice(3, 1, 1), {
+      0.36, 0.3, 0.34, 0.29, 0.64, 0.54, 0.6, 0.52, 0.32, 0.28, 0.3, 0.27, 0.24, 0.2, 0.24, 0.21,
+    }, 2e-6)
+    helper.assert_close(made.dx, {
+      -1.188, -1.131, -2.222, -2.186, -0.888, -0.999, -1.87, -2.17, 2.7, 2.865, 2.794, 3.118, 1.992, 2.421, 2.474, 3.038,
+    }, 2e-6)
     helper.assert_close(made.dw:slice(1, 1, 1):slice(3, 1, 1), { -2.616, -2.2, -3.36, -2.844, -4.636, -3.918 }, 2e-6)
   end)
 end)
@@ -122,7 +150,9 @@ describe("the fast kernels", function()
         local plain = all_of(pn[case[1]], x, w, bias, case[4])
         check(C.pn_set_cpu_variant(variant))
         local fast = all_of(pn[case[1]], x, w, bias, case[4])
-        for _, name in ipairs { "y", "dx", "dw", "db" } do helper.assert_close(fast[name], plain[name], 3e-6, case[1] .. " case " .. i .. " " .. name) end
+        for _, name in ipairs { "y", "dx", "dw", "db" } do
+          helper.assert_close(fast[name], plain[name], 3e-6, case[1] .. " case " .. i .. " " .. name)
+        end
       end
     end)
   end
@@ -136,7 +166,9 @@ describe("the fast kernels", function()
       check(C.pn_set_threads(5))
       local five = all_of(pn[case[1]], x, w, nil, case[4])
       check(C.pn_set_threads(threads))
-      for _, name in ipairs { "y", "dx", "dw" } do assert.equal(0, helper.relative_error(one[name], five[name]), case[1] .. " case " .. i .. " " .. name) end
+      for _, name in ipairs { "y", "dx", "dw" } do
+        assert.equal(0, helper.relative_error(one[name], five[name]), case[1] .. " case " .. i .. " " .. name)
+      end
     end
   end)
 
