@@ -234,6 +234,14 @@ describe("gradients", function()
     assert.same({ 0, 1, 1 }, x:grad():totable())
   end)
 
+  it("flow through conversions", function()
+    local x = pn.tensor({ { 1, 2 }, { 3, 4 } }):requires_grad(true)
+    local other = pn.real == "f32" and "f64" or "f32";
+    (x:permute(2, 1):contiguous():cast(other):cast(pn.real) * 3):sum():backward()
+    assert.same({ { 3, 3 }, { 3, 3 } }, x:grad():totable())
+    assert.equal("u8", x:cast("u8"):dtype())
+  end)
+
   it("do not flow where nothing is recorded", function()
     local x = pn.tensor({ 1, 2 }):requires_grad(true)
     local y = pn.no_grad(function() return x * 2 end)

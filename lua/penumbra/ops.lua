@@ -376,6 +376,32 @@ for name, argument in pairs { reshape = "shape", expand = "shape", permute = "ax
   end
 end
 
+-- Conversions of a tensor that takes part in a gradient go through the graph, where the new type can carry one.
+local carries_gradient = { f32 = true, f64 = true, f16 = true, bf16 = true }
+local plain_cast, plain_contiguous = methods.cast, methods.contiguous
+
+local function is_recorded(t)
+  return C.pn_recording() and C.pn_requires_grad(binding.ptr(t))
+end
+
+if registry.cast then
+  methods.cast = function(t, dtype)
+    if is_recorded(t) and carries_gradient[dtype] then
+      return ops.cast(t, { dtype = dtype })
+    end
+    return plain_cast(t, dtype)
+  end
+end
+
+if registry.contiguous then
+  methods.contiguous = function(t, layout)
+    if is_recorded(t) then
+      return ops.contiguous(t, { layout = layout or "rows" })
+    end
+    return plain_contiguous(t, layout)
+  end
+end
+
 -- t:slice(axis, first, count): count elements of an axis from the first-th (all from there, without count); a view.
 if registry.slice then
   methods.slice = function(t, axis, first, count)

@@ -466,7 +466,7 @@ local function derived(fn, t, ...)
   return result
 end
 
---- The tensor itself when it is dense in this layout ("rows" by default), else a dense copy. Not differentiable.
+--- The tensor itself when it is dense in this layout ("rows" by default), else a dense copy. Differentiable.
 function methods.contiguous(t, layout)
   return derived(C.pn_tensor_contiguous, t, layout_number(layout))
 end
@@ -476,7 +476,7 @@ function methods.to(t, device)
   return derived(C.pn_tensor_to, t, binding.device(device))
 end
 
---- Converted to another element type, in new memory. Not differentiable.
+--- Converted to another element type, in new memory. Differentiable between the types of floating point.
 function methods.cast(t, dtype)
   return derived(C.pn_tensor_cast, t, dtype_number(dtype))
 end
