@@ -48,7 +48,8 @@ describe("making a tensor", function()
     helper.failure(function() pn.zeros { 1, dtype = "u9" } end, "unknown element type 'u9', did you mean 'u8'?")
     helper.failure(function() pn.zeros { 1, layout = "rose" } end, "unknown layout 'rose'")
     helper.failure(function() pn.zeros { 1, device = "gpu" } end, 'unknown device "gpu"')
-    helper.failure(function() pn.zeros { 1, device = "cuda:7" } end, "cuda:7")
+    local message = helper.failure(function() pn.zeros { 1, device = "cuda:7" } end) -- wherever this runs, there are not eight
+    assert.is_truthy(message:find("tensor_spec.lua:%d+: .*[Cc][Uu][Dd][Aa]"), message)
   end)
 
   it("from values says what is wrong", function()
