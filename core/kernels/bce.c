@@ -1,10 +1,10 @@
 /* bce.c: see bce.h. */
 #include "kernels/bce.h"
 #include <string.h>
-#include <tgmath.h>
+#include "kernels/curves.h"
 #include "kernels/elementwise.h"
 
-enum { BLOCK = 8192, NORM_MEAN = 0, NORM_SUM = 1 };
+enum { BLOCK = 8192, CHUNK = 256, NORM_MEAN = 0, NORM_SUM = 1 };
 
 int pn_bce_shape(pn_call *call) {
   if (pn_need_real(call, 0)) return -1;
@@ -18,9 +18,9 @@ int pn_bce_shape(pn_call *call) {
   return 0;
 }
 
-double pn_bce_divisor(const pn_call *call, int64_t n) {
+double pn_bce_divisor(const pn_call *call, double n) {
   int64_t norm = pn_arg_int(call, "norm");
-  if (norm == NORM_MEAN) return n ? (double)n : 1;
+  if (norm == NORM_MEAN) return n > 0 ? n : 1;
   return norm == NORM_SUM || call->x[0]->n_dims == 0 ? 1 : (double)pn_max64(call->x[0]->shape[0], 1);
 }
 
@@ -31,10 +31,6 @@ typedef struct job {
   real weight[2];
   pn_bce_sums *block;
 } job;
-
-static inline real number_at(const char *p, bool u8, int64_t i) {
-  return u8 ? (real)((const uint8_t *)p)[i] : ((const real *)(const void *)p)[i];
-}
 
 static void job_start(job *j, const pn_call *call, const pn_tensor *dx) {
   memset(j, 0, sizeof *j);
@@ -53,30 +49,63 @@ static void job_start(job *j, const pn_call *call, const pn_tensor *dx) {
   pn_loop_plan(&j->loop);
 }
 
+/* n elements from i on, as adjacent reals: where they lie, or copied to room. */
+static const real *adjacent(real *room, const char *p, bool u8, int64_t stride, int64_t i, int64_t n) {
+  const real *from = (const real *)(const void *)p;
+  const uint8_t *bytes = (const uint8_t *)p;
+  if (!u8 && stride == 1) return from + i;
+  if (u8) {
+    for (int64_t k = 0; k < n; k++) room[k] = (real)bytes[(i + k) * stride];
+  } else {
+    for (int64_t k = 0; k < n; k++) room[k] = from[(i + k) * stride];
+  }
+  return room;
+}
+
+/* 1 where the element counts, 0 where it is void. */
+static const real *kept(real *room, const job *j, char *const *at, const int64_t *stride, int64_t i, int64_t n) {
+  if (j->at_void < 0) return NULL;
+  const real *v = adjacent(room, at[j->at_void], j->void_u8, stride[j->at_void], i, n);
+  for (int64_t k = 0; k < n; k++) room[k] = v[k] != 0 ? 0 : 1;
+  return room;
+}
+
 typedef struct sums_run {
   const job *j;
-  pn_bce_sums *sums;
+  pn_bce_run run;
+  int64_t n_outside;
 } sums_run;
 
 static void sum_elements(void *context, int64_t n, char *const *at, const int64_t *stride) {
-  const sums_run *run = context;
-  const job *j = run->j;
-  const real *logit = (const real *)(const void *)at[j->at_x];
-  for (int64_t i = 0; i < n; i++) {
-    if (j->at_void >= 0 && number_at(at[j->at_void], j->void_u8, i * stride[j->at_void]) != 0) continue;
-    real x = logit[i * stride[j->at_x]], y = number_at(at[j->at_target], j->target_u8, i * stride[j->at_target]);
-    int side = y >= (real)0.5;
-    run->sums->loss[side] += (double)((x > 0 ? x : 0) - x * y + log1p(exp(-fabs(x))));
-    run->sums->n[side]++;
-    run->sums->n_outside += j->binary ? y != 0 && y != 1 : !(y >= 0 && y <= 1);
+  sums_run *sums = context;
+  const job *j = sums->j;
+  const pn_curve_kernels *kernels = pn_curves();
+  real room_x[CHUNK], room_t[CHUNK], room_k[CHUNK];
+  for (int64_t i = 0; i < n; i += CHUNK) {
+    int64_t m = pn_min64(CHUNK, n - i);
+    const real *x = adjacent(room_x, at[j->at_x], false, stride[j->at_x], i, m);
+    const real *t = adjacent(room_t, at[j->at_target], j->target_u8, stride[j->at_target], i, m);
+    const real *keep = kept(room_k, j, at, stride, i, m);
+    int64_t outside = 0;
+    for (int64_t k = 0; k < m; k++) {
+      bool wrong = j->binary ? t[k] != 0 && t[k] != 1 : !(t[k] >= 0 && t[k] <= 1);
+      outside += wrong && (!keep || keep[k] != 0);
+    }
+    sums->n_outside += outside;
+    kernels->bce(&sums->run, x, t, keep, m);
   }
 }
 
 static void sum_blocks(void *context, int64_t begin, int64_t end) {
   const job *j = context;
   for (int64_t b = begin; b < end; b++) {
-    sums_run run = { j, &j->block[b] };
-    pn_loop_range(&j->loop, b * BLOCK, pn_min64((b + 1) * BLOCK, j->loop.count), sum_elements, &run);
+    sums_run sums = { .j = j };
+    pn_loop_range(&j->loop, b * BLOCK, pn_min64((b + 1) * BLOCK, j->loop.count), sum_elements, &sums);
+    j->block[b] = (pn_bce_sums){
+      .loss = {sums.run.loss - sums.run.loss_of_ones, sums.run.loss_of_ones},
+      .n = { sums.run.kept - sums.run.ones,        sums.run.ones        },
+      .n_outside = sums.n_outside
+    };
   }
 }
 
@@ -99,7 +128,7 @@ int pn_bce_sum(pn_call *call, bool binary, pn_bce_sums *out) {
   }
   pn_free(j.block);
   if (out->n_outside) {
-    return pn_fail_shapes(call, "%lld of the %lld targets are %s", (long long)out->n_outside, (long long)(out->n[0] + out->n[1]),
+    return pn_fail_shapes(call, "%lld of the %.0f targets are %s", (long long)out->n_outside, out->n[0] + out->n[1],
                           binary ? "neither 0 nor 1" : "not in 0..1");
   }
   return 0;
@@ -107,15 +136,16 @@ int pn_bce_sum(pn_call *call, bool binary, pn_bce_sums *out) {
 
 static void back_elements(void *context, int64_t n, char *const *at, const int64_t *stride) {
   const job *j = context;
-  real *dx = (real *)(void *)at[0];
-  const real *logit = (const real *)(const void *)at[j->at_x];
-  for (int64_t i = 0; i < n; i++) {
-    real slope = 0;
-    if (j->at_void < 0 || number_at(at[j->at_void], j->void_u8, i * stride[j->at_void]) == 0) {
-      real y = number_at(at[j->at_target], j->target_u8, i * stride[j->at_target]);
-      slope = j->weight[y >= (real)0.5] * (1 / (1 + exp(-logit[i * stride[j->at_x]])) - y);
-    }
-    dx[i * stride[0]] = j->fresh ? slope : dx[i * stride[0]] + slope;
+  const pn_curve_kernels *kernels = pn_curves();
+  real *dx = (real *)(void *)at[0], room_x[CHUNK], room_t[CHUNK], room_k[CHUNK], slope[CHUNK];
+  for (int64_t i = 0; i < n; i += CHUNK) {
+    int64_t m = pn_min64(CHUNK, n - i);
+    const real *t = adjacent(room_t, at[j->at_target], j->target_u8, stride[j->at_target], i, m);
+    const real *keep = kept(room_k, j, at, stride, i, m);
+    kernels->sigmoid(slope, adjacent(room_x, at[j->at_x], false, stride[j->at_x], i, m), m);
+    for (int64_t k = 0; k < m; k++) slope[k] = (t[k] >= (real)0.5 ? j->weight[1] : j->weight[0]) * (slope[k] - t[k]);
+    for (int64_t k = 0; keep && k < m; k++) slope[k] = keep[k] != 0 ? slope[k] : 0;
+    for (int64_t k = 0; k < m; k++) dx[(i + k) * stride[0]] = j->fresh ? slope[k] : dx[(i + k) * stride[0]] + slope[k];
   }
 }
 

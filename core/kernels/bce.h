@@ -6,9 +6,8 @@
 #define PENUMBRA_KERNELS_BCE_H
 #include "op.h"
 
-typedef struct pn_bce_sums {
-  double loss[2]; /* over elements with target < 0.5, and the others */
-  int64_t n[2];
+typedef struct pn_bce_sums { /* over the elements that count: [0] with the share 1 - target, [1] with the share target */
+  double loss[2], n[2];
   int64_t n_outside; /* targets that are not in 0..1, or with binary not 0 or 1 */
 } pn_bce_sums;
 
@@ -18,6 +17,6 @@ PN_CHECKED int pn_bce_sum(pn_call *call, bool binary, pn_bce_sums *out);
 /* dx (+)= weight[y >= 0.5] * dy * (sigmoid(x) - y) */
 PN_CHECKED int pn_bce_back(pn_call *call, const double *weight);
 /* What norm=mean|sum|batch divides by: n elements that count, the size of axis 1 or 1. */
-double pn_bce_divisor(const pn_call *call, int64_t n);
+double pn_bce_divisor(const pn_call *call, double n);
 
 #endif

@@ -104,6 +104,8 @@ static void gradient_sums(real *sum, real *product, const real *x, int64_t sx, c
   }
 }
 
+static inline real passes(real y, real g) { return y > 0 ? g : 0; }
+
 #define EACH(GRADIENT)                                                                                                             \
   for (int64_t r = 0; r < rows; r++) {                                                                                             \
     real *restrict to = dx + r * sdx;                                                                                              \
@@ -115,7 +117,7 @@ static void gradient_sums(real *sum, real *product, const real *x, int64_t sx, c
       for (int64_t i = 0; i < c; i++) to[i] = (GRADIENT);                                                                          \
     }                                                                                                                              \
   }
-#define G (from[i] * scale[i] + shift[i] > 0 ? up[i] : 0)
+#define G passes(from[i] * scale[i] + shift[i], up[i])
 
 static void gradient(real *dx, int64_t sdx, bool add, const real *x, int64_t sx, const real *dy, int64_t sdy, int64_t rows,
                      int64_t c, const pn_norm_line *line, const real *slope, const real *centre, const real *level) {

@@ -15,10 +15,10 @@ static int forward(pn_call *call) {
   pn_bce_sums s;
   pn_tensor *kept;
   if (pn_bce_sum(call, true, &s)) return -1;
-  double zeros = (double)s.n[0], ones = (double)s.n[1], total = zeros + ones;
+  double zeros = s.n[0], ones = s.n[1], total = zeros + ones;
   double weight[2] = { total > 0 ? ones / total : 0, total > 0 ? zeros / total : 0 };
   if ((zeros == 0 || ones == 0) && total > 0 && pn_arg_int(call, "empty") == UNWEIGHTED) weight[0] = weight[1] = 1;
-  double divisor = pn_bce_divisor(call, s.n[0] + s.n[1]);
+  double divisor = pn_bce_divisor(call, total);
   for (int side = 0; side < 2; side++) weight[side] /= divisor;
   *pn_real_of(call->y[0]) = (real)(weight[0] * s.loss[0] + weight[1] * s.loss[1]);
   if (!call->recording) return 0;

@@ -130,7 +130,7 @@ describe("batch_norm", function()
       "batch_norm: update=true needs mode=batch or moving: frozen statistics stay")
     helper.failure(function()
       pn.batch_norm(pn.zeros { 0, 3, 1, 2, 2 }, pn.zeros { 3 }, pn.zeros { 3 }, pn.ones { 3 }, { mode = "batch" })
-    end, 
+    end,
       "batch_norm: the statistics of no elements")
   end)
 

@@ -132,3 +132,49 @@ describe("softmax", function()
     helper.failure(function() pn.softmax(pn.tensor { 1, 2 }, { axis = 2 }) end, "softmax: there is no axis 2")
   end)
 end)
+
+describe("the CPU variants of the losses and the sigmoid", function()
+  local C = pn.C
+  local best = require("ffi").string(C.pn_cpu_variant())
+  after_each(function()
+    assert(C.pn_set_cpu_variant(best) == 0)
+  end)
+
+  it("hold to the C library's exponentials", function()
+    local values = { 0, 1e-8, -1e-8, 0.3, -0.3, 5, -5, 17, -17, 40, -40, 86, -86, 88, -88, 1000, -1000 }
+    for _, variant in ipairs { "plain", "avx2", "avx512" } do
+      if C.pn_set_cpu_variant(variant) == 0 then
+        local y = pn.sigmoid(pn.tensor(values)):flat()
+        for i, x in ipairs(values) do
+          local logistic = 1 / (1 + math.exp(-x))
+          assert.is_true(math.abs(y[i] - logistic) <= 1e-6 * logistic + 1e-37, ("%s: sigmoid(%g)"):format(variant, x))
+          local expected = math.max(x, 0) + (x == 0 and math.log(2) or math.exp(-math.abs(x)) < 1e-7 and math.exp(-math.abs(x))
+            or math.log(1 + math.exp(-math.abs(x))))
+          local loss = pn.bce_with_logits(pn.tensor { x }, pn.tensor { 0 }):item()
+          assert.is_true(math.abs(loss - expected) <= 1e-6 * expected + 1e-37, ("%s: loss(%g)"):format(variant, x))
+        end
+      end
+    end
+  end)
+
+  it("agree for any length, with void and without, forward and backward", function()
+    for _, n in ipairs { 1, 15, 16, 33, 300, 8209 } do
+      local x, target = helper.random({ n }, "x", -8, 8), pn.random.stream(3, "y"):fill(pn.empty { n }, "bernoulli", 0.3)
+      local void = pn.random.stream(4, "v"):fill(pn.empty { n }, "bernoulli", 0.2)
+      local made = {}
+      for _, variant in ipairs { "plain", "avx2", "avx512" } do
+        if C.pn_set_cpu_variant(variant) == 0 then
+          for i, v in ipairs { false, void } do
+            x:set_grad(nil)
+            x:requires_grad(true)
+            local loss = pn.balanced_bce(x, target, v or nil, {})
+            loss:backward()
+            made[i] = made[i] or { loss, x:grad():clone() }
+            helper.assert_close(loss, made[i][1], 1e-6, variant)
+            helper.assert_close(x:grad(), made[i][2], 2e-6, variant)
+          end
+        end
+      end
+    end
+  end)
+end)
