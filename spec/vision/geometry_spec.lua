@@ -542,3 +542,72 @@ describe("painted pictures", function()
     helper.failure(function() paint(C.pn_paint_creature, 40, 9000, 5) end, "creature: height and width")
   end)
 end)
+
+describe("when memory runs out", function()
+  -- Lets the first allocation fail, then the second, ...; returns how many of these failures came through (a tensor's memory is
+  -- asked for once more after the cache was given back, so some do not). Nothing may be left behind by a failure.
+  local function hurt(f)
+    f()
+    local before, failures = pn.memory().live, 0
+    for nth = 1, 40 do
+      C.pn_debug_fail_alloc(nth)
+      local rc = f()
+      C.pn_debug_fail_alloc(0)
+      assert.equal(before, pn.memory().live, "allocation " .. nth .. " failed, and bytes stayed")
+      if rc ~= 0 then
+        assert.truthy(pn.ffi.message():find("out of memory", 1, true))
+        failures = failures + 1
+      end
+    end
+    return failures
+  end
+
+  local t, hole = picture(40, 50, "memory"), pn.zeros { 40, 50, dtype = "u8" }
+  for y = 10, 20 do
+    for x = 10, 30 do
+      hole:set(1, y, x)
+    end
+  end
+  t:keep()
+  hole:keep()
+
+  -- Calls fn with a place for a tensor first, and drops what it left there.
+  local function dropped(fn, ...)
+    local out = pn.ffi.out()
+    local rc = fn(out, ...)
+    if rc == 0 then
+      C.pn_tensor_release(out[0])
+    end
+    return rc
+  end
+
+  it("every step of a warp, an inpainting and a scene fails whole", function()
+    local clip = t:clone()
+    local four = pn.empty { 1, 40, 50, 3, dtype = "u8" }
+    check(C.pn_tensor_copy(ptr(image.frame(four, 1)), ptr(clip)))
+    local shrinking = ffi.new("double [6]", { 3, 0, 0, 0, 3, 0 })
+    local points, moves = ffi.new("double [6]", { 0, 0, 9, 0, 0, 9 }), ffi.new("double [6]", { 1, 0, 0, 1, 0, 0 })
+    assert.is_true(hurt(function()
+      return dropped(C.pn_warp, ptr(four), shrinking, 3, points, moves, 13, 16, C.PN_BILINEAR, C.PN_BORDER_REFLECT)
+    end) >= 4)
+    assert.is_true(hurt(function() return dropped(C.pn_inpaint, ptr(t), ptr(hole), 1, 0) end) >= 6)
+    local scene = ffi.new "pn_scene *[1]"
+    assert.is_true(hurt(function()
+      local rc = C.pn_scene_new(scene, ptr(t), ptr(hole), ptr(t))
+      if rc == 0 then
+        C.pn_scene_free(scene[0])
+      end
+      return rc
+    end) >= 20)
+    check(C.pn_scene_new(scene, ptr(t), ptr(hole), ptr(t)))
+    local frames, masks, poses = pn.empty { 1, 9, 9, 3, dtype = "u8" }, pn.empty { 1, 9, 9, dtype = "u8" }, ffi.new "pn_pose [1]"
+    for i = 0, 5 do
+      poses[0].background[i], poses[0].object[i] = i % 4 == 0 and 1 or 0, i % 4 == 0 and 1 or 0
+      poses[0].background_light[i], poses[0].light[i] = i % 3 == 2 and 0 or 1, i % 3 == 2 and 0 or 1
+    end
+    assert.is_true(hurt(function()
+      return C.pn_scene_render(scene[0], 1, poses, 3, points, moves, ptr(frames), ptr(masks), C.PN_RGB_PM1)
+    end) >= 6)
+    C.pn_scene_free(scene[0])
+  end)
+end)
