@@ -114,7 +114,8 @@ describe("recipes", function()
   it("parent learns from a set, resumes, and its checkpoint is a start for oneshot and segment", function()
     local out = scratch .. "/parent"
     local words = {
-      "parent", "davis=" .. tree, "sequences=walk,stroll", "weights=", "width=0.0625", "epochs=1", "frames=4", "crop=32", "out=" .. out,
+      "parent", "davis=" .. tree, "sequences=walk,stroll", "weights=", "width=0.0625", "epochs=1", "frames=4", "crop=32",
+      "out=" .. out,
     }
     succeeds(unpack(words))
     words[6] = "epochs=2"
