@@ -81,6 +81,12 @@ end
 binding.C = library
 local C = library
 
+-- A variant that does not exist, or that this CPU cannot run, must not be passed over in silence.
+local variant = os.getenv("PENUMBRA_CPU")
+if variant and variant ~= "" and C.pn_set_cpu_variant(variant) ~= 0 then
+  error("penumbra: PENUMBRA_CPU: " .. ffi.string(C.pn_error()), 0)
+end
+
 --- The C type of a tensor handle.
 local Ref = ffi.typeof("pn_ref")
 binding.Ref = Ref

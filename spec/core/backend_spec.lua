@@ -35,6 +35,13 @@ describe("a device", function()
     assert.matches('unknown device', message)
   end)
 
+  it("that is a CPU without the kernels asked for is refused", function()
+    local pipe = io.popen("PENUMBRA_CPU=mmx build/penumbra -e 'print(require(\"penumbra\").zeros{1})' 2>&1")
+    local text = pipe:read "*a"
+    pipe:close()
+    assert.matches('PENUMBRA_CPU: no CPU variant "mmx" %(plain, avx2, avx512%)', text)
+  end)
+
   it("describes itself", function()
     local buffer = ffi.new("char[256]")
     binding.check(binding.C.pn_device_describe(binding.C.PN_CPU, buffer, 256))
