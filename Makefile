@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 JOBS  ?= $(shell nproc)
 P     := build/penumbra
-cmake  = cmake -S . -B $(1) -DCMAKE_BUILD_TYPE=Release $(2) >/dev/null && cmake --build $(1) -j$(JOBS) -- --no-print-directory --quiet
+cmake  = cmake -S . -B $(1) -DCMAKE_BUILD_TYPE=Release -DCMAKE_TARGET_MESSAGES=OFF $(2) >/dev/null && cmake --build $(1) -j$(JOBS) -- --no-print-directory --quiet
 deps   = @scripts/deps.sh
 
 .PHONY: help build demo test check bench docs fmt lint install clean f64 asan
@@ -18,8 +18,7 @@ help:    ; @sed -n 's/^#\. //p' Makefile
 #. make install  into PREFIX=/usr/local (DESTDIR is heeded)
 build:   ; $(deps) build && $(call cmake,build)
 f64:     ; $(deps) build && $(call cmake,build-f64,-DPENUMBRA_F64=ON)
-# GCC warns of its own instrumentation; warnings are judged in the plain build.
-asan:    ; $(deps) build && $(call cmake,build-asan,-DPENUMBRA_ASAN=ON -DPENUMBRA_WERROR=OFF) 2>/dev/null
+asan:    ; $(deps) build && $(call cmake,build-asan,-DPENUMBRA_ASAN=ON)
 demo:    build ; @$(P) quickstart
 test:    build f64 ; $(deps) test && scripts/test.sh
 check:   build f64 asan ; $(deps) test && scripts/test.sh asan
