@@ -208,6 +208,22 @@ describe("methods that are operations", function()
   end)
 end)
 
+describe("an operation", function()
+  it("writes into the tensor it is given, also a part of one", function()
+    local whole = pn.zeros { 2, 3 }
+    local y = pn.relu(pn.tensor { { -1 }, { 2 } }, { into = whole:slot(2, 2, 1) })
+    assert.same({ { 0, 0, 0 }, { 0, 2, 0 } }, whole:totable())
+    assert.same({ { 0 }, { 2 } }, y:totable())
+    helper.failure(function() pn.relu(pn.ones { 2 }, { into = pn.zeros { 3 } }) end, "relu: the destination is")
+  end)
+
+  it("takes numbers for tensors, and lists for one-or-more", function()
+    assert.same({ 2, 3 }, pn.ops.maximum(pn.tensor { 1, 3 }, 2):totable())
+    assert.same({ 1, 2, 3 }, pn.concat({ pn.tensor { 1 }, pn.tensor { 2, 3 } }, { axis = 1 }):totable())
+    assert.same({ 1, 2, 3 }, pn.concat(pn.tensor { 1 }, pn.tensor { 2, 3 }, { axis = 1 }):totable())
+  end)
+end)
+
 describe("gradients", function()
   it("flow back and add up", function()
     local x = pn.tensor({ 1, 2, 3 }):requires_grad(true)

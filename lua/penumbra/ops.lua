@@ -186,14 +186,15 @@ local function read_named(op, named)
   end
 end
 
--- One tensor argument to its pointer; a number becomes a tensor without axes, held in `hold` until the call is over.
-local function read_tensor(op, name, value, hold)
+-- One tensor argument to its pointer; a number becomes a tensor without axes on the device of the others, held in `hold` until
+-- the call is over.
+local function read_tensor(op, name, value, hold, device)
   if is_tensor(value) then
     return binding.ptr(value)
   end
   if type(value) == "number" then
     local p = binding.out()
-    binding.check(C.pn_tensor_new(p, C.pn_real(), 0, nil, C.PN_ROWS, 0))
+    binding.check(C.pn_tensor_new(p, C.pn_real(), 0, nil, C.PN_ROWS, device))
     local handle = Ref(p[0], 0)
     hold[#hold + 1] = handle
     binding.check(C.pn_tensor_fill(handle.p, value))
@@ -221,13 +222,19 @@ local function read_inputs(op, tensors, n, hold)
   if last > MAX_INPUTS then
     raise("%s: %d tensors, at most %d", op.name, last, MAX_INPUTS)
   end
+  local device = 0
+  for i = last, 1, -1 do
+    if is_tensor(tensors[i]) then
+      device = C.pn_tensor_device(binding.ptr(tensors[i]))
+    end
+  end
   for i = 1, last do
     local input = inputs[math.min(i, #inputs)]
     local value = tensors[i]
     if value == nil and input.optional then
       x_buffer[i - 1] = nil
     else
-      x_buffer[i - 1] = read_tensor(op, input.name, value, hold)
+      x_buffer[i - 1] = read_tensor(op, input.name, value, hold, device)
     end
     n_x = i
   end
@@ -300,7 +307,7 @@ local function call(op, ...)
   local n_y = n_buffer[0]
   if n_y == 1 then
     local y = wrap(y_buffer[0])
-    pace.mind()
+    pace.mind(C.pn_tensor_device(y.p))
     return y
   end
   return results(0, n_y)

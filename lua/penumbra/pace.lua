@@ -9,7 +9,8 @@ local C = binding.C
 local pace = {}
 
 local MINIMUM = 256 * 2 ^ 20 -- below it nothing is worth a collection
-local soft, threshold
+local soft
+local thresholds = {} -- device -> live bytes at which the next collection is due
 local stats = ffi.new("pn_memory")
 
 local function read_number(path, pattern)
@@ -29,8 +30,9 @@ local function memory_of_machine()
   return math.min(total, limit or total)
 end
 
---- The bytes of live tensors above which dropped handles are collected at every allocation that finds more (default: three
--- quarters of the machine's memory). Below it they are collected each time the live bytes have doubled, from 256 MiB.
+--- The bytes of live tensors, on any one device, above which dropped handles are collected at every allocation that finds more
+-- (default: three quarters of the machine's memory). Below it they are collected each time the live bytes have doubled, from
+-- 256 MiB.
 -- @tparam ?number bytes sets it
 -- @treturn number the limit in force
 function pace.soft_limit(bytes)
@@ -38,8 +40,7 @@ function pace.soft_limit(bytes)
     if type(bytes) ~= "number" or bytes <= 0 then
       raise("soft_limit: expects a number of bytes, got %s", tostring(bytes))
     end
-    soft = bytes
-    threshold = math.min(MINIMUM, bytes)
+    soft, thresholds = bytes, {}
   end
   return soft
 end
@@ -52,15 +53,17 @@ function pace.collect()
 end
 
 --- Collects when there is reason to. Called after whatever allocates tensor memory.
-function pace.mind()
-  if C.pn_memory_stats(0, stats) ~= 0 or tonumber(stats.live_bytes) <= threshold then
+-- @tparam number device where it was allocated
+function pace.mind(device)
+  local threshold = thresholds[device] or math.min(MINIMUM, soft)
+  if C.pn_memory_stats(device, stats) ~= 0 or tonumber(stats.live_bytes) <= threshold then
     return
   end
   pace.collect()
-  if C.pn_memory_stats(0, stats) == 0 then
+  if C.pn_memory_stats(device, stats) == 0 then
     local live = tonumber(stats.live_bytes)
     -- Where the live set itself is near the limit, a small margin keeps this from running at each call.
-    threshold = math.max(math.min(math.max(2 * live, MINIMUM), soft), 1.125 * live)
+    thresholds[device] = math.max(math.min(math.max(2 * live, MINIMUM), soft), 1.125 * live)
   end
 end
 

@@ -77,7 +77,7 @@ local function new(shape, n_dims, dtype, layout, device)
   end
   check(rc)
   local t = wrap(p[0])
-  pace.mind()
+  pace.mind(device)
   return t
 end
 
@@ -462,7 +462,9 @@ local function derived(fn, t, ...)
   local p = out()
   check(fn(p, ptr(t), ...))
   local result = wrap(p[0])
-  pace.mind()
+  if result then
+    pace.mind(C.pn_tensor_device(result.p))
+  end
   return result
 end
 

@@ -99,6 +99,24 @@ describe("a state", function()
   end)
 end)
 
+describe("a checkpoint file", function()
+  it("brings a module back, bit for bit", function()
+    local name = os.tmpname()
+    local path = name .. ".safetensors"
+    local a, b = build():reset(1), build():reset(2)
+    assert.equal(a, a:save(path, { note = "spec" }))
+    assert.equal(b, b:load(path))
+    for name, t in pairs(a:state()) do
+      helper.assert_same_bits(t, b:state()[name], name)
+    end
+    local other = nn.sequential { nn.conv3d { from = 1, to = 1 } }
+    helper.failure(function() other:load(path) end, "load_state: 2 missing: 1.bias, 1.weight")
+    os.remove(name)
+    os.remove(path)
+    helper.failure(function() b:load(path) end, path)
+  end)
+end)
+
 describe("modes", function()
   it("train and evaluate, all the way down", function()
     local net = build()

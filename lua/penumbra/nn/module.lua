@@ -406,6 +406,24 @@ function Module:load_state(state, options)
   return report
 end
 
+--- Writes everything a checkpoint holds to a file (safetensors), atomically. Returns the module.
+-- @tparam string path
+-- @tparam ?table metadata name -> text, kept in the file
+function Module:save(path, metadata)
+  require("penumbra.formats").save(path, self:state(), metadata)
+  return self
+end
+
+--- Reads a file of tensors (safetensors, npz, PyTorch, ...) into the module. Returns the module.
+-- @tparam string path
+-- @tparam ?table options as for `load_state`
+function Module:load(path, options)
+  scope.run(function()
+    self:load_state((require("penumbra.formats").load(path)), options)
+  end)
+  return self
+end
+
 -- ---- modes ------------------------------------------------------------------------------------------------------------
 
 --- Runs fn(module, name) on the module (name "") and all below it. Returns the module.
@@ -480,7 +498,7 @@ function Module:zero_grad()
   return self
 end
 
---- Moves parameters and buffers to a device. Returns the module.
+--- Moves parameters and buffers to a device; do it before an optimiser is made of them. Returns the module.
 function Module:to(device)
   for _, entry in ipairs(self:modules()) do
     local own = entry.module.own
