@@ -79,7 +79,8 @@ describe("sgd", function()
 
   it("has groups with rates and decays of their own", function()
     local p, q = parameter(), parameter()
-    local optimiser = pn.optim.sgd({ { params = { p }, lr_scale = 2, weight_decay = 0 }, { params = { { name = "q", tensor = q } } } },
+    local optimiser = pn.optim.sgd({ { params = { p }, lr_scale = 2, weight_decay = 0 }, { params = { { name = "q",
+      tensor = q } } } },
       { lr = .1, weight_decay = .5 })
     p:set_grad(pn.tensor { 1, 1, 1 })
     q:set_grad(pn.tensor { 1, 1, 1 })

@@ -106,8 +106,8 @@ describe("a checkpoint file", function()
     local a, b = build():reset(1), build():reset(2)
     assert.equal(a, a:save(path, { note = "spec" }))
     assert.equal(b, b:load(path))
-    for name, t in pairs(a:state()) do
-      helper.assert_same_bits(t, b:state()[name], name)
+    for key, t in pairs(a:state()) do
+      helper.assert_same_bits(t, b:state()[key], key)
     end
     local other = nn.sequential { nn.conv3d { from = 1, to = 1 } }
     helper.failure(function() other:load(path) end, "load_state: 2 missing: 1.bias, 1.weight")
