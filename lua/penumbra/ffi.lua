@@ -84,7 +84,7 @@ local C = library
 -- A variant that does not exist, or that this CPU cannot run, must not be passed over in silence.
 local variant = os.getenv("PENUMBRA_CPU")
 if variant and variant ~= "" and C.pn_set_cpu_variant(variant) ~= 0 then
-  error("penumbra: PENUMBRA_CPU: " .. ffi.string(C.pn_error()), 0)
+  error("PENUMBRA_CPU: " .. ffi.string(C.pn_error()), 0)
 end
 
 --- The C type of a tensor handle.
