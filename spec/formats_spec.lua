@@ -412,7 +412,8 @@ describe("pickles", function()
     -- Thirty dictionaries, each holding the one before twice: 2^30 arrays.
     local body = "}" .. text "x" .. array("K\2\133", two) .. "sq\0"
     for _ = 1, 30 do body = body .. "0}" .. text "a" .. "h\0s" .. text "b" .. "h\0s" .. "q\0" end
-    refuses(body, "too many")
+    refuses(body, "too many tensors: refused")
+    refuses((body:gsub("}X\1%z%z%zx.-sq%z", "]q\0", 1)), "too many objects: refused") -- as many empty lists
     -- The same text encoded again and again.
     local big = global("_codecs", "encode") .. "q\1" .. text(("x"):rep(60000)) .. "q\2" .. text "latin1" .. "q\3"
     refuses(big .. ("h\1h\2h\3\134R0"):rep(5000) .. "N", "its objects need more than")
@@ -459,6 +460,14 @@ describe("damage", function()
       end
     end)
   end
+
+  it("of a bundle's index is found by the CRC-32C of its blocks", function()
+    local path = foreign "bundle.ckpt.index"
+    if not path then return end
+    local bytes = read(path)
+    local copy = write("b.ckpt.index", bytes:sub(1, 99) .. string.char(bit.bxor(bytes:byte(100), 4)) .. bytes:sub(101))
+    helper.failure(function() formats.open(copy) end, copy, "the CRC-32C of a block of the index does not match")
+  end)
 
   it("of a stored or deflated member is found by its CRC-32", function()
     for _, name in ipairs { "many.npz", "many_deflate.npz" } do
