@@ -107,9 +107,9 @@ static void look_through(const gather *g, const panel *p, int64_t tap, const rea
 /* ---- weights, packed into panels of NV vectors ------------------------------------------------------------------------------- */
 
 typedef struct block {
-  int nv;
+  int nv;               /* vectors of channels; 0: a single channel, vectors along k */
   int64_t first, count; /* channels */
-  int64_t at;           /* of its panel in the packed weights: taps x k x (nv*vl) */
+  int64_t at, tap_size; /* its place in the packed weights, and the floats of one tap there */
 } block;
 
 typedef struct weights {
@@ -128,15 +128,18 @@ typedef struct product {
   bool add;
 } product;
 
-/* n channels as even blocks of at most `most` vectors; returns how many, or 0 when there would be too many. */
-static int cut_blocks(int64_t n, int vl, int most, int64_t rows, block *out, int64_t *total) {
-  int64_t vectors = pn_ceil_div(n, vl), n_blocks = pn_ceil_div(vectors, most), at = 0, first = 0;
+/* n channels as even blocks of at most `most` vectors, or, where vectors of channels would be mostly empty, as single channels.
+** Returns how many, or 0 when there would be too many. */
+static int cut_blocks(int64_t n, int64_t k, int vl, int most, int64_t n_taps, bool singles, block *out, int64_t *total) {
+  bool single = singles && n <= 2 && 2 * k >= vl;
+  int64_t vectors = pn_ceil_div(n, vl), n_blocks = single ? n : pn_ceil_div(vectors, most), at = 0, first = 0;
   if (n_blocks > MOST_BLOCKS) return 0;
   for (int64_t i = 0; i < n_blocks; i++) {
-    int nv = (int)(vectors / n_blocks + (i < vectors % n_blocks));
-    out[i] = (block){ nv, first, pn_min64(n - first, nv * vl), at };
-    first += nv * vl;
-    at += rows * nv * vl;
+    int nv = single ? 0 : (int)(vectors / n_blocks + (i < vectors % n_blocks));
+    int64_t tap_size = single ? pn_ceil_div(k, vl) * vl : k * nv * vl;
+    out[i] = (block){ nv, first, single ? 1 : pn_min64(n - first, nv * vl), at, tap_size };
+    first += single ? 1 : nv * vl;
+    at += n_taps * tap_size;
   }
   *total = at;
   return (int)n_blocks;
@@ -152,8 +155,10 @@ static void pack_taps(void *context, int64_t begin, int64_t end) { /* units: blo
     int64_t t = g->axis[0].id[tap / g->axis[2].n_taps / g->axis[1].n_taps],
             h = g->axis[1].id[tap / g->axis[2].n_taps % g->axis[1].n_taps];
     const real *from = p->w.w + t * p->w.st + h * p->w.sh + g->axis[2].id[tap % g->axis[2].n_taps] * p->w.sw + b->first * p->w.sn;
-    real *to = p->packed + b->at + tap * k * width;
-    if (p->w.sn == 1)
+    real *to = p->packed + b->at + tap * b->tap_size;
+    if (b->nv == 0) {
+      for (int64_t i = 0; i < b->tap_size; i++) to[i] = i < k ? from[i * p->w.sk] : 0;
+    } else if (p->w.sn == 1)
       for (int64_t i = 0; i < k; i++) {
         memcpy(to + i * width, from + i * p->w.sk, sizeof(real) * (size_t)b->count);
         for (int64_t n = b->count; n < width; n++) to[i * width + n] = 0;
@@ -175,8 +180,8 @@ static void multiply_panel(const product *p, int64_t index, const block *blocks,
   const real *rows[TAPS * (PANEL + PN_MOST_MR)];
   real spare[PN_MOST_NV * PN_MOST_VL], *out[PN_MOST_MR];
   int32_t at[PANEL];
-  int64_t first = index * PANEL, widest = blocks[0].nv * p->kernels->vl;
-  int64_t most_taps = pn_max64(1, pn_min64(TAPS, WEIGHT_BLOCK / (int64_t)sizeof(real) / pn_max64(1, g->k * widest)));
+  int64_t first = index * PANEL;
+  int64_t most_taps = pn_max64(1, pn_min64(TAPS, WEIGHT_BLOCK / (int64_t)sizeof(real) / pn_max64(1, blocks[0].tap_size)));
   find_panel(g, first, pn_min64(PANEL, gather_pixels(g) - first), &here);
   int64_t tap = 0, count = here.count;
   do { /* also with no taps at all: then only the start value is written */
@@ -184,7 +189,6 @@ static void multiply_panel(const product *p, int64_t index, const block *blocks,
     int mr = 0;
     for (int b = 0; b < n_blocks; b++) {
       const block *to = &blocks[b];
-      int64_t width = to->nv * p->kernels->vl;
       if (mr != p->kernels->mr[to->nv]) { /* rows in the order in which tiles of this height read them: tile, tap, pixel */
         mr = p->kernels->mr[to->nv];
         for (int64_t m = 0; m < count; m++) at[m] = (int32_t)(m / mr * mr * n_taps + m % mr);
@@ -195,7 +199,7 @@ static void multiply_panel(const product *p, int64_t index, const block *blocks,
       }
       for (int64_t m = 0; m < count; m += mr) {
         for (int64_t i = 0; i < mr; i++) out[i] = m + i < count ? here.out[m + i] + to->first : spare;
-        p->kernels->tile[to->nv](out, rows + m * n_taps, n_taps, g->k, p->packed + to->at + tap * g->k * width,
+        p->kernels->tile[to->nv](out, rows + m * n_taps, n_taps, g->k, p->packed + to->at + tap * to->tap_size,
                                  p->bias && tap == 0 ? p->bias + to->first : NULL, to->count, p->add || tap > 0);
       }
     }
@@ -217,7 +221,7 @@ static int multiply(const gather *g, const weights *w, const real *bias, bool ad
   product p = { .g = *g, .w = *w, .kernels = kernels(), .n_taps = gather_taps(g), .add = add };
   int64_t total, vl = p.kernels->vl, pixels = gather_pixels(g);
   if (!pixels || !g->n) return 0;
-  p.n_blocks = cut_blocks(g->n, (int)vl, p.kernels->most_nv, p.n_taps * g->k, p.blocks, &total);
+  p.n_blocks = cut_blocks(g->n, g->k, (int)vl, p.kernels->most_nv, p.n_taps, true, p.blocks, &total);
   if (!p.n_blocks) return pn_fail("convolution: %lld output channels are too many", (long long)g->n);
   int64_t padded = pn_ceil_div(g->n, vl) * vl;
   real *memory = pn_alloc(sizeof(real) * (size_t)(total + padded + g->k + vl));
@@ -311,7 +315,7 @@ static int outer_units(void *context, int64_t begin, int64_t end) {
 static int outer_products(const gather *g, real **sums, int64_t *ld) {
   outer_job j = { .g = *g, .kernels = kernels() };
   int64_t total;
-  j.n_blocks = cut_blocks(g->n, j.kernels->vl, j.kernels->outer_most_nv, 1, j.blocks, &total);
+  j.n_blocks = cut_blocks(g->n, 1, j.kernels->vl, j.kernels->outer_most_nv, 1, false, j.blocks, &total);
   if (!j.n_blocks) return pn_fail("convolution: %lld output channels are too many", (long long)g->n);
   j.ld = total;
   j.k_rows = pn_max64(1, 32 / j.kernels->outer_mi) * j.kernels->outer_mi;

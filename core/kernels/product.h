@@ -5,7 +5,8 @@
 ** where a[tap][m] points at the k channels of the input pixel that the tap sees, or at zeros outside the input
 ** (the indirect convolution algorithm; Dukhan 2019). No patch matrix is ever written.
 **
-** Tiles are MR pixels by NV vectors; one table of micro-kernels a CPU feature. Sums run in a fixed order. */
+** Tiles are MR pixels by NV vectors of channels; one table of micro-kernels a CPU feature. Sums run in a fixed order.
+** Entry 0 is for a single channel: there the vectors run along k, and w is n_taps x (k rounded up to vectors). */
 #ifndef PENUMBRA_PRODUCT_H
 #define PENUMBRA_PRODUCT_H
 #include "../cpu.h"

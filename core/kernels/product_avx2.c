@@ -18,7 +18,14 @@ static inline __m256i first(int64_t n) {
 static inline V v_load_n(const float *p, int64_t n) { return _mm256_maskload_ps(p, first(n)); }
 static inline void v_store_n(float *p, V v, int64_t n) { _mm256_maskstore_ps(p, first(n), v); }
 
+static inline float v_sum(V v) {
+  __m128 h = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  h = _mm_add_ps(h, _mm_movehl_ps(h, h));
+  return _mm_cvtss_f32(_mm_add_ss(h, _mm_movehdup_ps(h)));
+}
+
 #include "product_tiles.h"
+DOT(8)
 TILE(12, 1)
 TILE(6, 2)
 OUTER(6, 1)
@@ -27,11 +34,11 @@ OUTER(6, 2)
 const pn_product_kernels pn_product_avx2 = {
   .vl = VL,
   .most_nv = 2,
-  .mr = {0,     12,        6        },
-  .tile = { NULL, tile_12x1, tile_6x2 },
+  .mr = {8,      12,        6        },
+  .tile = { dot_8, tile_12x1, tile_6x2 },
   .outer_mi = 6,
   .outer_most_nv = 2,
-  .outer = { NULL, outer_6x1, outer_6x2},
+  .outer = { NULL,  outer_6x1, outer_6x2},
 };
 #else
 const pn_product_kernels pn_product_avx2;

@@ -16,7 +16,10 @@ static inline __mmask16 first(int64_t n) { return (__mmask16)((1u << n) - 1); }
 static inline V v_load_n(const float *p, int64_t n) { return _mm512_maskz_loadu_ps(first(n), p); }
 static inline void v_store_n(float *p, V v, int64_t n) { _mm512_mask_storeu_ps(p, first(n), v); }
 
+static inline float v_sum(V v) { return _mm512_reduce_add_ps(v); }
+
 #include "product_tiles.h"
+DOT(8)
 TILE(12, 1)
 TILE(12, 2)
 TILE(8, 3)
@@ -28,11 +31,11 @@ OUTER(8, 3)
 const pn_product_kernels pn_product_avx512 = {
   .vl = VL,
   .most_nv = 4,
-  .mr = {0,         12, 12,          8,              6 },
-  .tile = { NULL,        tile_12x1,      tile_12x2, tile_8x3, tile_6x4 },
+  .mr = {8,         12, 12,           8,             6 },
+  .tile = { dot_8,        tile_12x1,     tile_12x2, tile_8x3, tile_6x4 },
   .outer_mi = 8,
   .outer_most_nv = 3,
-  .outer = { NULL, outer_8x1,  outer_8x2,         outer_8x3             },
+  .outer = { NULL, outer_8x1,  outer_8x2,          outer_8x3             },
 };
 #else
 const pn_product_kernels pn_product_avx512;

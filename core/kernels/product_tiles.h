@@ -1,6 +1,6 @@
 /* product_tiles.h: the micro-kernels of product.h, written once over a vector type. The including file defines
-**   V, VL, v_zero() v_load(p) v_store(p,v) v_set1(x) v_add(a,b) v_fma(a,b,c) v_load_n(p,n) v_store_n(p,v,n)
-** and then TILE(mr, nv) and OUTER(mi, nv) for the shapes that fill its registers. */
+**   V, VL, v_zero() v_load(p) v_store(p,v) v_set1(x) v_add(a,b) v_fma(a,b,c) v_load_n(p,n) v_store_n(p,v,n) v_sum(v)
+** and then TILE(mr, nv), DOT(mr) and OUTER(mi, nv) for the shapes that fill its registers. */
 
 static inline __attribute__((always_inline)) void tile(float *const *c, const float *const *a, int64_t n_taps, int64_t k,
                                                        const float *w, const float *bias, int64_t n, bool add, const int mr,
@@ -73,6 +73,39 @@ static inline __attribute__((always_inline)) void outer(float *g, int64_t ldg, c
 #pragma GCC unroll 4
     for (int v = 0; v < nv; v++) v_store(g + i * ldg + v * VL, v_add(v_load(g + i * ldg + v * VL), acc[i][v]));
 }
+
+/* One channel: c[m][0] = start + sum over taps and k, vectors along k. */
+static inline __attribute__((always_inline)) void dot(float *const *c, const float *const *a, int64_t n_taps, int64_t k,
+                                                      const float *w, const float *bias, bool add, const int mr) {
+  V acc[PN_MOST_MR];
+#pragma GCC unroll 16
+  for (int m = 0; m < mr; m++) acc[m] = v_zero();
+  for (int64_t tap = 0; tap < n_taps; tap++, a += mr) {
+    int64_t i = 0;
+    for (; i + VL <= k; i += VL, w += VL) {
+      V b = v_load(w);
+#pragma GCC unroll 16
+      for (int m = 0; m < mr; m++) acc[m] = v_fma(v_load(a[m] + i), b, acc[m]);
+    }
+    if (i < k) {
+      V b = v_load(w);
+#pragma GCC unroll 16
+      for (int m = 0; m < mr; m++) acc[m] = v_fma(v_load_n(a[m] + i, k - i), b, acc[m]);
+      w += VL;
+    }
+  }
+  for (int m = 0; m < mr; m++) {
+    float sum = (bias ? bias[0] : 0) + v_sum(acc[m]);
+    c[m][0] = add ? c[m][0] + sum : sum;
+  }
+}
+
+#define DOT(mr)                                                                                                                    \
+  static void dot_##mr(float *const *c, const float *const *a, int64_t n_taps, int64_t k, const float *w, const float *bias,       \
+                       int64_t n, bool add) {                                                                                      \
+    (void)n;                                                                                                                       \
+    dot(c, a, n_taps, k, w, bias, add, mr);                                                                                        \
+  }
 
 /* The full height has a kernel of its own; fewer rows (an input of few channels) go one by one. */
 #define OUTER(rows, nv)                                                                                                            \

@@ -134,6 +134,8 @@ describe("the fast kernels", function()
     { "conv3d", { 1, 2, 1, 4, 30 }, { 3, 2, 1, 1, 2 }, { stride = { 1, 1, 3 } } },
     { "conv_transpose3d", { 1, 16, 3, 5, 5 }, { 16, 16, 4, 8, 8 }, { stride = { 2, 4, 4 }, pad = { 1, 2, 2 } } },
     { "conv_transpose3d", { 1, 1, 3, 5, 5 }, { 1, 1, 4, 8, 8 }, { stride = { 2, 4, 4 }, pad = "same" } },
+    { "conv_transpose3d", { 1, 16, 2, 4, 5 }, { 16, 1, 4, 8, 8 }, { stride = { 2, 4, 4 }, pad = "same" } },
+    { "conv3d", { 1, 37, 2, 4, 5 }, { 2, 37, 1, 3, 1 }, {} },
     { "conv_transpose3d", { 1, 3, 2, 2, 2 }, { 3, 2, 1, 2, 2 }, { stride = 3, output_pad = { 2, 0, 1 } } },
   }
   local best = ffi.string(C.pn_cpu_variant())
