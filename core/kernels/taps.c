@@ -2,6 +2,8 @@
 #include "kernels/taps.h"
 #include "cpu.h"
 
+enum { GROUP = 16 }; /* channels at a time, so that their sums stay close by */
+
 static void largest(real *y, uint8_t *index, const real *x, const int64_t *offset, const uint8_t *number, int64_t n, int64_t c) {
   for (int64_t i = 0; i < c; i++) {
     real best = x[offset[0] + i];
@@ -30,10 +32,15 @@ static void routed(real *dx, bool add, const real *dy, const int64_t *dy_offset,
 }
 
 static void weighted(real *y, bool add, const real *x, const int64_t *offset, const real *weight, int64_t n, int64_t c) {
-  for (int64_t i = 0; i < c; i++) {
-    real sum = add ? y[i] : 0;
-    for (int64_t k = 0; k < n; k++) sum += weight[k] * x[offset[k] + i];
-    y[i] = sum;
+  for (int64_t i = 0; i < c; i += GROUP) {
+    const int64_t m = pn_min64(GROUP, c - i);
+    real sum[GROUP];
+    for (int64_t g = 0; g < m; g++) sum[g] = add ? y[i + g] : 0;
+    for (int64_t k = 0; k < n; k++) {
+      const real *from = x + offset[k] + i;
+      for (int64_t g = 0; g < m; g++) sum[g] += weight[k] * from[g];
+    }
+    for (int64_t g = 0; g < m; g++) y[i + g] = sum[g];
   }
 }
 

@@ -89,7 +89,24 @@ static void weighted(real *y, bool add, const real *x, const int64_t *offset, co
     y[0] = sum;
     return;
   }
-  for (int64_t i = 0; i < c; i += 16) {
+  int64_t i = 0;
+  for (; i + 64 <= c; i += 64) {
+    __m512 s0 = _mm512_setzero_ps(), s1 = s0, s2 = s0, s3 = s0;
+    if (add)
+      s0 = _mm512_loadu_ps(y + i), s1 = _mm512_loadu_ps(y + i + 16), s2 = _mm512_loadu_ps(y + i + 32),
+      s3 = _mm512_loadu_ps(y + i + 48);
+    for (int64_t k = 0; k < n; k++) {
+      const real *from = x + offset[k] + i;
+      const __m512 w = _mm512_set1_ps(weight[k]);
+      s0 = _mm512_fmadd_ps(w, _mm512_loadu_ps(from), s0);
+      s1 = _mm512_fmadd_ps(w, _mm512_loadu_ps(from + 16), s1);
+      s2 = _mm512_fmadd_ps(w, _mm512_loadu_ps(from + 32), s2);
+      s3 = _mm512_fmadd_ps(w, _mm512_loadu_ps(from + 48), s3);
+    }
+    _mm512_storeu_ps(y + i, s0), _mm512_storeu_ps(y + i + 16, s1), _mm512_storeu_ps(y + i + 32, s2),
+        _mm512_storeu_ps(y + i + 48, s3);
+  }
+  for (; i < c; i += 16) {
     __mmask16 live = mask_of(c - i);
     __m512 sum = add ? _mm512_maskz_loadu_ps(live, y + i) : _mm512_setzero_ps();
     for (int64_t k = 0; k < n; k++)

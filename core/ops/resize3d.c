@@ -94,58 +94,80 @@ typedef struct job {
   bool add;
 } job;
 
-static void forward_rows(void *context, int64_t begin, int64_t end) {
+/* row = the weighted sum of n rows of p, which begin at offset[]: w pixels of c channels, adjacent in row. */
+static void sum_rows(real *row, const pn_pixels *p, const int64_t *offset, const real *weight, int64_t n) {
+  const pn_tap_kernels *kernels = pn_taps();
+  if (p->sw == p->c) {
+    kernels->weighted(row, false, p->data, offset, weight, n, p->w * p->c);
+  } else {
+    for (int64_t i = 0; i < p->w; i++) kernels->weighted(row + i * p->c, false, p->data + i * p->sw, offset, weight, n, p->c);
+  }
+}
+
+/* Along t and h first, then along w: a row of the result is two taps a pixel from the sum of at most four rows of x. */
+static int forward_rows(void *context, int64_t begin, int64_t end) {
   const job *j = context;
   const pn_pixels *x = &j->x, *y = &j->y;
   const pn_tap_kernels *kernels = pn_taps();
+  const int64_t c = x->c;
+  real *sum = pn_alloc((size_t)(x->w * c) * sizeof(real));
+  if (!sum) return -1;
   for (int64_t row = begin; row < end; row++) {
-    int64_t ho = row % y->h, to = row / y->h % y->t, n = row / y->h / y->t, n_pairs = 0, corner[4];
-    double weight[4];
+    int64_t ho = row % y->h, to = row / y->h % y->t, n = row / y->h / y->t, n_rows = 0, offset[4];
+    real weight[4];
     for (int64_t a = 0; a < 2; a++) {
       for (int64_t b = 0; b < 2; b++) {
         double wt = a ? j->t.w[to] : 1 - j->t.w[to], wh = b ? j->h.w[ho] : 1 - j->h.w[ho];
         if (wt * wh == 0) continue;
-        corner[n_pairs] = n * x->sn + (j->t.low[to] + a) * x->st + (j->h.low[ho] + b) * x->sh;
-        weight[n_pairs++] = wt * wh;
+        offset[n_rows] = n * x->sn + (j->t.low[to] + a) * x->st + (j->h.low[ho] + b) * x->sh;
+        weight[n_rows++] = (real)(wt * wh);
       }
+    }
+    sum_rows(sum, x, offset, weight, n_rows);
+    real *into = y->data + n * y->sn + to * y->st + ho * y->sh;
+    const int64_t next = x->w > 1 ? 1 : 0;
+    if (c == 1) {
+      for (int64_t wo = 0; wo < y->w; wo++) {
+        const real *p = sum + j->w.low[wo], w = (real)j->w.w[wo];
+        into[wo * y->sw] = w == 0 ? p[0] : w == 1 ? p[next] : (1 - w) * p[0] + w * p[next];
+      }
+      continue;
     }
     for (int64_t wo = 0; wo < y->w; wo++) {
-      int64_t offset[8], k = 0;
-      real tap[8];
-      double w1 = j->w.w[wo], w0 = 1 - w1;
-      for (int64_t p = 0; p < n_pairs; p++) {
-        int64_t at = corner[p] + j->w.low[wo] * x->sw;
-        if (w0 != 0) offset[k] = at, tap[k++] = (real)(weight[p] * w0);
-        if (w1 != 0) offset[k] = at + x->sw, tap[k++] = (real)(weight[p] * w1);
-      }
-      kernels->weighted(y->data + n * y->sn + to * y->st + ho * y->sh + wo * y->sw, false, x->data, offset, tap, k, x->c);
+      int64_t tap[2] = { 0, c }, first = j->w.w[wo] == 1, last = j->w.w[wo] != 0;
+      const real share_of[2] = { (real)(1 - j->w.w[wo]), (real)j->w.w[wo] };
+      kernels->weighted(into + wo * y->sw, false, sum + j->w.low[wo] * c, tap + first, share_of + first, last - first + 1, c);
     }
   }
+  pn_free(sum);
+  return 0;
 }
 
+/* The same two steps the other way round: the rows of dy that use a row of x, summed; then, pixel by pixel, along w. */
 static int backward_rows(void *context, int64_t begin, int64_t end) {
   const job *j = context;
   const pn_pixels *dx = &j->x, *dy = &j->y;
   const pn_tap_kernels *kernels = pn_taps();
-  int64_t *offset = pn_alloc((size_t)dy->w * (sizeof(int64_t) + sizeof(real)));
+  const int64_t c = dx->c, most = pn_max64(dy->w, dy->t * dy->h);
+  int64_t *offset = pn_alloc((size_t)most * (sizeof(int64_t) + sizeof(real)) + (size_t)(dy->w * c) * sizeof(real));
   if (!offset) return -1;
-  real *tap = (real *)(void *)(offset + dy->w);
+  real *weight = (real *)(void *)(offset + most), *sum = weight + most;
   for (int64_t row = begin; row < end; row++) {
-    int64_t hi = row % dx->h, ti = row / dx->h % dx->t, n = row / dx->h / dx->t;
-    for (int64_t wi = 0; wi < dx->w; wi++) {
-      real *into = dx->data + n * dx->sn + ti * dx->st + hi * dx->sh + wi * dx->sw;
-      if (!j->add) memset(into, 0, (size_t)dx->c * sizeof(real));
-      for (int64_t to = j->t.first[ti]; to <= j->t.last[ti]; to++) {
-        for (int64_t ho = j->h.first[hi]; ho <= j->h.last[hi]; ho++) {
-          double weight = share(&j->t, to, ti) * share(&j->h, ho, hi);
-          int64_t k = 0;
-          for (int64_t wo = j->w.first[wi]; wo <= j->w.last[wi]; wo++, k++) {
-            offset[k] = wo * dy->sw;
-            tap[k] = (real)(weight * share(&j->w, wo, wi));
-          }
-          if (k) kernels->weighted(into, true, dy->data + n * dy->sn + to * dy->st + ho * dy->sh, offset, tap, k, dx->c);
-        }
+    int64_t hi = row % dx->h, ti = row / dx->h % dx->t, n = row / dx->h / dx->t, n_rows = 0;
+    for (int64_t to = j->t.first[ti]; to <= j->t.last[ti]; to++) {
+      for (int64_t ho = j->h.first[hi]; ho <= j->h.last[hi]; ho++) {
+        offset[n_rows] = n * dy->sn + to * dy->st + ho * dy->sh;
+        weight[n_rows++] = (real)(share(&j->t, to, ti) * share(&j->h, ho, hi));
       }
+    }
+    sum_rows(sum, dy, offset, weight, n_rows);
+    for (int64_t wi = 0; wi < dx->w; wi++) {
+      int64_t k = 0;
+      for (int64_t wo = j->w.first[wi]; wo <= j->w.last[wi]; wo++, k++) {
+        offset[k] = wo * c;
+        weight[k] = (real)share(&j->w, wo, wi);
+      }
+      kernels->weighted(dx->data + n * dx->sn + ti * dx->st + hi * dx->sh + wi * dx->sw, j->add, sum, offset, weight, k, c);
     }
   }
   pn_free(offset);
@@ -162,7 +184,7 @@ static int run(pn_call *call, pn_tensor *small, pn_tensor *large, bool back, boo
     if (back) {
       rc = pn_parallel_try(j.x.n * j.x.t * j.x.h, 1, backward_rows, &j);
     } else {
-      pn_parallel(j.y.n * j.y.t * j.y.h, pn_max64(1, 4096 / pn_max64(1, j.y.w * j.y.c)), forward_rows, &j);
+      rc = pn_parallel_try(j.y.n * j.y.t * j.y.h, pn_max64(1, 4096 / pn_max64(1, j.y.w * j.y.c)), forward_rows, &j);
     }
   }
   for (int d = 0; d < 3; d++) pn_free(axes[d]->low);
