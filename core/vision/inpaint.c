@@ -7,7 +7,7 @@
 #include <string.h>
 #include "warp.h"
 
-enum { PATCH = 24, STEP = 12, CANDIDATES = 32, SMOOTH = 6, RIM = 2, SWEEPS = 48 };
+enum { PATCH = 24, STEP = 12, JITTER = 5, CANDIDATES = 32, REACH = 48, SMOOTH = 6, RIM = 2, SWEEPS = 48 };
 
 /* colour: v4 [h*w], the fourth lane is the weight (0 unknown .. 1 known). Fills every pixel; known ones keep their colour. */
 static int push_pull(v4 *colour, int64_t h, int64_t w) {
@@ -127,8 +127,12 @@ static int copy_grain(v4 *grain, const v4 *filled, const v4 *smooth, const uint8
   for (int i = 0; i < PATCH; i++) window[i] = (float)sin(M_PI * (i + 0.5) / PATCH);
   int64_t reach = pn_max64(b.x1 - b.x0, b.y1 - b.y0);
   box from = { pn_max64(0, b.x0 - reach), pn_max64(0, b.y0 - reach), pn_min64(w, b.x1 + reach), pn_min64(h, b.y1 + reach) };
-  for (int64_t py = b.y0 - STEP; py < b.y1; py += STEP)
-    for (int64_t px = b.x0 - STEP; px < b.x1; px += STEP) {
+  for (int64_t row = b.y0 - STEP; row < b.y1; row += STEP)
+    for (int64_t column = b.x0 - STEP; column < b.x1; column += STEP) {
+      uint32_t shift[4];
+      pn_philox(seed, 0, offset++, shift);
+      int64_t px = column + shift[0] % (2 * JITTER + 1) - JITTER,
+              py = row + shift[1] % (2 * JITTER + 1) - JITTER; /* no lattice shows */
       int64_t cx = pn_max64(0, pn_min64(w - 1, px + PATCH / 2)), cy = pn_max64(0, pn_min64(h - 1, py + PATCH / 2));
       int64_t best_x = -1, best_y = -1;
       float best = INFINITY;
@@ -154,6 +158,7 @@ static int copy_grain(v4 *grain, const v4 *filled, const v4 *smooth, const uint8
           const uint8_t *p = bytes + 3 * source;
           float k = window[i] * window[j];
           v4 texture = (v4){ p[0], p[1], p[2], 0 } - smooth[source];
+          for (int c = 0; c < 3; c++) texture[c] = fmaxf(-REACH, fminf(REACH, texture[c])); /* grain, not the edges of things */
           texture *= pn_splat(k);
           texture[3] = k * k;
           grain[y * w + x] += texture;
