@@ -78,7 +78,6 @@ static void trim_locked(void) {
 }
 
 static void *block_new(size_t block) {
-  if (fault()) return NULL;
   size_t alignment = block >= HUGE_PAGE ? HUGE_PAGE : ALIGNMENT;
   void *p = aligned_alloc(alignment, (block + alignment - 1) / alignment * alignment);
   if (p && block >= HUGE_PAGE) (void)madvise(p, block, MADV_HUGEPAGE); /* only a hint: fewer page faults and TLB misses */
@@ -89,8 +88,9 @@ static void *block_new(size_t block) {
 static void *cpu_block(size_t block, int c) {
   pn_memory *m = &all_stats[PN_CPU];
   void *data = NULL;
+  if (fault()) return NULL; /* whatever the cache holds: the failure is for those who asked */
   pthread_mutex_lock(&lock);
-  if (bins[c] && !fault()) {
+  if (bins[c]) {
     data = bins[c];
     bins[c] = bins[c]->next;
     m->cached_bytes -= (int64_t)block;

@@ -146,7 +146,7 @@ local function output_weights(ys)
 end
 
 -- Forward and backward; returns the outputs and the gradients (false where an input has none).
-local function run(op, tensors, arguments)
+local function run(op, tensors, arguments, weights)
   for i, t in ipairs(tensors) do
     if is_real(t) and wants(op, i) then
       t:requires_grad(true)
@@ -154,7 +154,7 @@ local function run(op, tensors, arguments)
     end
   end
   local ys = pn.ops.apply_text(op, tensors, arguments)
-  local weights = output_weights(ys)
+  weights = weights or output_weights(ys)
   for i, y in ipairs(ys) do
     if weights[i] and y:requires_grad() then
       y:backward(weights[i], { keep_graph = i < #ys })
@@ -317,6 +317,83 @@ describe("operations", function()
         assert.equal(once, bits(run(name, make_inputs(inputs, values), arguments)), "4 threads")
         pn.threads(3)
         assert.equal(once, bits(run(name, make_inputs(inputs, values), arguments)), "3 threads")
+      end)
+    end)
+
+    it(title .. ": reads nothing that was not written, nor what was freed", function()
+      pn.scope(function()
+        local once = bits(run(name, make_inputs(inputs, values), arguments))
+        C.pn_debug_poison(true)
+        local ok, message = pcall(function()
+          for _ = 1, 2 do -- the first leaves poisoned blocks to the second
+            pn.scope(function()
+              assert.equal(once, bits(run(name, make_inputs(inputs, values), arguments)))
+            end)
+          end
+        end)
+        C.pn_debug_poison(false)
+        assert(ok, message)
+      end)
+    end)
+
+    it(title .. ": every variant of the CPU's kernels gives the same", function()
+      pn.scope(function()
+        local variant = require("ffi").string(C.pn_cpu_variant())
+        local ys, grads = run(name, make_inputs(inputs, values), arguments)
+        for _, other in ipairs { "plain", "avx2", "avx512" } do
+          if C.pn_set_cpu_variant(other) == 0 then
+            local ok, ys2, grads2 = pcall(run, name, make_inputs(inputs, values), arguments)
+            assert(C.pn_set_cpu_variant(variant) == 0)
+            assert(ok, ys2)
+            for i, y in ipairs(ys) do
+              helper.assert_close(ys2[i], y, IS_F64 and 1e-13 or 3e-6, other)
+            end
+            for i, g in ipairs(grads) do
+              if g then
+                helper.assert_close(grads2[i], g, IS_F64 and 1e-12 or 1e-5, other .. ", gradient " .. i)
+              end
+            end
+          end
+        end
+      end)
+    end)
+
+    it(title .. ": the failure of any allocation is an error, and leaks nothing", function()
+      pn.scope(function()
+        local tensors = make_inputs(inputs, values)
+        local weights = output_weights(pn.ops.apply_text(name, tensors, arguments)) -- not among what fails
+        local function attempt()
+          return pcall(pn.scope, function()
+            local _, grads = run(name, tensors, arguments, weights)
+            for i in pairs(grads) do
+              if grads[i] then
+                tensors[i]:set_grad(nil)
+              end
+            end
+          end)
+        end
+        assert(attempt())
+        collectgarbage()
+        collectgarbage()
+        local before = pn.memory()
+        for nth = 1, 200 do
+          C.pn_debug_fail_alloc(nth)
+          local ok, message = attempt()
+          C.pn_debug_fail_alloc(0)
+          for _, t in ipairs(tensors) do
+            if t then
+              t:set_grad(nil)
+            end
+          end
+          if ok then
+            assert.is_true(nth > 1, "no allocation failed")
+            break
+          end
+          assert.is_truthy(message:find("out of memory", 1, true), message)
+          collectgarbage()
+          local after = pn.memory()
+          assert.same({ before.live, before.tensors }, { after.live, after.tensors }, "after failure " .. nth)
+        end
       end)
     end)
 
