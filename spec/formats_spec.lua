@@ -604,7 +604,8 @@ describe("save", function()
     formats.save(temporary "a.safetensors", { x = x, y = pn.ones { 1 } })
     formats.save(temporary "b.safetensors", { y = pn.ones { 1 }, x = like })
     assert.equal(read(temporary "a.safetensors"), read(temporary "b.safetensors"))
-    assert.equal(0, (#read(temporary "a.safetensors") - 25 * pn.C.pn_dtype_bytes(pn.C.pn_real())) % 8) -- the data begin at a multiple of 8
+    local data_bytes = 25 * pn.C.pn_dtype_bytes(pn.C.pn_real())
+    assert.equal(0, (#read(temporary "a.safetensors") - data_bytes) % 8) -- where the data begin
     formats.save(temporary "a.npy", like)
     helper.assert_same_bits(x, formats.array(temporary "a.npy"))
   end)
