@@ -114,10 +114,13 @@ function Side:new(o)
   self:add("up_features", up(o.features))
 end
 
---- @return features (N,features,T,H,W); the side's logits (N,1,T,H,W), unless not wanted
-function Side:forward(y, clip, wants_mask)
+-- Upsampling to features and fusing them are both linear: so the weights are joined, not the images, and 16 channels of the clip's
+-- size are never made. fuse (1,features,1,1,1): this side's part of the fusion.
+--- @return this side's part of the fused logits (N,1,T,H,W); the side's own logits, the same shape, unless not wanted
+function Side:forward(y, clip, fuse, wants_mask)
   y = self.reduce(y)
-  return self.up_features(y, clip), wants_mask and self.up_score(self.score(y), clip) or nil
+  local joined = pn.sum(self.up_features.weight * fuse, { axes = { 2 }, keep = true }) -- (features,1,kt,kh,kw)
+  return self.up_features(y, clip, joined), wants_mask and self.up_score(self.score(y), clip) or nil
 end
 
 -- ---- the network --------------------------------------------------------------------------------------------------------------
@@ -149,11 +152,13 @@ end
 function FCN:forward(clip, wants)
   local wants_sides = not (wants and wants.sides == false)
   local _, found = i3d.run(self, clip, self.captured)
-  local features, masks = {}, {}
+  local fused, masks, width = nil, {}, self.fuse.n_from / #self.sides
   for i, skip in ipairs(self.sides) do
-    features[i], masks[i] = self["side_" .. skip[1]](found[skip.at], clip, wants_sides)
+    local fuse, part = self.fuse.weight:slice(2, (i - 1) * width + 1, width), nil
+    part, masks[i] = self["side_" .. skip[1]](found[skip.at], clip, fuse, wants_sides)
+    fused = fused and fused + part or part
   end
-  return { fused = self.fuse(pn.concat(features, { axis = 2 })), sides = masks }
+  return { fused = fused + pn.reshape(self.fuse.bias, { shape = { 1, 1, 1, 1, 1 } }), sides = masks }
 end
 
 --- The logits (N,1,T,H,W) that segment, by the key `output`.

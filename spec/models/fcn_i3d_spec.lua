@@ -189,3 +189,33 @@ describe("registered upsampling", function()
     helper.failure(function() registered { channels = 1 } end, "stride is missing")
   end)
 end)
+
+describe("the joined weights of the fusion", function()
+  it("give what upsampling 16 channels of every side and fusing their concatenation gives, gradients too", function()
+    local net = fcn { width = 1 / 16, skips = { "1a", "3c" }, deconv_init = "random" }
+    local x = helper.random({ 1, 3, 8, 33, 46 }, "clip")
+    local seed = helper.random({ 1, 1, 8, 33, 46 }, "seed")
+    local function gradients(logits)
+      net:zero_grad()
+      logits:backward(seed)
+      local found = {}
+      for _, name in ipairs { "side_1a.up_features.weight", "side_3c.reduce.weight", "fuse.weight", "fuse.bias", "conv3d_2c.conv.weight" } do
+        found[name] = net:state()[name]:grad():clone()
+      end
+      return found
+    end
+    local joined = net(x).fused
+    local of_joined = gradients(joined)
+    local _, found = require("models.i3d").run(net, x, { "conv3d_1a", "mixed_3c" })
+    local features = {}
+    for i, side in ipairs { { "side_1a", "conv3d_1a" }, { "side_3c", "mixed_3c" } } do
+      features[i] = net[side[1]].up_features(net[side[1]].reduce(found[side[2]]), x)
+    end
+    local apart = net.fuse(pn.concat(features, { axis = 2 }))
+    local of_apart = gradients(apart)
+    helper.assert_close(joined, apart, 1e-5)
+    for name, gradient in pairs(of_apart) do
+      helper.assert_close(of_joined[name], gradient, 1e-4, name)
+    end
+  end)
+end)

@@ -174,7 +174,8 @@ function Registered:cut(d, n, size, centre)
   return 0, 0, low, whole - size - low
 end
 
-function Registered:forward(x, like)
+--- @param weight another than the layer's own, (C,O,kt,kh,kw): its own joined with a linear layer behind it, say
+function Registered:forward(x, like, weight)
   local grid, own = like:grid(), x:grid()
   if self.align == "grid" and not (grid and own) then
     raise("registered: align = \"grid\" needs tensors that carry their grid (x:set_grid)")
@@ -187,7 +188,7 @@ function Registered:forward(x, like)
     extra[d] = math.max(0, -high)
     pad[d] = { low, math.max(0, high) }
   end
-  local y = ops.conv_transpose3d(x, self.weight, nil, { stride = self.stride, pad = pad, output_pad = extra })
+  local y = ops.conv_transpose3d(x, weight or self.weight, nil, { stride = self.stride, pad = pad, output_pad = extra })
   if grid then
     y:set_grid(grid.stride, grid.centre)
   end
