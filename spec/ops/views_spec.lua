@@ -128,6 +128,22 @@ describe("concat", function()
     helper.assert_close(d[2], pn.scale(dy:slice(2, 3, 3), { a = 3 }))
   end)
 
+  it("joins crops of any number of channels, in any memory order", function()
+    for _, channels in ipairs { { 1, 2 }, { 16, 48 }, { 37, 20 } } do
+      local parts, rows = {}, {}
+      for i, n in ipairs(channels) do
+        local x, box = helper.counted({ 2, n, 2, 4, 5 }, 31 * i), { first = { 1, 2, 2 }, size = { 2, 3, 3 } }
+        rows[i], parts[i] = pn.crop3d(x, box), pn.crop3d(x:contiguous("channels_last"), box)
+      end
+      local y, first = pn.concat(parts[1], parts[2], { axis = 2 }), 1
+      for i, n in ipairs(channels) do
+        assert.same(rows[i]:flat(), y:slice(2, first, n):flat())
+        first = first + n
+      end
+      helper.assert_same_bits(y, pn.concat(rows[1], rows[2], { axis = 2 }))
+    end
+  end)
+
   it("says which tensor does not fit", function()
     helper.failure(function() pn.concat(numbers(2, 2), numbers(3, 2), { axis = 2 }) end,
       "concat: x2 and x1 differ in more than axis 2")
