@@ -154,8 +154,9 @@ function FCN:forward(clip, wants)
   local _, found = i3d.run(self, clip, self.captured)
   local fused, masks, width = nil, {}, self.fuse.n_from / #self.sides
   for i, skip in ipairs(self.sides) do
-    local fuse, part = self.fuse.weight:slice(2, (i - 1) * width + 1, width), nil
-    part, masks[i] = self["side_" .. skip[1]](found[skip.at], clip, fuse, wants_sides)
+    local fuse = self.fuse.weight:slice(2, (i - 1) * width + 1, width)
+    local part, mask = self["side_" .. skip[1]](found[skip.at], clip, fuse, wants_sides)
+    masks[i] = mask
     fused = fused and fused + part or part
   end
   return { fused = fused + pn.reshape(self.fuse.bias, { shape = { 1, 1, 1, 1, 1 } }), sides = masks }

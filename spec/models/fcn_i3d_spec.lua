@@ -199,7 +199,9 @@ describe("the joined weights of the fusion", function()
       net:zero_grad()
       logits:backward(seed)
       local found = {}
-      for _, name in ipairs { "side_1a.up_features.weight", "side_3c.reduce.weight", "fuse.weight", "fuse.bias", "conv3d_2c.conv.weight" } do
+      for _, name in ipairs {
+        "side_1a.up_features.weight", "side_3c.reduce.weight", "fuse.weight", "fuse.bias", "conv3d_2c.conv.weight",
+      } do
         found[name] = net:state()[name]:grad():clone()
       end
       return found
