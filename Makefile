@@ -24,7 +24,7 @@ test:    build f64 ; $(deps) test && scripts/test.sh
 check:   build f64 asan ; $(deps) test && scripts/test.sh asan
 bench:   build ; @for f in bench/*.lua; do echo "== $$f"; $(P) $$f || exit 1; done
 docs:    build ; $(deps) docs && $(P) scripts/operations_doc.lua && cd docs && rm -rf api && ldoc -q -c config.ld . 2>/dev/null && echo docs/api/index.html
-fmt:     ; $(deps) lint && git ls-files '*.c' '*.h' | xargs clang-format-14 -i
+fmt:     ; $(deps) lint && find core lua gpu -name '*.[ch]' | xargs clang-format-14 -i
 lint:    build ; $(deps) lint && scripts/lint.sh
 install: build ; @scripts/install.sh
 clean:   ; rm -rf build build-f64 build-asan docs/api
