@@ -1,0 +1,87 @@
+-- Every operation, by its own cases, with the nth allocation refused: an error that says so, and nothing left behind.
+local ffi = require "ffi"
+local pn = require "penumbra"
+local binding = require "penumbra.ffi"
+local C, check = binding.C, binding.check
+
+local TYPES = { u8 = true, i64 = true, i32 = true }
+
+local function inputs_of(case)
+  local handles, pointers, n, arguments = {}, ffi.new "pn_tensor *[16]", 0, {}
+  for word in case:gmatch "%S+" do
+    if word:find("=", 1, true) then
+      arguments[#arguments + 1] = word
+    else
+      local sizes, mark = word:match "^([^:]*):?(.*)$"
+      if sizes ~= "-" then
+        local spec = { dtype = TYPES[mark] and mark or nil }
+        for size in sizes:gmatch "%d+" do
+          spec[#spec + 1] = tonumber(size)
+        end
+        local t = pn.zeros(spec)
+        if not spec.dtype and mark ~= "01" then
+          pn.random.stream(1, "x" .. n):fill(t, "uniform", 0.1, 1)
+          t:requires_grad(true)
+        end
+        handles[#handles + 1] = t
+        pointers[n] = binding.ptr(t)
+      end
+      n = n + 1
+    end
+  end
+  return handles, pointers, n, table.concat(arguments, " ")
+end
+
+-- Forward and backward by the C interface, so that nothing is retried; true when both went well.
+local function run(op, pointers, n, values)
+  local y, n_y, seed = ffi.new "pn_tensor *[8]", ffi.new "int [1]", ffi.new "pn_tensor *[1]"
+  if C.pn_apply(op, pointers, n, values, y, n_y) ~= 0 then return false end
+  local rc = 0
+  if C.pn_requires_grad(y[0]) then
+    rc = C.pn_tensor_cast(seed, y[0], C.pn_tensor_dtype(y[0]))
+    rc = rc ~= 0 and rc or C.pn_backward(y[0], seed[0], false)
+    C.pn_tensor_release(seed[0])
+  end
+  for i = 0, n_y[0] - 1 do
+    C.pn_tensor_release(y[i])
+  end
+  return rc == 0
+end
+
+describe("a refused allocation", function()
+  after_each(function()
+    C.pn_debug_fail_alloc(0)
+  end)
+
+  for index = 0, C.pn_n_ops() - 1 do
+    local op = C.pn_op_at(index)
+    local name = ffi.string(C.pn_op_name(op))
+    it("leaves nothing of " .. name, function()
+      local position = 0
+      while C.pn_op_case(op, position) ~= nil do
+        pn.scope(function()
+          local case = ffi.string(C.pn_op_case(op, position))
+          local handles, pointers, n, arguments = inputs_of(case)
+          local values = ffi.new "pn_value [12]"
+          check(C.pn_op_parse(op, arguments, values))
+          local nth, done = 0, false
+          while not done do
+            nth = nth + 1
+            assert.is_true(nth < 500, case)
+            local live = pn.memory().live
+            C.pn_memory_trim(C.PN_CPU)
+            C.pn_debug_fail_alloc(nth)
+            done = run(op, pointers, n, values)
+            C.pn_debug_fail_alloc(0)
+            if not done then assert.matches("out of memory", ffi.string(C.pn_error()), 1, true) end
+            for _, t in ipairs(handles) do
+              t:set_grad(nil)
+            end
+            assert.equal(live, pn.memory().live, case)
+          end
+        end)
+        position = position + 1
+      end
+    end)
+  end
+end)
