@@ -218,6 +218,23 @@ describe("errors inside a network", function()
     assert.same({ code = 3 }, value)
   end)
 
+  it("may be caught on the way: paths and scopes are put right", function()
+    local Careful = nn.class "careful"
+    function Careful:new()
+      self:add("inner", nn.sequential { nn.conv3d { from = 3, to = 3 } })
+    end
+    function Careful:forward(x)
+      local ok = pcall(self.inner, pn.ones { 1, 2, 1, 1, 1 })
+      assert.equal("sequential.careful", nn.path())
+      return ok and self.inner(x) or x + 1
+    end
+    local net, depth = nn.sequential { { "careful", Careful() }, { "last", nn.conv3d { from = 3, to = 1 } } }, pn.scope.depth()
+    helper.assert_shape(net(pn.ones { 1, 3, 1, 1, 1 }), 1, 1, 1, 1, 1)
+    assert.equal(depth, pn.scope.depth())
+    assert.is_nil(nn.path())
+    helper.failure(function() net(pn.ones { 1, 2, 1, 1, 1 }) end, "sequential.last: conv3d: weight expects 3")
+  end)
+
   it("name the layer whose result is not finite", function()
     local net = build():reset(1)
     net.head.bias:detach():set(0 / 0, 1)

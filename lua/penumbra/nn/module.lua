@@ -12,8 +12,8 @@
 --     local y = gate(x)
 --
 -- Calling a module (not :forward) opens a scope, so what it made and did not return is freed; puts its name on the path that
--- memory reports and errors show; notes the shapes for print(net); and runs hooks. The outermost call catches a failure once,
--- puts the path of the innermost module before the message, and raises it again.
+-- memory reports and errors show; notes the shapes for print(net); and runs hooks. A failure gets the path of the innermost
+-- module put before its message, once.
 
 local binding = require "penumbra.ffi"
 local nearest = require "penumbra.nearest"
@@ -34,33 +34,35 @@ end
 -- ---- the call ---------------------------------------------------------------------------------------------------------
 
 local paths, depth = {}, 0
+local annotated -- the message on its way out, once it bears a path
 
 local function annotate(message)
-  scope.note_traceback(debug.traceback(tostring(message), 2))
-  local path = paths[depth]
-  if type(message) ~= "string" or not path then
+  if message == annotated then
     return message
   end
-  local position, rest = message:match("^([^:\n]+:%d+: )(.*)$")
-  return (position or "") .. path .. ": " .. (rest or message)
+  scope.note_traceback(debug.traceback(tostring(message), 2))
+  local path = paths[depth]
+  if type(message) == "string" and path then
+    local position, rest = message:match("^([^:\n]+:%d+: )(.*)$")
+    message = (position or "") .. path .. ": " .. (rest or message)
+  end
+  annotated = message
+  return message
 end
 
-local function note(self, x, y)
-  local last = self.last
-  last.input = is_tensor(x) and x:shape() or nil
+local function note(self, input, y)
+  local last = self.own.last
+  last.input = input
   last.output = is_tensor(y) and y:shape() or nil
   last.grid = is_tensor(y) and y:grid() or nil
 end
 
-local function leave(self, x, ...)
-  note(self, x, (...))
+local function leave(self, input, ...)
+  note(self, input, (...))
   local hooks = self.own.hooks
   for i = 1, #hooks do
     hooks[i].fn(self, hooks[i].name, ...)
   end
-  paths[depth] = nil
-  depth = depth - 1
-  C.pn_memory_set_label(paths[depth] or "")
   return scope.pop(...)
 end
 
@@ -71,27 +73,28 @@ local function enter(self, x, ...)
   paths[depth] = path
   C.pn_memory_set_label(path)
   scope.push()
-  return leave(self, x, self:forward(x, ...))
+  return leave(self, is_tensor(x) and x:shape() or nil, self:forward(x, ...))
 end
 
-local function finish(scopes, ok, ...)
+-- Every call tidies up after itself, so that a forward may catch the failure of a module below and go on.
+local function finish(level, scopes, ok, ...)
+  for i = level + 1, depth do
+    paths[i] = nil
+  end
+  depth = level
+  C.pn_memory_set_label(paths[level] or "")
   if ok then
     return ...
   end
-  for i = 1, depth do
-    paths[i] = nil
-  end
-  depth = 0
   scope.unwind(scopes)
-  C.pn_memory_set_label("")
   error((...), 0)
 end
 
 local function call(self, x, ...)
-  if depth > 0 then
-    return enter(self, x, ...)
+  if depth == 0 then
+    annotated = nil
   end
-  return finish(scope.depth(), xpcall(enter, annotate, self, x, ...))
+  return finish(depth, scope.depth(), xpcall(enter, annotate, self, x, ...))
 end
 
 --- The path of the module at work, or nil.
@@ -143,7 +146,7 @@ local function class(kind)
     __newindex = methods,
     __call = function(_, options)
       local self = setmetatable({
-        own = { parameters = {}, buffers = {}, children = {}, hooks = {} }, name = kind, kind = kind, training = true, last = {},
+        own = { parameters = {}, buffers = {}, children = {}, hooks = {}, last = {} }, name = kind, kind = kind, training = true,
       }, meta)
       if methods.new then
         methods.new(self, options or {})
@@ -569,7 +572,7 @@ local COLUMNS = { "layer", "", "in -> out", "parameters", "output", "stride", "c
 local RIGHT = { [4] = true }
 
 local function row_of(name, module)
-  local last, own = module.last, count_of(module:parameters())
+  local last, own = module.own.last, count_of(module:parameters())
   local channels = ""
   if module.n_from and module.n_to then
     channels = ("%d -> %d"):format(module.n_from, module.n_to)
