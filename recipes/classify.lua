@@ -56,8 +56,8 @@ local function piece(frames, first, count)
   return whole
 end
 
-local net = require "models.i3d" {}:load(cfg.weights):eval()
 local frames = fit(read(cfg[1]), cfg.size)
+local net = require "models.i3d" {}:load(cfg.weights):eval()
 local n, logits = frames:size(1), nil
 pn.no_grad(function()
   local pieces = math.ceil(n / cfg.frames)
