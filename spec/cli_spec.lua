@@ -164,7 +164,7 @@ describe("penumbra", function()
     assert.truthy(output:find("\n1 passed, 3 failed, 1 skipped\n$"))
   end)
 
-  it("starts in a few milliseconds", function()
+  it("has its first tensor within 30 ms of its start", function()
     local ffi = require "ffi"
     pcall(ffi.cdef, "typedef struct { long s, us; } penumbra_spec_time; int gettimeofday(penumbra_spec_time *t, void *zone);")
     local t = ffi.new("penumbra_spec_time")
@@ -175,9 +175,10 @@ describe("penumbra", function()
     local best = math.huge
     for _ = 1, 7 do
       local began = now()
-      run { "-e", "" }
+      assert.same({ "", 0 }, { run { "-e", "pn.zeros { 1 }" } })
       best = math.min(best, now() - began)
     end
-    assert.is_true(best < 0.03, ("%.1f ms"):format(best * 1e3))
+    if os.getenv "LD_PRELOAD" then return end -- a sanitizer starts slowly
+    assert.is_true(best <= 0.03, ("%.1f ms"):format(best * 1e3))
   end)
 end)
