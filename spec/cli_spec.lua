@@ -128,7 +128,7 @@ describe("penumbra", function()
       "  far.y             2",
       "  weight            function(e) if e then return \"}\" end end",
       "  extra             (none)            seconds",
-      "  -- keys of every recipe",
+      "  -- keys of the run",
     }
     local lines = {}
     for line in output:gmatch("([^\n]*)\n") do lines[#lines + 1] = line:gsub("%s+", " ") end

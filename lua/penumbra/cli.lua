@@ -64,7 +64,8 @@ local function first_comment(path)
   local file = io.open(path, "r")
   local line = file and file:read("*l") or ""
   if file then file:close() end
-  return (line:gsub("^%-%-+%s*", ""):gsub("^recipes/[%w_]+%.lua:%s*", ""))
+  line = line:gsub("^%-%-+%s*", ""):gsub("^recipes/[%w_]+%.lua:%s*", ""):gsub(":?%s*penumbra %w.*$", ""):gsub(":$", "")
+  return #line <= 100 and line or line:sub(1, 100):gsub("[,;:]?%s+%S*$", "") .. " ..."
 end
 
 local function print_help()
@@ -101,14 +102,9 @@ command("repl", "", "an interactive prompt, with history and completion", functi
   return require("penumbra.repl").run()
 end)
 
-command("evaluate", "MASKS davis=ROOT ...", "score masks: J and F", nil)
-command("segment", "checkpoint=... FRAMES", "segment a folder of frames", nil)
-command("classify", "CLIP ...", "what the clip shows, by the Kinetics network", nil)
-
 local function unknown(word)
   local names = recipe_names()
   for name in pairs(commands) do names[#names + 1] = name end
-  for _, row in ipairs(summary) do names[#names + 1] = row.name end
   table.sort(names)
   usage.fail("no command, recipe or file '%s': the nearest is '%s' (penumbra help lists all)", word, usage.nearest(word, names))
 end

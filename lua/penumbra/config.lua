@@ -57,14 +57,17 @@ function config.choice(...)
   return setmetatable({ what = "choice", choices = names, kind = "string", value = names[1] }, Declared)
 end
 
--- Keys that every recipe has, for the run itself (penumbra.run).
-local function common()
-  return {
-    out = config.optional "directory of the run; default out/<recipe>-<sequence>-<date-time>",
-    resume = config.optional "directory of a run to go on with",
-    checkpoint_every = 10,
-    threads = config.optional("worker threads; default one for each core", "number"),
-  }
+-- Keys that a script need not declare: those of the run itself (penumbra.run) where its source opens one, and the threads.
+local function common(file)
+  local keys = { threads = config.optional("worker threads; default one for each core", "number") }
+  local handle = file and io.open(file, "r")
+  local text = handle and handle:read("*a")
+  if handle then handle:close() end
+  if text and not text:find("pn.run", 1, true) then return keys end
+  keys.out = config.optional "directory of the run; default out/<recipe>-<sequence>-<date-time>"
+  keys.resume = config.optional "directory of a run to go on with"
+  keys.checkpoint_every = 10
+  return keys
 end
 local common_help = {
   checkpoint_every = "epochs from one checkpoint to the next; 0: only at the end",
@@ -538,8 +541,8 @@ local function help(state)
   for _, row in ipairs(flatten(known, "", {})) do
     if not row.path:match("^%d+$") then add(row.path, row.value) end
   end
-  rows[#rows + 1] = { above = { "keys of every recipe" } }
-  for _, row in ipairs(flatten(common(), "", {})) do
+  rows[#rows + 1] = { above = { "keys of the run" } }
+  for _, row in ipairs(flatten(common(state.file), "", {})) do
     if state.recipe[row.path] == nil then add(row.path, row.value) end
   end
   rows[#rows + 1] = { path = "config", value = "(none)", comment = common_help.config }
@@ -570,7 +573,7 @@ end
 function config.resolve(defaults, args, about)
   if type(defaults) ~= "table" then error("pn.config: expects a table", 3) end
   local state = { name = about.name, file = about.file, recipe = defaults, sources = {}, positional = {} }
-  state.defaults = common()
+  state.defaults = common(about.file)
   for key, value in pairs(defaults) do
     if type(key) == "number" then
       if getmetatable(value) ~= Declared then
