@@ -22,7 +22,7 @@ local cfg = pn.config{
   side_weight = function(epoch, n) return 1 - epoch / n end,
   loss_norm   = "mean",             -- mean | sum | batch
   lucid  = pn.lucid.defaults,       -- what dreams are made of
-  infer  = pn.infer.defaults,       -- how the clip is segmented
+  infer  = pn.infer.with{ keep = "connected" }, -- how the clip is segmented
 }
 
 local run    = pn.run(cfg)
@@ -49,5 +49,6 @@ for epoch, batch in run:epochs(cfg.epochs, dreams) do
 end
 
 cfg.infer.first_mask, cfg.infer.progress = clip:mask(1), pn.infer.line()
-local masks = net:segment(clip, cfg.infer)
+local masks, _, found = net:segment(clip, cfg.infer)
+if found.first_j then run:say("frame 1   J %.1f at threshold %.2f", 100 * found.first_j, found.threshold) end
 run:score(run:save_masks(masks, clip), clip)

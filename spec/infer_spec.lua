@@ -151,6 +151,34 @@ describe("segment", function()
     assert.is_true(long - short < 180 * 32 * 32 + 2 ^ 20, ("%d against %d bytes"):format(long, short))
   end)
 
+  it("takes the threshold at which frame 1 agrees best with its mask, unless told not to", function()
+    local clip = moving(4, 20, 20)
+    local net = seeing()
+    function net.logits(_, x) -- object at .8, a rim of false object at .6, the rest at .1
+      local shape = x:shape()
+      local y = pn.empty { 1, 1, shape[3], shape[4], shape[5], layout = "channels_last" }
+      local from, to = x:data(), y:data()
+      local w = shape[5]
+      for i = 0, y:count() - 1 do
+        local here, left = from[3 * i] > 0, i % w > 0 and from[3 * (i - 1)] > 0
+        local p = here and 0.8 or left and 0.6 or 0.1
+        to[i] = math.log(p / (1 - p))
+      end
+      return y
+    end
+    local all = truth(clip)
+    local first = all:slice { axis = 1, first = 1, count = 1 }:reshape { shape = { 20, 20 } }
+    local masks, none, found = infer.segment(net, clip, { frames = 4, stride = 2, first_mask = first })
+    helper.assert_same_bits(masks, all)
+    assert.is_nil(none)
+    assert.equal(1, found.first_j)
+    assert.is_true(found.threshold > 0.6 and found.threshold <= 0.8)
+    masks, none, found = infer.segment(net, clip, { frames = 4, stride = 2, first_mask = first, calibrate = false })
+    assert.is_true(masks:cast(pn.real):sum():item() > all:cast(pn.real):sum():item())
+    assert.is_nil(none)
+    assert.same({ threshold = 0.5 }, found)
+  end)
+
   it("leaves the network in the mode it found it in, also after a failure", function()
     local net = seeing()
     infer.segment(net, moving(2, 8, 8))

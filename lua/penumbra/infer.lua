@@ -7,7 +7,8 @@
 -- under a Hann window; the last tile of a row stands at the border, so every pixel is covered.
 --
 -- The class-balanced loss (METHOD 5) teaches the odds of object against background as if both were equally common; where a
--- share π of the pixels is object, the odds are even at a probability of 1 - π. Hence a threshold above one half.
+-- share π of what was trained on is object, the odds are even at a probability of 1 - π, not one half (.75 for a swan, .5 for a
+-- camel that fills its crops). The annotated frame tells: the threshold is the one at which its J is best (`calibrate`).
 --
 -- Memory is bounded whatever the length of the clip: frames and sums live only while a window to come may need them.
 local ffi = require "ffi"
@@ -31,7 +32,8 @@ infer.defaults = {
   stride = 3,          -- frames from one window to the next
   ends = "mirror",     -- mirror | hold | inside: what stands beyond the ends of the clip (inside: windows never leave it)
   weight = "distance", -- distance | flat, the weight of a frame within its window
-  threshold = 0.75,    -- probability from which a pixel is object (see below)
+  threshold = 0.5,     -- probability from which a pixel is object
+  calibrate = true,    -- where first_mask is given: instead the threshold at which frame 1 agrees best with it
   keep = "all",        -- all | connected: only components that touch the mask of the frame before (see `keep_connected`)
 }
 
@@ -232,6 +234,38 @@ function infer.keep_connected(masks, first)
   return masks
 end
 
+--- The defaults with changes: `infer = pn.infer.with { stride = 4 }` in a recipe's configuration.
+function infer.with(changes)
+  return settings(changes)
+end
+
+-- The threshold at which the mask of frame 1 agrees best with the annotated one.
+local function calibrated(probability, mask, first, keep)
+  local pixels = mask:size(2) * mask:size(3)
+  local dense = first:contiguous()
+  local truth, found = dense:data(), mask:data()
+  local best, best_j = nil, -1
+  for threshold = 0.3, 0.925, 0.05 do
+    for p = 0, pixels - 1 do
+      found[p] = probability[p] >= threshold and 1 or 0
+    end
+    if keep == "connected" then
+      infer.keep_connected(mask, first)
+    end
+    local both, either = 0, 0
+    for p = 0, pixels - 1 do
+      local a, b = found[p] ~= 0, truth[p] ~= 0
+      both = both + (a and b and 1 or 0)
+      either = either + ((a or b) and 1 or 0)
+    end
+    local j = either > 0 and both / either or 1
+    if j > best_j then
+      best, best_j = threshold, j
+    end
+  end
+  return best, best_j
+end
+
 --- A progress function that draws a line on standard error: `infer.progress = pn.infer.line()`.
 function infer.line()
   local progress = require "penumbra.progress"
@@ -250,10 +284,11 @@ end
 --- Segments a clip.
 -- @param net a module with `net:logits(x)`: real (1,3,T,H,W) to logits (1,1,T,H,W); net.input is its pixel rule (image.to_clip)
 -- @param clip tensor u8 (T,H,W,3), or a clip with n_frames and :frame(i) -> u8 (H,W,3)
--- @tparam ?table options see `infer.defaults`; and first_mask = u8 (H,W) for keep = "connected"; progress = function(done, total),
---   called after each window; probabilities = true for the second result
+-- @tparam ?table options see `infer.defaults`; and first_mask = u8 (H,W), the annotated mask of frame 1; progress =
+--   function(done, total), called after each window; probabilities = true for the second result
 -- @return masks u8 (T,H,W), 1 where the object is
 -- @return probabilities u8 (T,H,W), 0-255, when asked for
+-- @return table threshold; and first_j, the J of frame 1 at it, where it was calibrated
 function infer.segment(net, clip, options)
   local o = settings(options)
   local n, read, h, w = reader(clip)
@@ -314,6 +349,7 @@ function infer.segment(net, clip, options)
     end
   end
 
+  local threshold, first_j = o.threshold, nil
   local function finish(i)
     local sum, total = sums[i], totals[i]
     local to = mask_data + (i - 1) * pixels
@@ -321,12 +357,19 @@ function infer.segment(net, clip, options)
     for y = 0, h - 1 do
       for x = 0, w - 1 do
         local p = y * w + x
-        local value = sum[p] / (total * total_y[y] * total_x[x])
-        to[p] = value >= o.threshold and 1 or 0
-        if chance then
-          chance[p] = math.min(255, math.floor(value * 255 + 0.5))
-        end
+        sum[p] = sum[p] / (total * total_y[y] * total_x[x])
       end
+    end
+    if i == 1 and o.calibrate and o.first_mask then
+      threshold, first_j = scope.run(function()
+        return calibrated(sum, pn_tensor.empty { 1, h, w, dtype = "u8" }, o.first_mask, o.keep)
+      end)
+    end
+    for p = 0, pixels - 1 do
+      to[p] = sum[p] >= threshold and 1 or 0
+    end
+    for p = 0, chance and pixels - 1 or -1 do
+      chance[p] = math.min(255, math.floor(sum[p] * 255 + 0.5))
     end
     spare_sums[#spare_sums + 1], sums[i], totals[i] = sum, nil, nil
   end
@@ -394,7 +437,7 @@ function infer.segment(net, clip, options)
   if o.keep == "connected" then
     infer.keep_connected(masks, o.first_mask)
   end
-  return masks, probabilities or nil
+  return masks, probabilities or nil, { threshold = threshold, first_j = first_j }
 end
 
 return infer
