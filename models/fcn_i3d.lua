@@ -54,8 +54,7 @@ local choices = {
 }
 
 local function refuse(key, value, known)
-  local guess = nearest(tostring(value), known)
-  raise("fcn_i3d: %s is '%s'%s (known: %s)", key, tostring(value), guess and (", did you mean '%s'?"):format(guess) or "",
+  raise("fcn_i3d: %s is '%s'%s (known: %s)", key, tostring(value), nearest.hint(tostring(value), known),
     table.concat(known, ", "))
 end
 

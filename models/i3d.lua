@@ -101,8 +101,7 @@ local defaults = {
 }
 
 local function unknown_endpoint(name, known)
-  local guess = nearest(name, known)
-  raise("i3d: no endpoint '%s'%s", tostring(name), guess and (", did you mean '%s'?"):format(guess) or "")
+  raise("i3d: no endpoint '%s'%s", tostring(name), nearest.hint(name, known))
 end
 
 local function names()

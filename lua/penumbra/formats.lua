@@ -58,8 +58,7 @@ local function index_of(archive, name)
   local handle = handle_of(archive)
   local i = type(name) == "string" and C.pn_archive_find(handle, name) or -1
   if i < 0 then
-    local guess = nearest(name, archive.names)
-    raise("%s: there is no tensor '%s'%s", archive.path, tostring(name), guess and (", did you mean '%s'?"):format(guess) or "")
+    raise("%s: there is no tensor '%s'%s", archive.path, tostring(name), nearest.hint(name, archive.names))
   end
   return handle, i
 end

@@ -11,7 +11,6 @@ local ffi = require "ffi"
 local lfs = require "lfs"
 local binding = require "penumbra.ffi"
 local named = require "penumbra.named"
-local nearest = require "penumbra.nearest"
 local raise = require "penumbra.raise"
 
 local C, check, out, wrap, ptr = binding.C, binding.check, binding.out, binding.wrap, binding.ptr
@@ -26,21 +25,6 @@ local function text(what, value)
     raise("%s: expects a path, got %s", what, value == nil and "nothing" or "a " .. type(value))
   end
   return value
-end
-
-local function choice(what, name, value, known)
-  local number = known[value]
-  if number == nil then
-    local names = {}
-    for key in pairs(known) do
-      names[#names + 1] = key
-    end
-    table.sort(names)
-    local guess = nearest(value, names)
-    raise("%s: unknown %s '%s'%s (known: %s)", what, name, tostring(value), guess and (", did you mean '%s'?"):format(guess) or "",
-      table.concat(names, ", "))
-  end
-  return number
 end
 
 local function made(fn, ...)
@@ -157,7 +141,7 @@ local filters = { area = C.PN_AREA, bilinear = C.PN_BILINEAR, nearest = C.PN_NEA
 function image.resize(picture, how)
   local named_how = named("resize", how, { filter = named.optional, masks = false })
   local masks = named_how.masks or ptr(picture, "resize") ~= nil and picture:dims() == 2
-  local filter = choice("resize", "filter", named_how.filter or (masks and "nearest" or "area"), filters)
+  local filter = named.choice("resize", "filter", named_how.filter or (masks and "nearest" or "area"), filters)
   local height = named.whole("resize", "height", how and how[1], 1)
   return made(C.pn_image_resize, ptr(picture), height, named.whole("resize", "width", how[2], 1), filter, named_how.masks)
 end
@@ -221,12 +205,12 @@ local pixel_rules = { rgb_pm1 = C.PN_RGB_PM1, bgr_01 = C.PN_BGR_01 }
 -- @tparam Tensor frames
 -- @tparam ?string rule "rgb_pm1" (default; [-1,1], what I3D's weights expect) or "bgr_01" ([0,1], blue first)
 function image.to_clip(frames, rule)
-  return made(C.pn_frames_to_clip, ptr(frames, "to_clip"), choice("to_clip", "pixel rule", rule or "rgb_pm1", pixel_rules))
+  return made(C.pn_frames_to_clip, ptr(frames, "to_clip"), named.choice("to_clip", "pixel rule", rule or "rgb_pm1", pixel_rules))
 end
 
 --- A clip back to frames u8 (T,H,W,3), rounded and clamped to 0-255.
 function image.from_clip(clip, rule)
-  return made(C.pn_clip_to_frames, ptr(clip, "from_clip"), choice("from_clip", "pixel rule", rule or "rgb_pm1", pixel_rules))
+  return made(C.pn_clip_to_frames, ptr(clip, "from_clip"), named.choice("from_clip", "pixel rule", rule or "rgb_pm1", pixel_rules))
 end
 
 --- Masks u8 (T,H,W), or one (H,W), to real (1,1,T,H,W): 1 where any object is.

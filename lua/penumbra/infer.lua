@@ -57,8 +57,7 @@ local function settings(options)
     if not not_settings[name] then
       local default = infer.defaults[name]
       if default == nil then
-        local guess = nearest(name, known)
-        raise("infer: unknown option '%s'%s", tostring(name), guess and (", did you mean '%s'?"):format(guess) or "")
+        raise("infer: unknown option '%s'%s", tostring(name), nearest.hint(name, known))
       end
       if type(value) ~= type(default) then
         raise("infer: %s is a %s, expects a %s", name, type(value), type(default))

@@ -94,7 +94,6 @@ return setmetatable(pn, {
     for key in next, pn do
       known[#known + 1] = key
     end
-    local guess = nearest(name, known)
-    raise("penumbra has no '%s'%s", tostring(name), guess and (", did you mean '%s'?"):format(guess) or "")
+    raise("penumbra has no '%s'%s", tostring(name), nearest.hint(name, known))
   end,
 })

@@ -283,8 +283,7 @@ function measure.evaluate(how)
   end
   for _, name in ipairs(names) do
     if not is_known[name] then
-      local guess = nearest(name, known)
-      raise("measure.evaluate: no sequence '%s' in %s%s", name, truth_root, guess and (", did you mean '%s'?"):format(guess) or "")
+      raise("measure.evaluate: no sequence '%s' in %s%s", name, truth_root, nearest.hint(name, known))
     end
   end
 

@@ -28,9 +28,8 @@ local function read(_, what, given, defaults)
           known[#known + 1] = key
         end
         table.sort(known)
-        local guess = nearest(name, known)
         raise("%s: unknown option '%s'%s (known: %s)", what, tostring(name),
-          guess and (", did you mean '%s'?"):format(guess) or "", table.concat(known, ", "))
+          nearest.hint(name, known), table.concat(known, ", "))
       end
       if default ~= optional and default ~= required and type(value) ~= type(default) then
         raise("%s: %s expects a %s, got a %s", what, name, type(default), type(value))
@@ -60,4 +59,20 @@ local function whole(what, name, value, low, high)
   return value
 end
 
-return setmetatable({ optional = optional, required = required, whole = whole }, { __call = read })
+--- One of a few names, or an error that lists them.
+-- @tparam table known name to what it stands for
+-- @return what the name stands for
+local function choice(what, name, value, known)
+  local found = known[value]
+  if found == nil then
+    local names = {}
+    for key in pairs(known) do
+      names[#names + 1] = key
+    end
+    table.sort(names)
+    raise("%s: unknown %s '%s'%s (known: %s)", what, name, tostring(value), nearest.hint(value, names), table.concat(names, ", "))
+  end
+  return found
+end
+
+return setmetatable({ optional = optional, required = required, whole = whole, choice = choice }, { __call = read })

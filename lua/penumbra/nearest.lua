@@ -68,4 +68,10 @@ local function nearest(name, candidates, always)
   return nil
 end
 
-return nearest
+--- How a message about an unknown name ends: ", did you mean 'stride'?", or "" when nothing is near.
+local function hint(name, candidates)
+  local best = nearest(name, candidates)
+  return best and (", did you mean '%s'?"):format(best) or ""
+end
+
+return setmetatable({ hint = hint }, { __call = function(_, ...) return nearest(...) end })

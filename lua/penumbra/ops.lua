@@ -179,9 +179,8 @@ local function read_named(op, named)
       given_buffer[arg.index] = true
     elseif key ~= "into" then
       local known = known_names(op)
-      local guess = nearest(key, known)
       raise("%s: unknown argument '%s'%s (known: %s)", op.name, tostring(key),
-        guess and (", did you mean '%s'?"):format(guess) or "", table.concat(known, ", "))
+        nearest.hint(key, known), table.concat(known, ", "))
     end
   end
 end
@@ -431,8 +430,7 @@ end
 local function find(name)
   local op = registry[name]
   if not op then
-    local guess = nearest(name, order)
-    raise("no operation '%s'%s", tostring(name), guess and (", did you mean '%s'?"):format(guess) or "")
+    raise("no operation '%s'%s", tostring(name), nearest.hint(name, order))
   end
   return op
 end

@@ -52,8 +52,7 @@ local function dtype_number(name)
   local number = dtype_numbers[name]
   if not number then
     local known = sorted_keys(dtype_numbers)
-    local guess = nearest(name, known)
-    raise("unknown element type '%s'%s (known: %s)", tostring(name), guess and (", did you mean '%s'?"):format(guess) or "",
+    raise("unknown element type '%s'%s (known: %s)", tostring(name), nearest.hint(name, known),
       table.concat(known, ", "))
   end
   return number
@@ -654,8 +653,7 @@ ffi.metatype(binding.Ref, {
     local method = methods[key]
     if method == nil then
       local known = sorted_keys(methods)
-      local guess = nearest(key, known)
-      raise("a tensor has no method '%s'%s", tostring(key), guess and (", did you mean '%s'?"):format(guess) or "")
+      raise("a tensor has no method '%s'%s", tostring(key), nearest.hint(key, known))
     end
     return method
   end,

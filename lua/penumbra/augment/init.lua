@@ -13,7 +13,6 @@ local binding = require "penumbra.ffi"
 local tensor = require "penumbra.tensor"
 local image = require "penumbra.image"
 local named = require "penumbra.named"
-local nearest = require "penumbra.nearest"
 local raise = require "penumbra.raise"
 local affine = require "penumbra.augment.affine"
 
@@ -25,21 +24,6 @@ local augment = { affine = affine }
 
 local filters = { bilinear = C.PN_BILINEAR, nearest = C.PN_NEAREST }
 local borders = { reflect = C.PN_BORDER_REFLECT, replicate = C.PN_BORDER_REPLICATE, zero = C.PN_BORDER_ZERO }
-
-local function choice(what, name, value, known)
-  local number = known[value]
-  if number == nil then
-    local names = {}
-    for key in pairs(known) do
-      names[#names + 1] = key
-    end
-    table.sort(names)
-    local guess = nearest(value, names)
-    raise("%s: unknown %s '%s'%s (known: %s)", what, name, tostring(value), guess and (", did you mean '%s'?"):format(guess) or "",
-      table.concat(names, ", "))
-  end
-  return number
-end
 
 -- A list of {x, y} as double[2 n].
 local function points_of(what, list)
@@ -107,7 +91,7 @@ function augment.warp(t, how)
   local p = out()
   check(C.pn_warp(p, ptr(clip), ffi.new("double [6]", how.map), #how.points, points_of("point", how.points),
     points_of("move", how.moves), named.whole("warp", "height", h, 1), named.whole("warp", "width", w, 1),
-    choice("warp", "filter", filter, filters), choice("warp", "border", how.border, borders)))
+    named.choice("warp", "filter", filter, filters), named.choice("warp", "border", how.border, borders)))
   return viewed(wrap(p[0]), result_shape(h, w))
 end
 

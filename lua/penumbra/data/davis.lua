@@ -37,11 +37,6 @@ local function directories(path)
   return names
 end
 
-local function suggestion(name, known)
-  local guess = nearest(name, known)
-  return guess and (", did you mean '%s'?"):format(guess) or ""
-end
-
 -- ---- a cache of decoded pictures ----------------------------------------------------------------------------------------
 
 -- Least recently used first out; counts bytes. Holds tensors outside any scope.
@@ -381,7 +376,7 @@ function davis.open(root, how)
       end
     end
   elseif not is_directory(root .. "/JPEGImages/" .. tostring(resolution)) then
-    raise("davis: %s has no resolution '%s'%s (known: %s)", root, tostring(resolution), suggestion(resolution, resolutions),
+    raise("davis: %s has no resolution '%s'%s (known: %s)", root, tostring(resolution), nearest.hint(resolution, resolutions),
       table.concat(resolutions, ", "))
   end
   return setmetatable({
@@ -433,7 +428,7 @@ function Dataset:sequences(set)
   local files, names = set_files(self)
   local path = files[set]
   if not path then
-    raise("davis: %s has no set '%s'%s (known: %s)", self.root, tostring(set), suggestion(set, names),
+    raise("davis: %s has no set '%s'%s (known: %s)", self.root, tostring(set), nearest.hint(set, names),
       #names > 0 and table.concat(names, ", ") or "none: there is no ImageSets/480p/*.txt")
   end
   local file, message = io.open(path, "r")
@@ -466,7 +461,7 @@ function Dataset:sequence(name, how)
   local object = check_object("sequence", named("sequence", how, { object = named.optional }).object)
   local directory = ("%s/JPEGImages/%s/%s"):format(self.root, self.resolution, tostring(name))
   if type(name) ~= "string" or name == "" or name:find("/", 1, true) or not is_directory(directory) then
-    raise("davis: %s has no sequence '%s'%s", self.root, tostring(name), suggestion(name, self:sequences()))
+    raise("davis: %s has no sequence '%s'%s", self.root, tostring(name), nearest.hint(name, self:sequences()))
   end
   local paths, names = frame_files(directory)
   if #paths == 0 then

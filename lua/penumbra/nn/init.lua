@@ -32,7 +32,6 @@ return setmetatable(nn, {
     for key in next, nn do
       known[#known + 1] = key
     end
-    local guess = nearest(name, known)
-    raise("nn has no '%s'%s", tostring(name), guess and (", did you mean '%s'?"):format(guess) or "")
+    raise("nn has no '%s'%s", tostring(name), nearest.hint(name, known))
   end,
 })

@@ -111,8 +111,7 @@ local TIMES = { "repeat", "repeat_gain1", "centre", "linear" }
 local function taps_along_time(name, kernel, stride)
   local make = time_taps[name]
   if not make then
-    local guess = nearest(name, TIMES)
-    raise("init: unknown deconv_time '%s'%s (known: %s)", tostring(name), guess and (", did you mean '%s'?"):format(guess) or "",
+    raise("init: unknown deconv_time '%s'%s (known: %s)", tostring(name), nearest.hint(name, TIMES),
       table.concat(TIMES, ", "))
   end
   return make(kernel, stride)

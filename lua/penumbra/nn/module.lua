@@ -171,9 +171,8 @@ local function check_options(what, given, known)
   end
   for key in pairs(given) do
     if not is_known[key] then
-      local guess = nearest(key, known)
       table.sort(known)
-      raise("%s: unknown option '%s'%s (known: %s)", what, tostring(key), guess and (", did you mean '%s'?"):format(guess) or "",
+      raise("%s: unknown option '%s'%s (known: %s)", what, tostring(key), nearest.hint(key, known),
         table.concat(known, ", "))
     end
   end
@@ -280,8 +279,7 @@ function Module:find(path)
     end
     names[#names + 1] = entry.name
   end
-  local guess = nearest(path, names)
-  raise("%s: no module '%s'%s", self.name, tostring(path), guess and (", did you mean '%s'?"):format(guess) or "")
+  raise("%s: no module '%s'%s", self.name, tostring(path), nearest.hint(path, names))
 end
 
 local function collect(self, kind)

@@ -22,8 +22,7 @@ local function choice(what, value, known)
       return value
     end
   end
-  local guess = nearest(tostring(value), known)
-  raise("%s is '%s'%s (known: %s)", what, tostring(value), guess and (", did you mean '%s'?"):format(guess) or "",
+  raise("%s is '%s'%s (known: %s)", what, tostring(value), nearest.hint(tostring(value), known),
     table.concat(known, ", "))
 end
 

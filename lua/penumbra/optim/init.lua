@@ -244,9 +244,8 @@ function optim.sgd(params, options)
   }, { momentum = 0, nesterov = false, weight_decay = 0, convention = "pytorch" })
   number_option("sgd", "momentum", self.momentum, 0, 1)
   if CONVENTIONS[self.convention] == nil then
-    local guess = nearest(self.convention, { "pytorch", "torch7", "caffe" })
     raise("sgd: unknown convention '%s'%s (known: caffe, pytorch, torch7)", tostring(self.convention),
-      guess and (", did you mean '%s'?"):format(guess) or "")
+      nearest.hint(self.convention, { "pytorch", "torch7", "caffe" }))
   end
   local dampening = options.dampening
   if dampening == nil then
