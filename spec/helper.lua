@@ -1,5 +1,6 @@
 --- What specs share: closeness of tensors, shapes, seeded tensors, errors, the reference data beside the tree.
 
+local lfs = require "lfs"
 local pn = require "penumbra"
 local helper = {}
 
@@ -7,6 +8,17 @@ local helper = {}
 function helper.shared(path)
   local full = "../shared/" .. path
   return os.rename(full, full) and full or nil
+end
+
+--- A fresh directory for the files of one spec, gone when the spec ends: `local directory = helper.directory(teardown)`.
+function helper.directory(teardown)
+  local path = os.tmpname()
+  os.remove(path)
+  assert(lfs.mkdir(path))
+  teardown(function()
+    os.execute("rm -rf '" .. path .. "'")
+  end)
+  return path
 end
 
 --- A tensor of numbers in [a, b) that depend on the name alone.

@@ -14,7 +14,7 @@ unsigned long crc32(unsigned long crc, const uint8_t *data, unsigned int n);
 ]]
 local zlib = ffi.load "z"
 
-local directory
+local directory = helper.directory(teardown)
 local function path(name)
   return directory .. "/" .. name
 end
@@ -79,16 +79,6 @@ local function reader(mask)
     end
   end, h, w
 end
-
-setup(function()
-  directory = os.tmpname()
-  os.remove(directory)
-  assert(lfs.mkdir(directory))
-end)
-
-teardown(function()
-  os.execute("rm -rf '" .. directory .. "'")
-end)
 
 describe("reading masks", function()
   it("keeps the indices of a palette", function()

@@ -21,15 +21,7 @@ local function random_masks(t, h, w, name)
   return image.dilate(masks, 2), masks
 end
 
-local directory
-setup(function()
-  directory = os.tmpname()
-  os.remove(directory)
-  assert(lfs.mkdir(directory))
-end)
-teardown(function()
-  os.execute("rm -rf '" .. directory .. "'")
-end)
+local directory = helper.directory(teardown)
 
 -- Three frames or more: measure.sequence leaves the first and last out, so frame 2 is what `first` and `last` stand around.
 local function framed(mask)

@@ -1,20 +1,11 @@
 -- Plots: what is drawn where, judged by the pixels; and the errors.
 
-local lfs = require "lfs"
 local pn = require "penumbra"
 local helper = require "spec.helper"
 
 local plot, image = pn.plot, pn.image
 
-local directory
-setup(function()
-  directory = os.tmpname()
-  os.remove(directory)
-  assert(lfs.mkdir(directory))
-end)
-teardown(function()
-  os.execute("rm -rf '" .. directory .. "'")
-end)
+local directory = helper.directory(teardown)
 
 local function read(name)
   local file = assert(io.open(name, "rb"))

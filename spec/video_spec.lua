@@ -6,15 +6,7 @@ local helper = require "spec.helper"
 
 local video, image = pn.video, pn.image
 
-local directory
-setup(function()
-  directory = os.tmpname()
-  os.remove(directory)
-  assert(lfs.mkdir(directory))
-end)
-teardown(function()
-  os.execute("rm -rf \"" .. directory .. "\"")
-end)
+local directory = helper.directory(teardown)
 
 -- Frames of one colour each.
 local function frames(n, h, w)
