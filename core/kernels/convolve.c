@@ -1,13 +1,12 @@
 /* convolve.c: convolution and its adjoints as gathered products (product.h).
 **
-**   forward   output o sees input  o*stride - low + k*dilation
-**   data      by phase: inputs i = phase + stride*q of one residue see outputs q + (phase + low - k*dilation)/stride, for the
-**             taps k where that is whole. A transposed convolution is this, so it too runs as dense phase convolutions.
+**   forward   a product over the gather of x (gather.h)
+**   data      a product for each phase of the strides over the gather of dy, with the matrices transposed
 **   weight    for each tap, the outer products of the pixels it sees with dy, over pixels in blocks that stay in L1
 ** Few input channels (the 7x7x7 stem on RGB): rows are padded once and kernel columns x channels become one run of k. */
 #include <stdlib.h>
 #include <string.h>
-#include "convolve.h"
+#include "gather.h"
 #include "product.h"
 
 #ifdef PN_F64_BUILD
@@ -24,84 +23,12 @@ int pn_convolve_weight(real *dw, pn_pixels x, pn_pixels dy, const pn_geometry *g
 
 #else
 
-enum { PANEL = 96, TAPS = 32, PIXELS = 128, WEIGHT_BLOCK = 96 << 10, MOST_BLOCKS = 64, FEW_CHANNELS = 4 };
+enum { PANEL = 96, TAPS = 32, PIXELS = PN_MOST_PANEL, WEIGHT_BLOCK = 96 << 10, MOST_BLOCKS = 64 };
 
 static const pn_product_kernels *kernels(void) {
   static const pn_product_kernels *const table[PN_N_CPU_VARIANTS] = { NULL, &pn_product_avx2, &pn_product_avx512 };
   const pn_product_kernels *k = table[pn_cpu()];
   return k && k->vl ? k : NULL;
-}
-
-/* ---- the gather: which input pixel each output pixel sees through each tap ------------------------------------------------- */
-
-typedef struct axis {
-  int64_t n_out, n_taps, step, n_in, in_stride, out_stride;
-  int64_t *offset; /* input coordinate = output coordinate * step + offset[tap] */
-  int64_t *id;     /* which kernel element the tap is */
-} axis;
-
-typedef struct gather {
-  int64_t batch, in_batch, out_batch;
-  axis axis[3];
-  const real *in;
-  real *out;
-  int64_t k, n;      /* channels of in and out */
-  const real *zeros; /* k of them */
-} gather;
-
-static int64_t gather_taps(const gather *g) { return g->axis[0].n_taps * g->axis[1].n_taps * g->axis[2].n_taps; }
-static int64_t gather_pixels(const gather *g) { return g->batch * g->axis[0].n_out * g->axis[1].n_out * g->axis[2].n_out; }
-
-/* Output pixels of a panel, in n,t,h,w order, as runs along w that share their row. */
-typedef struct run {
-  int64_t first, count; /* within the panel */
-  int64_t t, h, w;      /* input coordinates of its first pixel before the tap's offset */
-  const real *in;       /* and its address */
-} run;
-
-typedef struct panel {
-  run runs[PIXELS];
-  int n_runs;
-  int64_t count;
-  real *out[PIXELS];
-} panel;
-
-static void find_panel(const gather *g, int64_t first, int64_t count, panel *p) {
-  const axis *t = &g->axis[0], *h = &g->axis[1], *w = &g->axis[2];
-  int64_t ow = first % w->n_out, row = first / w->n_out;
-  p->count = count;
-  p->n_runs = 0;
-  for (int64_t m = 0; m < count; row++, ow = 0) {
-    int64_t oh = row % h->n_out, ot = row / h->n_out % t->n_out, n = row / h->n_out / t->n_out,
-            length = pn_min64(count - m, w->n_out - ow);
-    run *r = &p->runs[p->n_runs++];
-    *r = (run){ m, length, ot * t->step, oh * h->step, ow * w->step, NULL };
-    r->in = g->in + n * g->in_batch + r->t * t->in_stride + r->h * h->in_stride + r->w * w->in_stride;
-    real *out = g->out + n * g->out_batch + ot * t->out_stride + oh * h->out_stride + ow * w->out_stride;
-    for (int64_t i = 0; i < length; i++) p->out[m++] = out + i * w->out_stride;
-  }
-}
-
-/* What each pixel of a panel sees through one tap: to[at[m]], zeros where that lies outside the input. */
-static void look_through(const gather *g, const panel *p, int64_t tap, const real **to, const int32_t *at) {
-  const axis *t = &g->axis[0], *h = &g->axis[1], *w = &g->axis[2];
-  int64_t dt = t->offset[tap / w->n_taps / h->n_taps], dh = h->offset[tap / w->n_taps % h->n_taps], dw = w->offset[tap % w->n_taps];
-  uintptr_t by = (uintptr_t)((dt * t->in_stride + dh * h->in_stride + dw * w->in_stride) * (int64_t)sizeof(real));
-  uintptr_t step = (uintptr_t)(w->step * w->in_stride * (int64_t)sizeof(real));
-  for (const run *r = p->runs; r < p->runs + p->n_runs; r++) {
-    int64_t begin = 0, end = 0, first = r->w + dw; /* of the run, the pixels first + i*step within 0..n_in-1 */
-    if ((uint64_t)(r->t + dt) < (uint64_t)t->n_in && (uint64_t)(r->h + dh) < (uint64_t)h->n_in) {
-      begin = first >= 0 ? 0 : pn_min64(r->count, (-first + w->step - 1) / w->step);
-      end = first >= w->n_in ? 0 : pn_min64(r->count, (w->n_in - 1 - first) / w->step + 1);
-      if (end < begin) end = begin;
-    }
-    const int32_t *place = at + r->first;
-    uintptr_t address = (uintptr_t)r->in + by;
-    int64_t i = 0;
-    for (; i < begin; i++) to[place[i]] = g->zeros;
-    for (; i < end; i++) to[place[i]] = (const real *)(address + (uintptr_t)i * step);
-    for (; i < r->count; i++) to[place[i]] = g->zeros;
-  }
 }
 
 /* ---- weights, packed into panels of NV vectors ------------------------------------------------------------------------------- */
@@ -112,14 +39,9 @@ typedef struct block {
   int64_t at, tap_size; /* its place in the packed weights, and the floats of one tap there */
 } block;
 
-typedef struct weights {
-  const real *w; /* element (tap t,h,w; k; n) at t*st + h*sh + w*sw + k*sk + n*sn */
-  int64_t st, sh, sw, sk, sn;
-} weights;
-
 typedef struct product {
-  gather g;
-  weights w;
+  pn_gather g;
+  pn_weights w;
   const pn_product_kernels *kernels;
   block blocks[MOST_BLOCKS];
   int n_blocks;
@@ -147,14 +69,14 @@ static int cut_blocks(int64_t n, int64_t k, int vl, int most, int64_t n_taps, bo
 
 static void pack_taps(void *context, int64_t begin, int64_t end) { /* units: block x tap */
   const product *p = context;
-  const gather *g = &p->g;
+  const pn_gather *g = &p->g;
   int vl = p->kernels->vl;
   for (int64_t unit = begin; unit < end; unit++) {
     const block *b = &p->blocks[unit / p->n_taps];
     int64_t tap = unit % p->n_taps, width = b->nv * vl, k = g->k;
-    int64_t t = g->axis[0].id[tap / g->axis[2].n_taps / g->axis[1].n_taps],
-            h = g->axis[1].id[tap / g->axis[2].n_taps % g->axis[1].n_taps];
-    const real *from = p->w.w + t * p->w.st + h * p->w.sh + g->axis[2].id[tap % g->axis[2].n_taps] * p->w.sw + b->first * p->w.sn;
+    int64_t id[3];
+    pn_gather_tap(g, tap, id);
+    const real *from = pn_weights_tap(&p->w, id) + b->first * p->w.sn;
     real *to = p->packed + b->at + tap * b->tap_size;
     if (b->nv == 0) {
       for (int64_t i = 0; i < b->tap_size; i++) to[i] = i < k ? from[i * p->w.sk] : 0;
@@ -175,14 +97,14 @@ static void pack_taps(void *context, int64_t begin, int64_t end) { /* units: blo
 /* ---- the product ----------------------------------------------------------------------------------------------------------------- */
 
 static void multiply_panel(const product *p, int64_t index, const block *blocks, int n_blocks) {
-  const gather *g = &p->g;
-  panel here;
-  const real *rows[TAPS * (PANEL + PN_MOST_MR)];
+  const pn_gather *g = &p->g;
+  pn_panel here;
+  const void *rows[TAPS * (PANEL + PN_MOST_MR)];
   real spare[PN_MOST_NV * PN_MOST_VL], *out[PN_MOST_MR];
   int32_t at[PANEL];
   int64_t first = index * PANEL;
   int64_t most_taps = pn_max64(1, pn_min64(TAPS, WEIGHT_BLOCK / (int64_t)sizeof(real) / pn_max64(1, blocks[0].tap_size)));
-  find_panel(g, first, pn_min64(PANEL, gather_pixels(g) - first), &here);
+  pn_find_panel(g, first, pn_min64(PANEL, pn_gather_pixels(g) - first), &here);
   int64_t tap = 0, count = here.count;
   do { /* also with no taps at all: then only the start value is written */
     int64_t n_taps = pn_min64(most_taps, p->n_taps - tap);
@@ -193,7 +115,7 @@ static void multiply_panel(const product *p, int64_t index, const block *blocks,
         mr = p->kernels->mr[to->nv];
         for (int64_t m = 0; m < count; m++) at[m] = (int32_t)(m / mr * mr * n_taps + m % mr);
         for (int64_t i = 0; i < n_taps; i++) {
-          look_through(g, &here, tap + i, rows + i * mr, at);
+          pn_look_through(g, &here, tap + i, rows + i * mr, at);
           for (int64_t m = count; m % mr; m++) rows[m / mr * mr * n_taps + i * mr + m % mr] = g->zeros;
         }
       }
@@ -217,9 +139,9 @@ static void multiply_blocks(void *context, int64_t begin, int64_t end) { /* few 
   for (int64_t i = begin; i < end; i++) multiply_panel(p, i / p->n_blocks, &p->blocks[i % p->n_blocks], 1);
 }
 
-static int multiply(const gather *g, const weights *w, const real *bias, bool add) {
-  product p = { .g = *g, .w = *w, .kernels = kernels(), .n_taps = gather_taps(g), .add = add };
-  int64_t total, vl = p.kernels->vl, pixels = gather_pixels(g);
+static int multiply(const pn_gather *g, const pn_weights *w, const real *bias, bool add) {
+  product p = { .g = *g, .w = *w, .kernels = kernels(), .n_taps = pn_gather_taps(g), .add = add };
+  int64_t total, vl = p.kernels->vl, pixels = pn_gather_pixels(g);
   if (!pixels || !g->n) return 0;
   p.n_blocks = cut_blocks(g->n, g->k, (int)vl, p.kernels->most_nv, p.n_taps, true, p.blocks, &total);
   if (!p.n_blocks) return pn_fail("convolution: %lld output channels are too many", (long long)g->n);
@@ -246,7 +168,7 @@ static int multiply(const gather *g, const weights *w, const real *bias, bool ad
 /* ---- the outer products ------------------------------------------------------------------------------------------------------------ */
 
 typedef struct outer_job {
-  gather g; /* out is dy, read only */
+  pn_gather g; /* out is dy, read only */
   const pn_product_kernels *kernels;
   block blocks[MOST_BLOCKS];
   int n_blocks;
@@ -255,7 +177,7 @@ typedef struct outer_job {
   int64_t ld;
 } outer_job;
 
-static void outer_rows(const outer_job *j, const block *b, real *sums, const real *const *rows, const real *dy, int64_t count,
+static void outer_rows(const outer_job *j, const block *b, real *sums, const void *const *rows, const real *dy, int64_t count,
                        int64_t k0, int64_t k1) {
   int mi = j->kernels->outer_mi;
   pn_outer_fn *fn = j->kernels->outer[b->nv];
@@ -276,17 +198,17 @@ static void outer_rows(const outer_job *j, const block *b, real *sums, const rea
 
 static int outer_units(void *context, int64_t begin, int64_t end) {
   const outer_job *j = context;
-  const gather *g = &j->g;
-  int64_t vl = j->kernels->vl, pixels = gather_pixels(g);
-  panel here;
-  const real *rows[PIXELS];
+  const pn_gather *g = &j->g;
+  int64_t vl = j->kernels->vl, pixels = pn_gather_pixels(g);
+  pn_panel here;
+  const void *rows[PIXELS];
   int32_t at[PIXELS];
   for (int32_t i = 0; i < PIXELS; i++) at[i] = i;
   real *dy = pn_alloc(sizeof(real) * (size_t)(PIXELS * j->ld));
   if (!dy) return -1;
   for (int64_t first = 0; first < pixels; first += PIXELS) {
     int64_t count = pn_min64(PIXELS, pixels - first);
-    find_panel(g, first, count, &here);
+    pn_find_panel(g, first, count, &here);
     for (int b = 0; b < j->n_blocks; b++) { /* dy in panels: block x pixel x channel, padded with zeros */
       const block *of = &j->blocks[b];
       int64_t width = of->nv * vl;
@@ -300,7 +222,7 @@ static int outer_units(void *context, int64_t begin, int64_t end) {
     for (int64_t unit = begin; unit < end; unit++) {
       if (tap != unit / j->k_groups) {
         tap = unit / j->k_groups;
-        look_through(g, &here, tap, rows, at);
+        pn_look_through(g, &here, tap, rows, at);
       }
       int64_t k0 = unit % j->k_groups * j->k_rows, k1 = pn_min64(k0 + j->k_rows, g->k);
       for (int b = 0; b < j->n_blocks; b++)
@@ -312,7 +234,7 @@ static int outer_units(void *context, int64_t begin, int64_t end) {
 }
 
 /* sums[tap][k][n]; the caller frees it. ld is n rounded up to vectors. */
-static int outer_products(const gather *g, real **sums, int64_t *ld) {
+static int outer_products(const pn_gather *g, real **sums, int64_t *ld) {
   outer_job j = { .g = *g, .kernels = kernels() };
   int64_t total;
   j.n_blocks = cut_blocks(g->n, 1, j.kernels->vl, j.kernels->outer_most_nv, 1, false, j.blocks, &total);
@@ -320,40 +242,18 @@ static int outer_products(const gather *g, real **sums, int64_t *ld) {
   j.ld = total;
   j.k_rows = pn_max64(1, 32 / j.kernels->outer_mi) * j.kernels->outer_mi;
   j.k_groups = pn_ceil_div(g->k, j.k_rows);
-  int64_t rows = gather_taps(g) * g->k;
+  int64_t rows = pn_gather_taps(g) * g->k;
   real *memory = pn_alloc_zero(sizeof(real) * (size_t)(rows * j.ld + g->k + 16));
   if (!memory) return -1;
   j.sums = memory;
   j.g.zeros = memory + rows * j.ld;
-  if (pn_parallel_try(gather_taps(g) * j.k_groups, 1, outer_units, &j)) {
+  if (pn_parallel_try(pn_gather_taps(g) * j.k_groups, 1, outer_units, &j)) {
     pn_free(memory);
     return -1;
   }
   *sums = memory;
   *ld = j.ld;
   return 0;
-}
-
-/* ---- geometry to gathers ------------------------------------------------------------------------------------------------------------- */
-
-/* Every tap of a kernel, for the forward and the weights. offset and id share one allocation of the caller's. */
-static void forward_axis(axis *a, const pn_geometry *g, int d, int64_t n_out, int64_t n_in, int64_t in_stride, int64_t out_stride,
-                         int64_t *room) {
-  *a = (axis){ n_out, g->kernel[d], g->stride[d], n_in, in_stride, out_stride, room, room + g->kernel[d] };
-  for (int64_t k = 0; k < g->kernel[d]; k++) a->offset[k] = k * g->dilation[d] - g->low[d], a->id[k] = k;
-}
-
-static int64_t *axis_room(const pn_geometry *g) {
-  return pn_alloc(sizeof(int64_t) * 2 * (size_t)(g->kernel[0] + g->kernel[1] + g->kernel[2]));
-}
-
-static void forward_gather(gather *out, pn_pixels y, pn_pixels x, const pn_geometry *g, int64_t *room) {
-  *out = (gather){
-    .batch = y.n, .in_batch = x.sn, .out_batch = y.sn, .in = x.data, .out = y.data, .k = x.c / g->groups, .n = y.c / g->groups
-  };
-  forward_axis(&out->axis[0], g, 0, y.t, x.t, x.st, y.st, room);
-  forward_axis(&out->axis[1], g, 1, y.h, x.h, x.sh, y.sh, room + 2 * g->kernel[0]);
-  forward_axis(&out->axis[2], g, 2, y.w, x.w, x.sw, y.sw, room + 2 * (g->kernel[0] + g->kernel[1]));
 }
 
 /* ---- few channels: rows padded once, so that kernel columns x channels is one run ------------------------------------------------------- */
@@ -376,72 +276,36 @@ static void pad_rows(void *context, int64_t begin, int64_t end) {
   }
 }
 
-static bool fuses_rows(pn_pixels x, const pn_geometry *g) {
-  return g->groups == 1 && x.c <= FEW_CHANNELS && g->kernel[2] > 1 && g->dilation[2] == 1;
-}
-
-/* The same gather over padded rows: one tap a row of the kernel, k = kernel width x channels. */
-static int fuse_rows(gather *out, pn_pixels y, pn_pixels x, const pn_geometry *g, int64_t *room, real **padded) {
-  int64_t width = (y.w - 1) * g->stride[2] + g->kernel[2];
+/* The gather over padded rows: one tap a row of the kernel, k = kernel width x channels. */
+static int fuse_rows(pn_gather *out, pn_pixels y, pn_pixels x, const pn_geometry *g, int64_t *room, real **padded) {
+  int64_t width = pn_fused_width(y, g);
   *padded = pn_alloc(sizeof(real) * (size_t)(x.n * x.t * x.h * width * x.c));
   if (!*padded) return -1;
   pad_job j = { x, *padded, g->low[2], width };
   pn_parallel(x.n * x.t * x.h, 16, pad_rows, &j);
-  forward_gather(out, y, x, g, room);
-  out->in = *padded;
-  out->k = x.c * g->kernel[2];
-  out->in_batch = x.t * x.h * width * x.c;
-  out->axis[0].in_stride = x.h * width * x.c;
-  out->axis[1].in_stride = width * x.c;
-  axis *w = &out->axis[2];
-  w->n_taps = 1;
-  w->offset[0] = w->id[0] = 0;
-  w->in_stride = x.c;
-  w->n_in = width;
+  pn_gather_forward(out, y, x, g, room);
+  pn_fuse_rows(out, *padded, width * x.c, x, g);
   return 0;
 }
 
 /* ---- the three ---------------------------------------------------------------------------------------------------------------------------- */
 
-static weights forward_weights(const real *w, pn_pixels y, pn_pixels x, const pn_geometry *g, int64_t group) {
-  int64_t matrix = x.c / g->groups * y.c;
-  return (weights){ w + group * (y.c / g->groups), g->kernel[1] * g->kernel[2] * matrix, g->kernel[2] * matrix, matrix, y.c, 1 };
-}
-
-static pn_pixels channels(pn_pixels p, int64_t group, int64_t groups) {
-  p.data += group * (p.c / groups);
-  return p;
-}
-
 int pn_convolve(pn_pixels y, pn_pixels x, const real *w, const real *bias, const pn_geometry *g) {
   if (!kernels()) return pn_convolve_plain(y, x, w, bias, g), 0;
-  int64_t *room = axis_room(g);
+  int64_t *room = pn_gather_room(g);
   if (!room) return -1;
   int rc = 0;
   real *padded = NULL;
   for (int64_t group = 0; group < g->groups && !rc; group++) {
-    gather at;
-    weights ws = forward_weights(w, y, x, g, group);
-    if (fuses_rows(x, g)) rc = fuse_rows(&at, y, x, g, room, &padded);
-    else forward_gather(&at, channels(y, group, g->groups), channels(x, group, g->groups), g, room);
+    pn_gather at;
+    pn_weights ws = pn_weights_forward(w, y, x, g, group);
+    if (pn_fuses_rows(x, g)) rc = fuse_rows(&at, y, x, g, room, &padded);
+    else pn_gather_forward(&at, pn_group_of(y, group, g->groups), pn_group_of(x, group, g->groups), g, room);
     if (!rc) rc = multiply(&at, &ws, bias ? bias + group * at.n : NULL, false);
   }
   pn_free(padded);
   pn_free(room);
   return rc;
-}
-
-/* The inputs phase, phase + stride, ... along one axis: their taps, and which outputs they see. */
-static void phase_axis(axis *a, const pn_geometry *g, int d, int64_t phase, int64_t n_x, int64_t n_y, int64_t x_stride,
-                       int64_t y_stride, int64_t *room) {
-  int64_t s = g->stride[d];
-  *a = (axis){ pn_ceil_div(n_x - phase, s), 0, 1, n_y, y_stride, x_stride * s, room, room + g->kernel[d] };
-  for (int64_t k = 0; k < g->kernel[d]; k++) {
-    int64_t at = phase + g->low[d] - k * g->dilation[d];
-    if (at % s) continue;
-    a->offset[a->n_taps] = at / s;
-    a->id[a->n_taps++] = k;
-  }
 }
 
 typedef struct data_job {
@@ -456,25 +320,15 @@ static int data_phases(void *context, int64_t begin, int64_t end) { /* units: gr
   const data_job *j = context;
   const pn_geometry *g = j->g;
   const int64_t *s = j->phases;
-  int64_t *room = axis_room(g);
+  int64_t *room = pn_gather_room(g);
   if (!room) return -1;
   int rc = 0;
   for (int64_t unit = begin; unit < end && !rc; unit++) {
-    int64_t w = unit % s[2], h = unit / s[2] % s[1], t = unit / s[2] / s[1] % s[0], group = unit / s[2] / s[1] / s[0];
-    weights ws = forward_weights(j->w, j->dy, j->dx, g, group);
-    ws = (weights){ ws.w, ws.st, ws.sh, ws.sw, ws.sn, ws.sk }; /* the same matrices, transposed */
-    pn_pixels dx = channels(j->dx, group, g->groups), dy = channels(j->dy, group, g->groups);
-    gather at = { .batch = dx.n,
-                  .in_batch = dy.sn,
-                  .out_batch = dx.sn,
-                  .in = dy.data,
-                  .out = pn_pixel(dx, 0, t, h, w),
-                  .k = dy.c / g->groups,
-                  .n = dx.c / g->groups };
-    phase_axis(&at.axis[0], g, 0, t, dx.t, dy.t, dx.st, dy.st, room);
-    phase_axis(&at.axis[1], g, 1, h, dx.h, dy.h, dx.sh, dy.sh, room + 2 * g->kernel[0]);
-    phase_axis(&at.axis[2], g, 2, w, dx.w, dy.w, dx.sw, dy.sw, room + 2 * (g->kernel[0] + g->kernel[1]));
-    if (j->add && !gather_taps(&at)) continue;
+    int64_t group = unit / s[2] / s[1] / s[0], phase[3] = { unit / s[2] / s[1] % s[0], unit / s[2] % s[1], unit % s[2] };
+    pn_weights ws = pn_weights_data(j->w, j->dy, j->dx, g, group);
+    pn_gather at;
+    pn_gather_phase(&at, pn_group_of(j->dx, group, g->groups), pn_group_of(j->dy, group, g->groups), g, phase, room);
+    if (j->add && !pn_gather_taps(&at)) continue;
     rc = multiply(&at, &ws, j->bias ? j->bias + group * at.n : NULL, j->add);
   }
   pn_free(room);
@@ -506,20 +360,20 @@ static void add_rows(void *context, int64_t begin, int64_t end) {
 
 int pn_convolve_weight(real *dw, pn_pixels x, pn_pixels dy, const pn_geometry *g) {
   if (!kernels()) return pn_convolve_weight_plain(dw, x, dy, g), 0;
-  int64_t *room = axis_room(g);
+  int64_t *room = pn_gather_room(g);
   if (!room) return -1;
   int rc = 0;
   real *padded = NULL;
   for (int64_t group = 0; group < g->groups && !rc; group++) {
-    gather at;
+    pn_gather at;
     real *sums = NULL;
     int64_t ld = 0;
-    if (fuses_rows(x, g)) rc = fuse_rows(&at, dy, x, g, room, &padded);
-    else forward_gather(&at, channels(dy, group, g->groups), channels(x, group, g->groups), g, room);
+    if (pn_fuses_rows(x, g)) rc = fuse_rows(&at, dy, x, g, room, &padded);
+    else pn_gather_forward(&at, pn_group_of(dy, group, g->groups), pn_group_of(x, group, g->groups), g, room);
     rc = rc ? rc : outer_products(&at, &sums, &ld);
     if (rc) break;
     add_job j = { dw + group * at.n, sums, at.n, dy.c, ld };
-    pn_parallel(gather_taps(&at) * at.k, 64, add_rows, &j);
+    pn_parallel(pn_gather_taps(&at) * at.k, 64, add_rows, &j);
     pn_free(sums);
   }
   pn_free(padded);

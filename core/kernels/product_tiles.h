@@ -2,7 +2,7 @@
 **   V, VL, v_zero() v_load(p) v_store(p,v) v_set1(x) v_add(a,b) v_fma(a,b,c) v_load_n(p,n) v_store_n(p,v,n) v_sum(v)
 ** and then TILE(mr, nv), DOT(mr) and OUTER(mi, nv) for the shapes that fill its registers. */
 
-static inline __attribute__((always_inline)) void tile(float *const *c, const float *const *a, int64_t n_taps, int64_t k,
+static inline __attribute__((always_inline)) void tile(float *const *c, const void *const *a, int64_t n_taps, int64_t k,
                                                        const float *w, const float *bias, int64_t n, bool add, const int mr,
                                                        const int nv) {
   V acc[PN_MOST_MR][PN_MOST_NV];
@@ -44,12 +44,12 @@ static inline __attribute__((always_inline)) void tile(float *const *c, const fl
 }
 
 #define TILE(mr, nv)                                                                                                               \
-  static void tile_##mr##x##nv(float *const *c, const float *const *a, int64_t n_taps, int64_t k, const float *w,                  \
+  static void tile_##mr##x##nv(float *const *c, const void *const *a, int64_t n_taps, int64_t k, const float *w,                   \
                                const float *bias, int64_t n, bool add) {                                                           \
     tile(c, a, n_taps, k, w, bias, n, add, mr, nv);                                                                                \
   }
 
-static inline __attribute__((always_inline)) void outer(float *g, int64_t ldg, const float *const *a, int64_t first_row,
+static inline __attribute__((always_inline)) void outer(float *g, int64_t ldg, const void *const *a, int64_t first_row,
                                                         const float *b, int64_t n_p, const int mi, const int nv) {
   V acc[PN_MOST_MR][PN_MOST_NV];
 #pragma GCC unroll 16
@@ -57,7 +57,7 @@ static inline __attribute__((always_inline)) void outer(float *g, int64_t ldg, c
 #pragma GCC unroll 4
     for (int v = 0; v < nv; v++) acc[i][v] = v_zero();
   for (int64_t p = 0; p < n_p; p++, b += nv * VL) {
-    const float *x = a[p] + first_row;
+    const float *x = (const float *)a[p] + first_row;
     V y[PN_MOST_NV];
 #pragma GCC unroll 4
     for (int v = 0; v < nv; v++) y[v] = v_load(b + v * VL);
@@ -75,7 +75,7 @@ static inline __attribute__((always_inline)) void outer(float *g, int64_t ldg, c
 }
 
 /* One channel: c[m][0] = start + sum over taps and k, vectors along k. */
-static inline __attribute__((always_inline)) void dot(float *const *c, const float *const *a, int64_t n_taps, int64_t k,
+static inline __attribute__((always_inline)) void dot(float *const *c, const void *const *a, int64_t n_taps, int64_t k,
                                                       const float *w, const float *bias, bool add, const int mr) {
   V acc[PN_MOST_MR];
 #pragma GCC unroll 16
@@ -85,12 +85,12 @@ static inline __attribute__((always_inline)) void dot(float *const *c, const flo
     for (; i + VL <= k; i += VL, w += VL) {
       V b = v_load(w);
 #pragma GCC unroll 16
-      for (int m = 0; m < mr; m++) acc[m] = v_fma(v_load(a[m] + i), b, acc[m]);
+      for (int m = 0; m < mr; m++) acc[m] = v_fma(v_load((const float *)a[m] + i), b, acc[m]);
     }
     if (i < k) {
       V b = v_load(w);
 #pragma GCC unroll 16
-      for (int m = 0; m < mr; m++) acc[m] = v_fma(v_load_n(a[m] + i, k - i), b, acc[m]);
+      for (int m = 0; m < mr; m++) acc[m] = v_fma(v_load_n((const float *)a[m] + i, k - i), b, acc[m]);
       w += VL;
     }
   }
@@ -101,7 +101,7 @@ static inline __attribute__((always_inline)) void dot(float *const *c, const flo
 }
 
 #define DOT(mr)                                                                                                                    \
-  static void dot_##mr(float *const *c, const float *const *a, int64_t n_taps, int64_t k, const float *w, const float *bias,       \
+  static void dot_##mr(float *const *c, const void *const *a, int64_t n_taps, int64_t k, const float *w, const float *bias,        \
                        int64_t n, bool add) {                                                                                      \
     (void)n;                                                                                                                       \
     dot(c, a, n_taps, k, w, bias, add, mr);                                                                                        \
@@ -109,7 +109,7 @@ static inline __attribute__((always_inline)) void dot(float *const *c, const flo
 
 /* The full height has a kernel of its own; fewer rows (an input of few channels) go one by one. */
 #define OUTER(rows, nv)                                                                                                            \
-  static void outer_##rows##x##nv(float *g, int64_t ldg, const float *const *a, int64_t first_row, const float *b, int64_t n_p,    \
+  static void outer_##rows##x##nv(float *g, int64_t ldg, const void *const *a, int64_t first_row, const float *b, int64_t n_p,     \
                                   int64_t mi) {                                                                                    \
     if (mi == rows) outer(g, ldg, a, first_row, b, n_p, rows, nv);                                                                 \
     else                                                                                                                           \
