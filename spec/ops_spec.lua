@@ -558,7 +558,7 @@ describe("arguments", function()
 
   it("that are unknown name the nearest", function()
     helper.failure(function() pn.ops.conv3d(x, x, nil, { strides = 2 }) end, "conv3d: unknown argument 'strides'",
-      "did you mean 'stride'?", "known: dilation, groups, into, pad, stride")
+      "did you mean 'stride'?", "known: dilation, groups, into, pad, relu, stride")
   end)
 
   it("are whole numbers where they should be", function()

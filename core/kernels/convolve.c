@@ -11,8 +11,8 @@
 
 #ifdef PN_F64_BUILD
 
-int pn_convolve(pn_pixels y, pn_pixels x, const real *w, const real *bias, const pn_geometry *g) {
-  return pn_convolve_plain(y, x, w, bias, g), 0;
+int pn_convolve(pn_pixels y, pn_pixels x, const real *w, pn_epilogue end, const pn_geometry *g) {
+  return pn_convolve_plain(y, x, w, end, g), 0;
 }
 int pn_convolve_data(pn_pixels dx, pn_pixels dy, const real *w, const real *bias, bool add, const pn_geometry *g) {
   return pn_convolve_data_plain(dx, dy, w, bias, add, g), 0;
@@ -47,7 +47,7 @@ typedef struct product {
   int n_blocks;
   int64_t n_taps;
   real *packed, *bias; /* bias padded like a row of blocks; NULL for none */
-  bool add;
+  bool add, relu;
 } product;
 
 /* n channels as even blocks of at most `most` vectors, or, where vectors of channels would be mostly empty, as single channels.
@@ -122,7 +122,8 @@ static void multiply_panel(const product *p, int64_t index, const block *blocks,
       for (int64_t m = 0; m < count; m += mr) {
         for (int64_t i = 0; i < mr; i++) out[i] = m + i < count ? here.out[m + i] + to->first : spare;
         p->kernels->tile[to->nv](out, rows + m * n_taps, n_taps, g->k, p->packed + to->at + tap * to->tap_size,
-                                 p->bias && tap == 0 ? p->bias + to->first : NULL, to->count, p->add || tap > 0);
+                                 p->bias && tap == 0 ? p->bias + to->first : NULL, to->count, p->add || tap > 0,
+                                 p->relu && tap + n_taps == p->n_taps);
       }
     }
     tap += n_taps;
@@ -139,8 +140,8 @@ static void multiply_blocks(void *context, int64_t begin, int64_t end) { /* few 
   for (int64_t i = begin; i < end; i++) multiply_panel(p, i / p->n_blocks, &p->blocks[i % p->n_blocks], 1);
 }
 
-static int multiply(const pn_gather *g, const pn_weights *w, const real *bias, bool add) {
-  product p = { .g = *g, .w = *w, .kernels = kernels(), .n_taps = pn_gather_taps(g), .add = add };
+static int multiply(const pn_gather *g, const pn_weights *w, pn_epilogue end, bool add) {
+  product p = { .g = *g, .w = *w, .kernels = kernels(), .n_taps = pn_gather_taps(g), .add = add, .relu = end.relu };
   int64_t total, vl = p.kernels->vl, pixels = pn_gather_pixels(g);
   if (!pixels || !g->n) return 0;
   p.n_blocks = cut_blocks(g->n, g->k, (int)vl, p.kernels->most_nv, p.n_taps, true, p.blocks, &total);
@@ -149,10 +150,10 @@ static int multiply(const pn_gather *g, const pn_weights *w, const real *bias, b
   real *memory = pn_alloc(sizeof(real) * (size_t)(total + padded + g->k + vl));
   if (!memory) return -1;
   p.packed = memory;
-  if (bias) {
+  if (end.bias) {
     p.bias = memory + total;
     memset(p.bias, 0, sizeof(real) * (size_t)padded);
-    memcpy(p.bias, bias, sizeof(real) * (size_t)g->n);
+    memcpy(p.bias, end.bias, sizeof(real) * (size_t)g->n);
   }
   real *zeros = memory + total + padded;
   memset(zeros, 0, sizeof(real) * (size_t)(g->k + vl));
@@ -290,8 +291,8 @@ static int fuse_rows(pn_gather *out, pn_pixels y, pn_pixels x, const pn_geometry
 
 /* ---- the three ---------------------------------------------------------------------------------------------------------------------------- */
 
-int pn_convolve(pn_pixels y, pn_pixels x, const real *w, const real *bias, const pn_geometry *g) {
-  if (!kernels()) return pn_convolve_plain(y, x, w, bias, g), 0;
+int pn_convolve(pn_pixels y, pn_pixels x, const real *w, pn_epilogue end, const pn_geometry *g) {
+  if (!kernels()) return pn_convolve_plain(y, x, w, end, g), 0;
   int64_t *room = pn_gather_room(g);
   if (!room) return -1;
   int rc = 0;
@@ -301,7 +302,7 @@ int pn_convolve(pn_pixels y, pn_pixels x, const real *w, const real *bias, const
     pn_weights ws = pn_weights_forward(w, y, x, g, group);
     if (pn_fuses_rows(x, g)) rc = fuse_rows(&at, y, x, g, room, &padded);
     else pn_gather_forward(&at, pn_group_of(y, group, g->groups), pn_group_of(x, group, g->groups), g, room);
-    if (!rc) rc = multiply(&at, &ws, bias ? bias + group * at.n : NULL, false);
+    if (!rc) rc = multiply(&at, &ws, (pn_epilogue){ end.bias ? end.bias + group * at.n : NULL, end.relu }, false);
   }
   pn_free(padded);
   pn_free(room);
@@ -329,7 +330,7 @@ static int data_phases(void *context, int64_t begin, int64_t end) { /* units: gr
     pn_gather at;
     pn_gather_phase(&at, pn_group_of(j->dx, group, g->groups), pn_group_of(j->dy, group, g->groups), g, phase, room);
     if (j->add && !pn_gather_taps(&at)) continue;
-    rc = multiply(&at, &ws, j->bias ? j->bias + group * at.n : NULL, j->add);
+    rc = multiply(&at, &ws, (pn_epilogue){ .bias = j->bias ? j->bias + group * at.n : NULL }, j->add);
   }
   pn_free(room);
   return rc;

@@ -10,8 +10,14 @@ typedef struct pn_geometry {
   int64_t groups;
 } pn_geometry;
 
-/* y = x * w (+ bias); y is written, every element. */
-PN_CHECKED int pn_convolve(pn_pixels y, pn_pixels x, const real *w, const real *bias, const pn_geometry *g);
+/* What becomes of a sum before it is stored: + bias[channel], then 0 where negative. { 0 }: nothing. */
+typedef struct pn_epilogue {
+  const real *bias; /* NULL for none */
+  bool relu;        /* NaN stays NaN */
+} pn_epilogue;
+
+/* y = x * w, then the epilogue; y is written, every element. */
+PN_CHECKED int pn_convolve(pn_pixels y, pn_pixels x, const real *w, pn_epilogue end, const pn_geometry *g);
 /* dx (+)= the adjoint of pn_convolve in x, applied to dy; with add false dx is written, every element. bias (of x's channels) only then. */
 PN_CHECKED int pn_convolve_data(pn_pixels dx, pn_pixels dy, const real *w, const real *bias, bool add, const pn_geometry *g);
 /* dw += the adjoint in w. */
@@ -20,7 +26,7 @@ PN_CHECKED int pn_convolve_weight(real *dw, pn_pixels x, pn_pixels dy, const pn_
 PN_CHECKED int pn_convolve_bias(real *db, pn_pixels dy);
 
 /* The plain-C definitions that every variant is judged by. */
-void pn_convolve_plain(pn_pixels y, pn_pixels x, const real *w, const real *bias, const pn_geometry *g);
+void pn_convolve_plain(pn_pixels y, pn_pixels x, const real *w, pn_epilogue end, const pn_geometry *g);
 void pn_convolve_data_plain(pn_pixels dx, pn_pixels dy, const real *w, const real *bias, bool add, const pn_geometry *g);
 void pn_convolve_weight_plain(real *dw, pn_pixels x, pn_pixels dy, const pn_geometry *g);
 

@@ -6,7 +6,7 @@ typedef struct job {
   const real *w, *bias;
   real *dw;
   const pn_geometry *g;
-  bool add;
+  bool add, relu;
 } job;
 
 static const real *filter(const job *j, int64_t t, int64_t h, int64_t w) { /* the (I/groups) x O matrix of one tap */
@@ -45,6 +45,7 @@ static void forward_rows(void *context, int64_t begin, int64_t end) { /* rows of
               for (int64_t i = 0; i < in; i++)
                 for (int64_t k = o; k < o + out; k++) y[k] += x[o / out * in + i] * f[i * j->y.c + k];
           }
+      for (int64_t o = 0; o < j->y.c && j->relu; o++) y[o] = y[o] < 0 ? 0 : y[o];
     }
 }
 
@@ -91,8 +92,8 @@ static void weight_taps(void *context, int64_t begin, int64_t end) {
   }
 }
 
-void pn_convolve_plain(pn_pixels y, pn_pixels x, const real *w, const real *bias, const pn_geometry *g) {
-  job j = { .y = y, .x = x, .w = w, .bias = bias, .g = g };
+void pn_convolve_plain(pn_pixels y, pn_pixels x, const real *w, pn_epilogue end, const pn_geometry *g) {
+  job j = { .y = y, .x = x, .w = w, .bias = end.bias, .relu = end.relu, .g = g };
   pn_parallel(y.n * y.t * y.h, 1, forward_rows, &j);
 }
 

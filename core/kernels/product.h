@@ -14,9 +14,9 @@
 enum { PN_MOST_NV = 4, PN_MOST_MR = 12, PN_MOST_VL = 16 };
 
 /* c[m][0..n-1] = start + sum; a: n_taps rows of MR pointers to k floats; w: n_taps x k x (NV*VL), padded with zeros; n <= NV*VL.
-** start: zeros, or a bias of NV*VL; with add, c's own values are added at the end. */
+** start: zeros, or a bias of NV*VL; with add, c's own values are added at the end; with relu, what is then negative becomes 0. */
 typedef void pn_tile_fn(float *const *c, const void *const *a, int64_t n_taps, int64_t k, const float *w, const float *bias,
-                        int64_t n, bool add);
+                        int64_t n, bool add, bool relu);
 
 /* g[i][0..NV*VL-1] += sum over p of a[p][first_row + i] * b[p][0..NV*VL-1], i < mi; g has row stride ldg. */
 typedef void pn_outer_fn(float *g, int64_t ldg, const void *const *a, int64_t first_row, const float *b, int64_t n_p, int64_t mi);

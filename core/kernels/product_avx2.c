@@ -11,6 +11,7 @@ static inline V v_load(const float *p) { return _mm256_loadu_ps(p); }
 static inline void v_store(float *p, V v) { _mm256_storeu_ps(p, v); }
 static inline V v_set1(float x) { return _mm256_set1_ps(x); }
 static inline V v_add(V a, V b) { return _mm256_add_ps(a, b); }
+static inline V v_relu(V v) { return _mm256_max_ps(_mm256_setzero_ps(), v); } /* this order keeps NaN */
 static inline V v_fma(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
 static inline __m256i first(int64_t n) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));

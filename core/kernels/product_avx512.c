@@ -11,6 +11,7 @@ static inline V v_load(const float *p) { return _mm512_loadu_ps(p); }
 static inline void v_store(float *p, V v) { _mm512_storeu_ps(p, v); }
 static inline V v_set1(float x) { return _mm512_set1_ps(x); }
 static inline V v_add(V a, V b) { return _mm512_add_ps(a, b); }
+static inline V v_relu(V v) { return _mm512_max_ps(_mm512_setzero_ps(), v); } /* this order keeps NaN */
 static inline V v_fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
 static inline __mmask16 first(int64_t n) { return (__mmask16)((1u << n) - 1); }
 static inline V v_load_n(const float *p, int64_t n) { return _mm512_maskz_loadu_ps(first(n), p); }

@@ -1,10 +1,10 @@
 /* product_tiles.h: the micro-kernels of product.h, written once over a vector type. The including file defines
-**   V, VL, v_zero() v_load(p) v_store(p,v) v_set1(x) v_add(a,b) v_fma(a,b,c) v_load_n(p,n) v_store_n(p,v,n) v_sum(v)
+**   V, VL, v_zero() v_load(p) v_store(p,v) v_set1(x) v_add(a,b) v_relu(v) v_fma(a,b,c) v_load_n(p,n) v_store_n(p,v,n) v_sum(v)
 ** and then TILE(mr, nv), DOT(mr) and OUTER(mi, nv) for the shapes that fill its registers. */
 
 static inline __attribute__((always_inline)) void tile(float *const *c, const void *const *a, int64_t n_taps, int64_t k,
-                                                       const float *w, const float *bias, int64_t n, bool add, const int mr,
-                                                       const int nv) {
+                                                       const float *w, const float *bias, int64_t n, bool add, bool relu,
+                                                       const int mr, const int nv) {
   V acc[PN_MOST_MR][PN_MOST_NV];
 #pragma GCC unroll 16
   for (int m = 0; m < mr; m++)
@@ -30,7 +30,10 @@ static inline __attribute__((always_inline)) void tile(float *const *c, const vo
 #pragma GCC unroll 16
     for (int m = 0; m < mr; m++)
 #pragma GCC unroll 4
-      for (int v = 0; v < nv; v++) v_store(c[m] + v * VL, add ? v_add(acc[m][v], v_load(c[m] + v * VL)) : acc[m][v]);
+      for (int v = 0; v < nv; v++) {
+        V sum = add ? v_add(acc[m][v], v_load(c[m] + v * VL)) : acc[m][v];
+        v_store(c[m] + v * VL, relu ? v_relu(sum) : sum);
+      }
   } else {
 #pragma GCC unroll 16
     for (int m = 0; m < mr; m++)
@@ -38,15 +41,17 @@ static inline __attribute__((always_inline)) void tile(float *const *c, const vo
       for (int v = 0; v < nv; v++) {
         int64_t left = n - v * VL;
         if (left > VL) left = VL;
-        if (left > 0) v_store_n(c[m] + v * VL, add ? v_add(acc[m][v], v_load_n(c[m] + v * VL, left)) : acc[m][v], left);
+        if (left <= 0) continue;
+        V sum = add ? v_add(acc[m][v], v_load_n(c[m] + v * VL, left)) : acc[m][v];
+        v_store_n(c[m] + v * VL, relu ? v_relu(sum) : sum, left);
       }
   }
 }
 
 #define TILE(mr, nv)                                                                                                               \
   static void tile_##mr##x##nv(float *const *c, const void *const *a, int64_t n_taps, int64_t k, const float *w,                   \
-                               const float *bias, int64_t n, bool add) {                                                           \
-    tile(c, a, n_taps, k, w, bias, n, add, mr, nv);                                                                                \
+                               const float *bias, int64_t n, bool add, bool relu) {                                                \
+    tile(c, a, n_taps, k, w, bias, n, add, relu, mr, nv);                                                                          \
   }
 
 static inline __attribute__((always_inline)) void outer(float *g, int64_t ldg, const void *const *a, int64_t first_row,
@@ -76,7 +81,7 @@ static inline __attribute__((always_inline)) void outer(float *g, int64_t ldg, c
 
 /* One channel: c[m][0] = start + sum over taps and k, vectors along k. */
 static inline __attribute__((always_inline)) void dot(float *const *c, const void *const *a, int64_t n_taps, int64_t k,
-                                                      const float *w, const float *bias, bool add, const int mr) {
+                                                      const float *w, const float *bias, bool add, bool relu, const int mr) {
   V acc[PN_MOST_MR];
 #pragma GCC unroll 16
   for (int m = 0; m < mr; m++) acc[m] = v_zero();
@@ -96,15 +101,16 @@ static inline __attribute__((always_inline)) void dot(float *const *c, const voi
   }
   for (int m = 0; m < mr; m++) {
     float sum = (bias ? bias[0] : 0) + v_sum(acc[m]);
-    c[m][0] = add ? c[m][0] + sum : sum;
+    if (add) sum += c[m][0];
+    c[m][0] = relu && sum < 0 ? 0 : sum;
   }
 }
 
 #define DOT(mr)                                                                                                                    \
   static void dot_##mr(float *const *c, const void *const *a, int64_t n_taps, int64_t k, const float *w, const float *bias,        \
-                       int64_t n, bool add) {                                                                                      \
+                       int64_t n, bool add, bool relu) {                                                                           \
     (void)n;                                                                                                                       \
-    dot(c, a, n_taps, k, w, bias, add, mr);                                                                                        \
+    dot(c, a, n_taps, k, w, bias, add, relu, mr);                                                                                  \
   }
 
 /* The full height has a kernel of its own; fewer rows (an input of few channels) go one by one. */

@@ -69,7 +69,7 @@ static int write_y(pn_pixels y, void *context) {
 
 static int write_dx(pn_pixels dx, void *context) {
   const job *j = context;
-  return pn_convolve(dx, j->from, j->w, NULL, &j->g);
+  return pn_convolve(dx, j->from, j->w, (pn_epilogue){ 0 }, &j->g);
 }
 
 static int run(pn_tensor *to, bool add, pn_pixels_fn *fn, pn_tensor *from, pn_tensor *weight, job *j) {

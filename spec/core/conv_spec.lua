@@ -136,6 +136,13 @@ describe("the fast kernels", function()
     { "conv_transpose3d", { 1, 1, 3, 5, 5 }, { 1, 1, 4, 8, 8 }, { stride = { 2, 4, 4 }, pad = "same" } },
     { "conv_transpose3d", { 1, 16, 2, 4, 5 }, { 16, 1, 4, 8, 8 }, { stride = { 2, 4, 4 }, pad = "same" } },
     { "conv3d", { 1, 37, 2, 4, 5 }, { 2, 37, 1, 3, 1 }, {} },
+    { "conv3d", { 1, 3, 5, 9, 11 }, { 7, 3, 7, 7, 7 }, { stride = 2, relu = true } },
+    { "conv3d", { 2, 5, 4, 9, 8 }, { 21, 5, 3, 3, 3 }, { relu = true } },
+    { "conv3d", { 1, 16, 4, 14, 14 }, { 64, 16, 3, 3, 3 }, { relu = true } },
+    { "conv3d", { 1, 50, 3, 7, 7 }, { 70, 50, 1, 1, 1 }, { relu = true } },
+    { "conv3d", { 1, 200, 2, 5, 5 }, { 33, 200, 3, 3, 3 }, { relu = true } }, -- the taps come in several rounds
+    { "conv3d", { 1, 6, 3, 7, 7 }, { 8, 3, 3, 2, 1 }, { groups = 2, stride = { 1, 2, 1 }, pad = { 1, 0, 2 }, relu = true } },
+    { "conv3d", { 1, 37, 2, 4, 5 }, { 1, 37, 1, 3, 1 }, { relu = true } },
     { "conv_transpose3d", { 1, 3, 2, 2, 2 }, { 3, 2, 1, 2, 2 }, { stride = 3, output_pad = { 2, 0, 1 } } },
   }
   local best = ffi.string(C.pn_cpu_variant())
@@ -156,6 +163,29 @@ describe("the fast kernels", function()
           helper.assert_close(fast[name], plain[name], 3e-6, case[1] .. " case " .. i .. " " .. name)
         end
       end
+    end)
+  end
+
+  for _, variant in ipairs { "plain", "avx2", "avx512" } do
+    it(variant .. " end in relu as the operation of that name does, gradients too", function()
+      if C.pn_set_cpu_variant(variant) ~= 0 then pending("this CPU has no " .. variant) return end
+      for i, case in ipairs(cases) do
+        if case[4].relu then
+          local args = {}
+          for name, value in pairs(case[4]) do args[name] = value end
+          args.relu = nil
+          local x, w = helper.random(case[2], "x" .. i), helper.random(case[3], "w" .. i)
+          local bias = helper.random({ case[3][1] }, "b" .. i)
+          local one = all_of(pn.conv3d, x, w, bias, case[4])
+          local two = all_of(function(...) return pn.relu(pn.conv3d(...)) end, x, w, bias, args)
+          for _, name in ipairs { "y", "dx", "dw", "db" } do
+            assert.equal(0, helper.relative_error(one[name], two[name]), "case " .. i .. " " .. name)
+          end
+        end
+      end
+      local x = pn.full { 1, 3, 1, 2, 20, value = 0 / 0 }
+      local y = pn.conv3d(x, helper.random({ 20, 3, 1, 1, 1 }, "w"), { relu = true })
+      assert.is_true(y:get(1, 1, 1, 1, 1) ~= y:get(1, 1, 1, 1, 1)) -- NaN stays
     end)
   end
 
