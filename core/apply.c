@@ -7,9 +7,10 @@
 #include <string.h>
 #include "op.h"
 #include "backend.h"
+#include "profile.h"
 #include "tape.h"
 
-static atomic_bool trap_nan, profiling;
+static atomic_bool trap_nan;
 
 void pn_trap_nan(bool on) { atomic_store(&trap_nan, on); }
 bool pn_trapping_nan(void) { return atomic_load(&trap_nan); }
@@ -175,66 +176,6 @@ int pn_channels_last(pn_tensor **out, pn_tensor *x) {
   return pn_tensor_contiguous(out, x, PN_CHANNELS_LAST);
 }
 
-/* ---- time by operation and layer --------------------------------------------------------------------------------------------- */
-
-typedef struct row {
-  const pn_op *op;
-  bool backward;
-  char label[64];
-  int64_t calls;
-  double seconds, flops, bytes;
-} row;
-
-static row *rows;
-static int n_rows, room;
-
-void pn_profile(bool on) {
-  if (on) n_rows = 0;
-  atomic_store(&profiling, on);
-}
-
-void pn_profile_add(const pn_op *op, bool backward, const char *label, double seconds, double flops, double bytes) {
-  int i = 0;
-  while (i < n_rows && (rows[i].op != op || rows[i].backward != backward || strcmp(rows[i].label, label) != 0)) i++;
-  if (i == n_rows) {
-    if (n_rows == room) {
-      int more = room ? 2 * room : 256;
-      row *grown = realloc(rows, sizeof *rows * (size_t)more);
-      if (!grown) return; /* a profile may lose a line; the computation goes on */
-      rows = grown, room = more;
-    }
-    rows[n_rows] = (row){ .op = op, .backward = backward };
-    snprintf(rows[n_rows++].label, sizeof rows[0].label, "%s", label);
-  }
-  rows[i].calls++;
-  rows[i].seconds += seconds;
-  rows[i].flops += flops;
-  rows[i].bytes += bytes;
-}
-
-bool pn_profiling(void) { return atomic_load_explicit(&profiling, memory_order_relaxed); }
-
-double pn_bytes_moved(pn_tensor *const *x, int n) {
-  double bytes = 0;
-  for (int i = 0; i < n; i++)
-    if (x[i]) bytes += (double)(pn_tensor_count(x[i]) * pn_dtype_bytes(x[i]->dtype));
-  return bytes;
-}
-
-int pn_profile_report(char *buffer, size_t bytes) {
-  if (!buffer || !bytes) return pn_fail("profile_report: no buffer");
-  size_t used = 0;
-  buffer[0] = 0;
-  for (int i = 0; i < n_rows; i++) {
-    int n = snprintf(buffer + used, bytes - used, "%s.%s\t%s\t%lld\t%.9f\t%.0f\t%.0f\n", rows[i].op->name,
-                     rows[i].backward ? "backward" : "forward", rows[i].label, (long long)rows[i].calls, rows[i].seconds,
-                     rows[i].flops, rows[i].bytes);
-    if (n < 0 || (size_t)n >= bytes - used) return pn_fail("profile_report: %zu bytes are too few", bytes);
-    used += (size_t)n;
-  }
-  return 0;
-}
-
 /* ---- pn_apply ------------------------------------------------------------------------------------------------------------------- */
 
 static int check_inputs(pn_call *call) {
@@ -300,12 +241,12 @@ static int trap(pn_call *call) {
 
 static int run(pn_call *call) {
   const pn_op *op = call->op;
-  double start = pn_profiling() ? pn_clock() : 0;
   const pn_kernel *kernel;
-  if (!call->is_view && (pn_kernel_on(op, pn_device_of(call->y[0]), &kernel) || kernel->forward(call))) return -1;
-  if (pn_profiling())
-    pn_profile_add(op, false, pn_memory_label(), pn_clock() - start, call->flops,
-                   pn_bytes_moved(call->x, call->n_x) + pn_bytes_moved(call->y, call->n_y));
+  pn_span span;
+  pn_span_open_call(&span, call, false);
+  int rc = !call->is_view && (pn_kernel_on(op, pn_device_of(call->y[0]), &kernel) || kernel->forward(call)) ? -1 : 0;
+  pn_span_close(&span);
+  if (rc) return -1;
   if (pn_trapping_nan() && trap(call)) return -1;
   return call->recording ? pn_tape_record(call) : 0;
 }

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include "internal.h"
+#include "profile.h"
 
 #if defined(__x86_64__) || defined(__i386__)
 #define relax() __builtin_ia32_pause()
@@ -22,6 +22,7 @@ typedef struct job {
   void *context;
   int64_t n;
   int pieces;
+  const pn_span *span; /* what the caller does, when it is profiled */
 } job;
 
 static pthread_mutex_t pool_lock = PTHREAD_MUTEX_INITIALIZER; /* held by the caller of a running job */
@@ -82,7 +83,10 @@ int pn_set_threads(int n) {
 
 static void run_piece(const job *j, int piece) {
   int64_t begin = j->n * piece / j->pieces, end = j->n * (piece + 1) / j->pieces;
-  if (begin < end) j->fn(j->context, begin, end);
+  if (begin >= end) return;
+  double start = pn_profiling() ? pn_clock() : 0;
+  j->fn(j->context, begin, end);
+  if (start > 0) pn_profile_piece(j->span, piece, start, pn_clock());
 }
 
 static void *worker(void *argument) {
@@ -129,7 +133,7 @@ void pn_parallel(int64_t n, int64_t grain, void (*fn)(void *, int64_t, int64_t),
   }
   start_workers((int)pieces);
   pieces = pn_min64(pieces, n_started + 1);
-  current = (job){ fn, context, n, (int)pieces };
+  current = (job){ fn, context, n, (int)pieces, pn_span_current() };
   atomic_store(&pending, n_started);
   pthread_mutex_lock(&lock);
   atomic_fetch_add_explicit(&generation, 1, memory_order_release);

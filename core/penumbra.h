@@ -157,10 +157,19 @@ PN_API int pn_apply(const pn_op *op, pn_tensor *const *x, int n_x, const pn_valu
 PN_API void pn_trap_nan(bool on); /* pn_apply fails on the first output that is not finite */
 PN_API bool pn_trapping_nan(void);
 
-/* Time by operation and label, while on. */
+/* What ran, while on (core/profile.c). Switching it on forgets what was. One thread profiles; what others do meanwhile is recorded too. */
 PN_API void pn_profile(bool on);
-PN_API int pn_profile_report(char *buffer,
-                             size_t bytes) PN_CHECKED; /* lines "op.forward label calls seconds flops bytes", tab-separated */
+PN_API int pn_profile_begin(const char *name) PN_CHECKED; /* a part of the work under a name, up to its pn_profile_end; they nest */
+PN_API void pn_profile_end(void);
+/* Lines "op.forward label calls seconds flops bytes shapes args", tab-separated; seconds without those of spans inside; shapes and args
+** as cases of an operation write them. A row of a part has its bare name. */
+PN_API int pn_profile_report(char *buffer, size_t bytes) PN_CHECKED;
+typedef struct pn_profile_event {
+  int row, thread;       /* row: line of the report, from 0; thread: 0 who profiles, 1.. the pool, 1000.. others */
+  bool piece;            /* a thread's share of an operation, inside that operation's own event */
+  double begin, seconds; /* begin on pn_clock */
+} pn_profile_event;
+PN_API int64_t pn_profile_events(const pn_profile_event **out); /* how many; *out is good until the recorder is switched on again */
 
 /* ---- gradients ----------------------------------------------------------------------------------------------- */
 

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "backend.h"
+#include "profile.h"
 #include "tape.h"
 
 static _Thread_local bool not_recording;
@@ -165,14 +166,13 @@ static int node_backward(pn_node *node) {
   }
   memcpy(call.saved, node->saved, sizeof call.saved);
   pn_memory_set_label(node->label);
-  double start = pn_profiling() ? pn_clock() : 0;
   const pn_kernel *kernel;
+  pn_span span;
+  pn_span_open_call(&span, &call, true);
   int rc = !node->op->cpu.backward                                    ? view_backward(&call)
            : pn_kernel_on(node->op, pn_device_of(call.x[0]), &kernel) ? -1
                                                                       : kernel->backward(&call);
-  if (pn_profiling())
-    pn_profile_add(node->op, true, node->label, pn_clock() - start, 2 * node->flops,
-                   pn_bytes_moved(call.x, call.n_x) + pn_bytes_moved(call.dy, call.n_y));
+  pn_span_close(&span);
   if (rc) return -1;
   for (int i = 0; i < node->n_x && pn_trapping_nan(); i++) {
     int64_t bad = 0;

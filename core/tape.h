@@ -22,7 +22,4 @@ struct pn_node {
 };
 
 PN_CHECKED int pn_tape_record(pn_call *call);
-void pn_profile_add(const pn_op *op, bool backward, const char *label, double seconds, double flops, double bytes);
-bool pn_profiling(void);
-double pn_bytes_moved(pn_tensor *const *x, int n);
 #endif

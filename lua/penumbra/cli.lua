@@ -98,6 +98,11 @@ command("info", "", "version, processor, threads, memory, libraries", function()
   return require("penumbra.about").info()
 end)
 
+local find_script
+command("profile", "RECIPE key=value ...", "where its time goes, by operation and layer, and a trace", function(arguments)
+  return require("penumbra.profile_command").run(arguments, find_script, run_file)
+end)
+
 command("repl", "", "an interactive prompt, with history and completion", function()
   return require("penumbra.repl").run()
 end)
@@ -107,6 +112,16 @@ local function unknown(word)
   for name in pairs(commands) do names[#names + 1] = name end
   table.sort(names)
   usage.fail("no command, recipe or file '%s': the nearest is '%s' (penumbra help lists all)", word, usage.nearest(word, names))
+end
+
+-- The path of a script or recipe; fails with the nearest.
+function find_script(word)
+  if word:match("%.lua$") then
+    local path = exists(word) and word or program.home .. "/" .. word
+    if not exists(path) then usage.fail("no file '%s'", word) end
+    return path
+  end
+  return word:match("^[%w_]+$") and recipe_file(word) or unknown(word)
 end
 
 local function main(arguments)
@@ -137,14 +152,7 @@ local function main(arguments)
   end
   if word:sub(1, 1) == "-" then usage.fail("unknown option '%s' (penumbra help lists all)", word) end
   if commands[word] then return commands[word](arguments_from(arguments, 2, word)) end
-  if word:match("%.lua$") then
-    local path = exists(word) and word or program.home .. "/" .. word
-    if not exists(path) then usage.fail("no file '%s'", word) end
-    return run_file(path, arguments_from(arguments, 2, word))
-  end
-  local path = word:match("^[%w_]+$") and recipe_file(word)
-  if path then return run_file(path, arguments_from(arguments, 2, word)) end
-  return unknown(word)
+  return run_file(find_script(word), arguments_from(arguments, 2, word))
 end
 
 local code = main(rawget(_G, "arg"))

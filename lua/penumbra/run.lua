@@ -20,6 +20,7 @@ local files = require "penumbra.files"
 local formats = require "penumbra.formats"
 local json = require "penumbra.json"
 local log = require "penumbra.log"
+local profile = require "penumbra.profile"
 local progress = require "penumbra.progress"
 local raise = require "penumbra.raise"
 local scope = require "penumbra.scope"
@@ -250,7 +251,7 @@ local function open(cfg)
   }, Run)
   if cfg.threads then pn.threads(cfg.threads) end
 
-  self.dir = (cfg.resume or cfg.out or default_directory(cfg)):gsub("(.)/+$", "%1")
+  self.dir = (cfg.resume or cfg.out or profile.watching and profile.watching.out or default_directory(cfg)):gsub("(.)/+$", "%1")
   self.checkpoint_path = self.dir .. "/checkpoint.safetensors"
   local goes_on = files.exists(self.checkpoint_path)
   if cfg.resume and not goes_on then usage.fail("resume: there is no %s", self.checkpoint_path) end
@@ -372,9 +373,12 @@ function Run:epochs(n, source)
   self.resumed = nil -- the tensors of the checkpoint are put back by now
   if program then program.catch_interrupt "note" end
   local i = per_epoch
+  local watch = profile.watching
+  if watch then watch.loop_begins() end
   return function()
     if self.current then
       end_turn(self)
+      if watch then watch.turn_ends() end
       self.step = self.step + 1
       if i == per_epoch then
         self.epoch, self.current = self.current, nil
@@ -390,6 +394,7 @@ function Run:epochs(n, source)
       if self.progress.done > self.progress.first then self.progress:finish() end
       if program then program.catch_interrupt "off" end
       self.current = nil
+      if watch then watch.loop_ends() end
       self:plot()
       return nil
     end
@@ -397,7 +402,9 @@ function Run:epochs(n, source)
     self.current = self.epoch + 1
     scope.push()
     self.turn_depth = scope.depth()
-    return self.current, draw(source, self.current, i), i
+    if not watch then return self.current, draw(source, self.current, i), i end
+    watch.turn_begins()
+    return self.current, profile.part("batch", draw, source, self.current, i), i
   end
 end
 

@@ -77,6 +77,64 @@ describe("recipes", function()
     end
   end)
 
+  it("a profile of oneshot adds up to its turns, and its trace is JSON", function()
+    local out, trace = scratch .. "/profile.txt", scratch .. "/trace.json"
+    local words = { "profile" }
+    for i, word in ipairs(oneshot(out)) do
+      if i ~= 4 then -- the run directory is the profile's own
+        words[#words + 1] = word
+      end
+    end
+    for _, word in ipairs { "steps=2", "warm=1", "epochs=9", "crop=64", "trace=" .. trace } do
+      words[#words + 1] = word
+    end
+    local text = succeeds(unpack(words))
+    local turn = tonumber(text:match "2 turns, ([%d.]+) ms each")
+    local inside, outside = text:match "([%d.]+) ms in operations, ([%d.]+) ms outside"
+    assert.is_true(math.abs(inside + outside - turn) < 0.04 * turn, text)
+    for _, word in ipairs { "conv3d.backward", "fcn_i3d.conv3d_1a.conv", "(turn)", "(batch)", "(sgd)", "GFLOP/s" } do
+      assert.truthy(text:find(word, 1, true), word)
+    end
+    local turns, dir = 0, text:match "run in (%S+)"
+    for _, e in ipairs(json(trace).traceEvents) do
+      turns = turns + (e.name == "turn" and 1 or 0)
+    end
+    assert.equal(2, turns)
+    assert.is_nil(lfs.attributes(dir))
+  end)
+
+  it("a profile says what is wrong", function()
+    local trace = "trace=" .. scratch .. "/t.json"
+    for _, case in ipairs {
+      { 2, "usage: penumbra profile RECIPE" },
+      { 0, "steps=5", "--help" },
+      { 2, "profile: the first word is a recipe or FILE.lua, got 'steps=3'", "steps=3" },
+      { 2, "the nearest is 'oneshot'", "oneshott" },
+      { 2, "no file 'none.lua'", "none.lua" },
+      { 2, "profile: steps is '0', expects a whole number from 1", "oneshot", "steps=0" },
+      { 2, "profile: warm is 'x', expects a whole number from 0", "oneshot", "warm=x" },
+      { 2, "profile: trace: cannot write /nowhere/t.json", "oneshot", "trace=/nowhere/t.json" },
+      { 2, "unknown key 'epochz': the nearest is 'epochs'", "oneshot", "epochz=3", trace },
+    } do
+      local code, text = run("profile", unpack(case, 3))
+      assert.equal(case[1], code, text)
+      assert.truthy(text:find(case[2], 1, true), text)
+    end
+    local words = oneshot(scratch .. "/short", "warm=5", trace)
+    local code, text = run("profile", unpack(words))
+    assert.equal(1, code, text)
+    assert.truthy(text:find("the loop ended after 2 turn(s), all of them warm-up (warm=5)", 1, true), text)
+    assert.is_nil(lfs.attributes(scratch .. "/t.json"))
+    -- A script without a loop is recorded as a whole.
+    local script = scratch .. "/plain.lua"
+    local file = assert(io.open(script, "w"))
+    file:write 'local pn = require "penumbra"; pn.config{}; pn.exp(pn.ones { 1000 })'
+    file:close()
+    text = succeeds("profile", script, trace)
+    assert.truthy(text:find("the whole run (it has no loop)", 1, true), text)
+    assert.truthy(text:find("exp.forward", 1, true), text)
+  end)
+
   it("oneshot that was stopped goes on as if it had not been, bit for bit", function()
     local straight, halting = scratch .. "/straight", scratch .. "/halting"
     succeeds(unpack(oneshot(straight, "epochs=4")))

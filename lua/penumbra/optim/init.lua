@@ -142,6 +142,7 @@ end
 --- One step on every parameter that has a gradient.
 -- @treturn number the norm of all gradients, before clipping
 function Optimiser:step()
+  check(C.pn_profile_begin(self.kind))
   local lr = self:rate()
   local norm = self:grad_norm()
   local scale = self.clip_norm and norm > self.clip_norm and self.clip_norm / norm or 1
@@ -152,6 +153,7 @@ function Optimiser:step()
       grad:free()
     end
   end
+  C.pn_profile_end()
   self.n_steps = self.n_steps + 1
   return norm
 end
