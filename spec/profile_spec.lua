@@ -48,7 +48,7 @@ describe("a profile", function()
     local report = pn.profile(function() pn.conv3d(x, w, nil, { stride = { 1, 2, 1 }, pad = { 0, { 1, 2 }, 1 } }) end)
     local row = report.rows[1]
     assert.equal("1,2,3,4,5 6,2,1,3,3 -", row.shapes)
-    assert.equal("stride=1,2,1 pad=0,0,1,2,1,1 dilation=1,1,1 groups=1", row.args)
+    assert.equal("stride=1,2,1 pad=0,0,1,2,1,1 dilation=1,1,1 groups=1", row.args:match "^.-groups=1")
     assert.equal(#pn.ops.apply_text("conv3d", { x, w, false }, row.args), 1)
     report = pn.profile(function()
       pn.batch_norm(x, pn.zeros { 2 }, pn.zeros { 2 }, pn.ones { 2 }, { mode = "batch", relu = true })
