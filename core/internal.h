@@ -34,6 +34,7 @@ typedef struct pn_storage {
   size_t bytes; /* asked for */
   size_t block; /* held, a size class */
   void *data;
+  struct pn_span *span; /* of the arena; NULL for small ones and on other devices */
   uint64_t id;
   uint32_t version;                   /* grows with each in-place write; backward refuses a saved tensor that changed */
   char label[64];                     /* who allocated it */

@@ -93,12 +93,19 @@ PN_API void pn_tensor_set_grid(pn_tensor *t, const double *stride, const double 
 
 /* ---- memory ------------------------------------------------------------------------------------------------- */
 
+/* live: tensors, and on the CPU the large scratch of kernels; cached: waits for reuse; held: both; small: what of live is in blocks
+** below 64 KiB */
 typedef struct pn_memory {
-  int64_t live_bytes, peak_bytes, cached_bytes, limit_bytes, n_live;
+  int64_t live_bytes, peak_bytes, cached_bytes, limit_bytes, n_live, held_bytes, peak_held_bytes, small_bytes;
 } pn_memory;
 PN_API int pn_memory_stats(int device, pn_memory *out) PN_CHECKED;
 PN_API void pn_memory_reset_peak(int device);
-PN_API void pn_memory_trim(int device);                     /* gives cached blocks back to the system */
+typedef struct pn_process {
+  int64_t peak_resident_bytes, page_faults;
+} pn_process;
+PN_API int
+pn_process_stats(pn_process *out) PN_CHECKED; /* of the whole process, as the system counts: the faults it met without a disk */
+PN_API void pn_memory_trim(int device);       /* gives cached blocks back to the system */
 PN_API void pn_memory_set_limit(int device, int64_t bytes); /* allocations beyond it fail; 0: none */
 PN_API void pn_memory_set_label(const char *label);         /* who allocates now, for reports; "" for none; copied */
 PN_API int pn_memory_holders(int device, char *buffer, size_t bytes) PN_CHECKED; /* the largest labels, a line each */

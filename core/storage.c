@@ -1,23 +1,33 @@
-/* storage.c: reference-counted blocks of memory, by device; a cache of freed blocks; byte accounting; the fault switches of the tests.
+/* storage.c: reference-counted blocks of memory, by device; scratch of kernels; byte accounting; the fault switches of the tests.
 **
-** Blocks come in size classes (eight steps an octave), so a training step finds the blocks of the step before and
-** touches no new pages. live_bytes counts what tensors hold, cached_bytes what waits for reuse. */
+** Large blocks come from the arena, small ones from a cache by size class (eight steps an octave): a training step finds the
+** blocks of the step before and touches no new pages. live_bytes counts what tensors and scratch hold, cached_bytes what waits
+** for reuse, held_bytes both. */
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
+#include <sys/resource.h>
+#include "arena.h"
 #include "backend.h"
 
-enum { ALIGNMENT = 64, SMALLEST = 256, N_CLASSES = 8 * 48, LABEL = 64, HUGE_PAGE = 2 << 20 };
+enum { ALIGNMENT = 64, SMALLEST = 256, LARGE = 64 << 10, N_CLASSES = 8 * 16 + 1, LABEL = 64 };
 
 typedef struct cached {
   struct cached *next;
 } cached;
 
+/* Scratch that came from the arena. */
+typedef struct scratch {
+  struct scratch *next;
+  pn_span *span;
+} scratch;
+
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pn_memory all_stats[PN_MOST_DEVICES]; /* by device; only the CPU has a cache here */
 static pn_storage *live_list;
+static scratch *scratch_list;
 static cached *bins[N_CLASSES];
+static size_t binned; /* bytes in bins */
 static uint64_t next_id = 1;
 static atomic_llong fail_nth;
 static atomic_bool poison;
@@ -40,31 +50,32 @@ static bool fault(void) {
   return atomic_fetch_sub(&fail_nth, 1) == 1;
 }
 
-void *pn_alloc(size_t bytes) {
-  if (bytes < ALIGNMENT) bytes = ALIGNMENT;
-  bytes = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-  void *p = fault() ? NULL : aligned_alloc(ALIGNMENT, bytes);
-  if (!p && pn_fail_memory((int64_t)bytes, PN_CPU)) return NULL;
-  return p;
-}
-
-void *pn_alloc_zero(size_t bytes) {
-  void *p = pn_alloc(bytes);
-  if (p) memset(p, 0, bytes);
-  return p;
-}
-
-void pn_free(void *p) { free(p); }
-
-/* The class of a size, and the size of a class: 2^e * (8 + k) / 8. */
+/* The class of a small size, and the size of a class: 2^e * (8 + k) / 8. */
 static int class_of(size_t bytes, size_t *block) {
   if (bytes < SMALLEST) bytes = SMALLEST;
   int e = 63 - __builtin_clzll((unsigned long long)bytes);
   size_t step = (size_t)1 << (e - 3);
   size_t k = (bytes - ((size_t)1 << e) + step - 1) / step;
   *block = ((size_t)1 << e) + k * step;
-  int c = e * 8 + (int)k;
-  return c < N_CLASSES ? c : -1;
+  return e * 8 + (int)k;
+}
+
+/* ---- accounts; the caller holds the lock --------------------------------------------------------------------------------- */
+
+static void count(pn_memory *m, int64_t bytes) {
+  m->live_bytes += bytes;
+  m->peak_bytes = pn_max64(m->peak_bytes, m->live_bytes);
+}
+
+static void count_held(void) {
+  pn_memory *m = &all_stats[PN_CPU];
+  m->held_bytes = m->small_bytes + (int64_t)(binned + pn_arena_held());
+  m->cached_bytes = m->held_bytes - m->live_bytes;
+  m->peak_held_bytes = pn_max64(m->peak_held_bytes, m->held_bytes);
+}
+
+static bool beyond_limit(const pn_memory *m, size_t bytes) {
+  return m->limit_bytes && (bytes > (size_t)m->limit_bytes || m->live_bytes > m->limit_bytes - (int64_t)bytes);
 }
 
 static void trim_locked(void) {
@@ -74,69 +85,169 @@ static void trim_locked(void) {
       bins[c] = b->next;
       free(b);
     }
-  all_stats[PN_CPU].cached_bytes = 0;
+  binned = 0;
+  pn_arena_trim();
+  count_held();
 }
 
-static void *block_new(size_t block) {
-  size_t alignment = block >= HUGE_PAGE ? HUGE_PAGE : ALIGNMENT;
-  void *p = aligned_alloc(alignment, (block + alignment - 1) / alignment * alignment);
-  if (p && block >= HUGE_PAGE) (void)madvise(p, block, MADV_HUGEPAGE); /* only a hint: fewer page faults and TLB misses */
+/* ---- large blocks: tensors and scratch ------------------------------------------------------------------------------------ */
+
+/* Counted as live. A failure gives back what is cached, then tries once more. */
+static pn_span *large_take(size_t bytes) {
+  if (fault()) return NULL; /* whatever is cached: the failure is for those who asked */
+  pthread_mutex_lock(&lock);
+  pn_memory *m = &all_stats[PN_CPU];
+  pn_span *s = beyond_limit(m, bytes) ? NULL : pn_arena_take(bytes, false);
+  if (!s && !beyond_limit(m, bytes) && m->cached_bytes > 0) {
+    trim_locked();
+    s = pn_arena_take(bytes, false);
+  }
+  if (s) {
+    count(m, (int64_t)pn_span_bytes(s));
+    count_held();
+  }
+  pthread_mutex_unlock(&lock);
+  return s;
+}
+
+static void large_give(pn_span *s) {
+  pthread_mutex_lock(&lock);
+  all_stats[PN_CPU].live_bytes -= (int64_t)pn_span_bytes(s);
+  pn_arena_give(s);
+  count_held();
+  pthread_mutex_unlock(&lock);
+}
+
+/* ---- scratch ----------------------------------------------------------------------------------------------------------------- */
+
+void *pn_alloc(size_t bytes) {
+  if (bytes < LARGE) {
+    bytes = (bytes < ALIGNMENT ? ALIGNMENT : bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    void *p = fault() ? NULL : aligned_alloc(ALIGNMENT, bytes);
+    if (!p && pn_fail_memory((int64_t)bytes, PN_CPU)) return NULL;
+    return p;
+  }
+  scratch *made = malloc(sizeof *made);
+  pn_span *s = made ? large_take(bytes) : NULL;
+  if (!s) {
+    free(made);
+    (void)pn_fail_memory((int64_t)bytes, PN_CPU);
+    return NULL;
+  }
+  made->span = s;
+  pthread_mutex_lock(&lock);
+  made->next = scratch_list;
+  scratch_list = made;
+  pthread_mutex_unlock(&lock);
+  return pn_span_data(s);
+}
+
+void *pn_alloc_zero(size_t bytes) {
+  void *p = pn_alloc(bytes);
+  if (p) memset(p, 0, bytes);
   return p;
 }
 
-/* A block of the CPU: from the cache, else new; a failed allocation gives the cache back, then tries once more. */
-static void *cpu_block(size_t block, int c) {
+void pn_free(void *p) {
+  scratch *found = NULL;
+  if ((uintptr_t)p % 4096 == 0) { /* what the arena gives begins a page; few small blocks do */
+    pthread_mutex_lock(&lock);
+    scratch **link = &scratch_list;
+    while (*link && pn_span_data((*link)->span) != p) link = &(*link)->next;
+    found = *link;
+    if (found) *link = found->next;
+    pthread_mutex_unlock(&lock);
+  }
+  if (!found) {
+    free(p);
+    return;
+  }
+  large_give(found->span);
+  free(found);
+}
+
+/* ---- storages ---------------------------------------------------------------------------------------------------------------- */
+
+/* A small block of the CPU, from the cache, else new. */
+static void *small_take(size_t bytes, size_t *block) {
+  int c = class_of(bytes, block);
+  if (fault()) return NULL;
+  pthread_mutex_lock(&lock);
   pn_memory *m = &all_stats[PN_CPU];
   void *data = NULL;
-  if (fault()) return NULL; /* whatever the cache holds: the failure is for those who asked */
-  pthread_mutex_lock(&lock);
-  if (bins[c]) {
-    data = bins[c];
-    bins[c] = bins[c]->next;
-    m->cached_bytes -= (int64_t)block;
+  if (!beyond_limit(m, *block)) {
+    if (bins[c]) {
+      data = bins[c];
+      bins[c] = bins[c]->next;
+      binned -= *block;
+    } else data = aligned_alloc(ALIGNMENT, (*block + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT);
   }
-  bool has_cache = m->cached_bytes > 0;
+  if (data) {
+    m->small_bytes += (int64_t)*block;
+    count(m, (int64_t)*block);
+    count_held();
+  }
   pthread_mutex_unlock(&lock);
-  if (!data) data = block_new(block);
-  if (!data && has_cache) {
-    pn_memory_trim(PN_CPU);
-    data = block_new(block);
-  }
   return data;
 }
 
-int pn_storage_new(pn_storage **out, size_t bytes, int device) {
-  const pn_backend *backend = NULL;
-  int index = 0;
-  if (device != PN_CPU && pn_backend_of(device, &backend, &index)) return -1;
+static void small_give(void *data, size_t bytes) {
   size_t block;
   int c = class_of(bytes, &block);
-  if (c < 0) return pn_fail_memory((int64_t)bytes, device);
+  pthread_mutex_lock(&lock);
+  cached *b = data;
+  b->next = bins[c];
+  bins[c] = b;
+  binned += block;
+  all_stats[PN_CPU].small_bytes -= (int64_t)block;
+  all_stats[PN_CPU].live_bytes -= (int64_t)block;
+  count_held();
+  pthread_mutex_unlock(&lock);
+}
+
+static int host_memory(pn_storage *s) {
+  if (s->bytes < LARGE) {
+    s->data = small_take(s->bytes, &s->block);
+  } else if ((s->span = large_take(s->bytes))) {
+    s->data = pn_span_data(s->span);
+    s->block = pn_span_bytes(s->span);
+  }
+  return s->data ? 0 : -1;
+}
+
+static int device_memory(pn_storage *s) {
+  const pn_backend *backend;
+  int index;
+  pn_memory *m = &all_stats[s->device];
+  if (pn_backend_of(s->device, &backend, &index)) return -1;
+  s->block = s->bytes < SMALLEST ? SMALLEST : (s->bytes + SMALLEST - 1) / SMALLEST * SMALLEST;
+  pthread_mutex_lock(&lock);
+  bool over = beyond_limit(m, s->block);
+  pthread_mutex_unlock(&lock);
+  if (over || backend->allocate(index, s->block, &s->data)) return pn_fail_memory((int64_t)s->bytes, s->device);
+  pthread_mutex_lock(&lock);
+  count(m, (int64_t)s->block);
+  pthread_mutex_unlock(&lock);
+  return 0;
+}
+
+int pn_storage_new(pn_storage **out, size_t bytes, int device) {
   pn_storage *s = calloc(1, sizeof *s);
   if (!s) return pn_fail_memory((int64_t)sizeof *s, device);
-  pn_memory *m = &all_stats[device];
-  pthread_mutex_lock(&lock);
-  bool over = m->limit_bytes && m->live_bytes + (int64_t)block > m->limit_bytes;
-  pthread_mutex_unlock(&lock);
-  if (!over && !backend) s->data = cpu_block(block, c);
-  if (!over && backend && backend->allocate(index, block, &s->data)) s->data = NULL;
-  if (!s->data) {
-    free(s);
-    return pn_fail_memory((int64_t)bytes, device);
-  }
   atomic_init(&s->refs, 1);
   s->device = device;
   s->bytes = bytes;
-  s->block = block;
   strcpy(s->label, label);
+  if (device == PN_CPU ? host_memory(s) && pn_fail_memory((int64_t)bytes, device) : device_memory(s)) {
+    free(s);
+    return -1;
+  }
   pthread_mutex_lock(&lock);
   s->id = next_id++;
   s->next = live_list;
   if (live_list) live_list->previous = s;
   live_list = s;
-  m->n_live++;
-  m->live_bytes += (int64_t)block;
-  m->peak_bytes = pn_max64(m->peak_bytes, m->live_bytes);
+  all_stats[device].n_live++;
   pthread_mutex_unlock(&lock);
   *out = s;
   return 0;
@@ -146,27 +257,22 @@ void pn_storage_retain(pn_storage *s) { atomic_fetch_add_explicit(&s->refs, 1, m
 
 void pn_storage_release(pn_storage *s) {
   if (!s || atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1) return;
-  pn_memory *m = &all_stats[s->device];
-  const pn_backend *backend;
-  int index;
-  if (s->device != PN_CPU) {
-    if (!pn_backend_of(s->device, &backend, &index)) backend->release(index, s->data, s->block);
-  } else if (atomic_load_explicit(&poison, memory_order_relaxed)) memset(s->data, 0xff, s->bytes);
-  size_t block;
-  int c = class_of(s->bytes, &block);
   pthread_mutex_lock(&lock);
   if (s->next) s->next->previous = s->previous;
   if (s->previous) s->previous->next = s->next;
   else live_list = s->next;
-  m->n_live--;
-  m->live_bytes -= (int64_t)block;
-  if (s->device == PN_CPU) {
-    cached *b = s->data;
-    b->next = bins[c];
-    bins[c] = b;
-    m->cached_bytes += (int64_t)block;
-  }
+  all_stats[s->device].n_live--;
+  if (s->device != PN_CPU) all_stats[s->device].live_bytes -= (int64_t)s->block;
   pthread_mutex_unlock(&lock);
+  const pn_backend *backend;
+  int index;
+  if (s->device != PN_CPU) {
+    if (!pn_backend_of(s->device, &backend, &index)) backend->release(index, s->data, s->block);
+  } else {
+    if (atomic_load_explicit(&poison, memory_order_relaxed)) memset(s->data, 0xff, s->bytes);
+    if (s->span) large_give(s->span);
+    else small_give(s->data, s->bytes);
+  }
   free(s);
 }
 
@@ -181,10 +287,19 @@ int pn_memory_stats(int device, pn_memory *out) {
   return 0;
 }
 
+int pn_process_stats(pn_process *out) {
+  struct rusage usage;
+  if (!out) return pn_fail("process_stats: out is NULL");
+  if (getrusage(RUSAGE_SELF, &usage)) return pn_fail_errno("the process", "read the use");
+  *out = (pn_process){ (int64_t)usage.ru_maxrss * 1024, (int64_t)usage.ru_minflt }; /* KiB on Linux */
+  return 0;
+}
+
 void pn_memory_reset_peak(int device) {
   if (!known(device)) return;
   pthread_mutex_lock(&lock);
   all_stats[device].peak_bytes = all_stats[device].live_bytes;
+  all_stats[device].peak_held_bytes = all_stats[device].held_bytes;
   pthread_mutex_unlock(&lock);
 }
 

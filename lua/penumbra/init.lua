@@ -32,6 +32,7 @@ local pn = {
   is_tensor = tensor.is_tensor,
   no_grad = tensor.no_grad,
   memory = tensor.memory,
+  process = tensor.process,
   soft_limit = require("penumbra.pace").soft_limit,
   real = binding.real,
   version = ffi.string(C.pn_version()),

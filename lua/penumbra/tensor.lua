@@ -599,15 +599,24 @@ function tensor.recording()
   return C.pn_recording()
 end
 
---- Bytes of tensors: {live, peak, cached, limit, tensors}.
+--- Bytes: {live, peak, cached, held, peak_held, limit, tensors}. live: tensors and the scratch of kernels; cached: what waits for
+-- reuse; held: both; tensors: how many there are.
 -- @tparam ?string device "cpu" by default
 function tensor.memory(device)
   local stats = ffi.new("pn_memory")
   check(C.pn_memory_stats(binding.device(device), stats))
   return {
     live = tonumber(stats.live_bytes), peak = tonumber(stats.peak_bytes), cached = tonumber(stats.cached_bytes),
-    limit = tonumber(stats.limit_bytes), tensors = tonumber(stats.n_live),
+    held = tonumber(stats.held_bytes), peak_held = tonumber(stats.peak_held_bytes), limit = tonumber(stats.limit_bytes),
+    tensors = tonumber(stats.n_live),
   }
+end
+
+--- What the system says of the whole process: {peak_resident (bytes), page_faults (met without a disk)}.
+function tensor.process()
+  local stats = ffi.new("pn_process")
+  check(C.pn_process_stats(stats))
+  return { peak_resident = tonumber(stats.peak_resident_bytes), page_faults = tonumber(stats.page_faults) }
 end
 
 -- ---- text -------------------------------------------------------------------------------------------------------------
