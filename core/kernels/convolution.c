@@ -29,23 +29,32 @@ int pn_write_pixels(pn_tensor *t, bool add, pn_pixels_fn *fn, void *context) {
   return rc;
 }
 
+int pn_filter_open(pn_tensor **dense, pn_tensor *dw) {
+  if (pn_tensor_is_dense(dw, PN_FILTER)) return pn_tensor_retain(*dense = dw), 0;
+  if (pn_tensor_new(dense, dw->dtype, 5, dw->shape, PN_FILTER, pn_device_of(dw))) return -1;
+  if (!pn_tensor_fill(*dense, 0)) return 0;
+  pn_tensor_release(*dense);
+  return -1;
+}
+
+int pn_filter_close(pn_tensor *dense, pn_tensor *dw, int rc) {
+  if (!rc && dense != dw) rc = pn_add_into(dw, dense);
+  pn_tensor_release(dense);
+  return rc;
+}
+
 int pn_convolution_weight_gradient(pn_call *call, pn_tensor *big, pn_tensor *small, const pn_geometry *g) {
-  pn_tensor *dw, *x = NULL, *y = NULL, *dense = NULL;
+  pn_tensor *dw, *x = NULL, *y = NULL, *dense;
   if (pn_call_dx(call, 1, &dw, NULL)) return -1;
   if (!dw) return 0;
   int rc = pn_channels_last(&x, big);
   rc = rc ? rc : pn_channels_last(&y, small);
-  if (!rc && pn_tensor_is_dense(dw, PN_FILTER)) pn_tensor_retain(dense = dw);
-  else if (!rc && !(rc = pn_tensor_new(&dense, dw->dtype, 5, dw->shape, PN_FILTER, pn_device_of(dw))))
-    rc = pn_tensor_fill(dense, 0);
-  pn_pixels px, py;
-  if (!rc) {
+  if (!rc && !(rc = pn_filter_open(&dense, dw))) {
+    pn_pixels px, py;
     (void)pn_pixels_of(&px, x);
     (void)pn_pixels_of(&py, y);
-    rc = pn_convolve_weight(pn_real_of(dense), px, py, g);
+    rc = pn_filter_close(dense, dw, pn_convolve_weight(pn_real_of(dense), px, py, g));
   }
-  if (!rc && dense != dw) rc = pn_add_into(dw, dense);
-  pn_tensor_release(dense);
   pn_tensor_release(x);
   pn_tensor_release(y);
   return rc;

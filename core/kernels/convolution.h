@@ -11,6 +11,9 @@ typedef int pn_pixels_fn(pn_pixels to, void *context);
 PN_CHECKED int pn_write_pixels(pn_tensor *t, bool add, pn_pixels_fn *fn, void *context);
 /* A dense FILTER copy of weights, or the weights themselves (retained). */
 static inline PN_CHECKED int pn_filter_of(pn_tensor **out, pn_tensor *w) { return pn_tensor_contiguous(out, w, PN_FILTER); }
+/* Where a kernel may add a weight gradient in dense FILTER memory: dw itself, or zeros that closing adds to it (unless rc). */
+PN_CHECKED int pn_filter_open(pn_tensor **dense, pn_tensor *dw);
+PN_CHECKED int pn_filter_close(pn_tensor *dense, pn_tensor *dw, int rc);
 /* dw += the weight gradient; and db += the sums of dy, where wanted. big is gathered by taps, small is not (dy of conv3d, x of its transpose). */
 PN_CHECKED int pn_convolution_weight_gradient(pn_call *call, pn_tensor *big, pn_tensor *small, const pn_geometry *g);
 PN_CHECKED int pn_convolution_bias_gradient(pn_call *call, pn_tensor *dy);

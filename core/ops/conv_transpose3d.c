@@ -1,5 +1,6 @@
 /* conv_transpose3d: the adjoint of conv3d in its input. x (N,C,T,H,W), weight (C,O/groups,kt,kh,kw), bias (O) -> y (N,O,T',H',W').
 ** T' = (T-1)*stride - pads + dilation*(kt-1) + 1 + output_pad; pad "same" gives T' = T*stride (+ output_pad). */
+#include "../kernels/cells.h"
 #include "../kernels/convolution.h"
 
 static const pn_arg args[] = {
@@ -64,6 +65,7 @@ typedef struct job {
 
 static int write_y(pn_pixels y, void *context) {
   const job *j = context;
+  if (pn_cells_fit(y.c, &j->g)) return pn_cells_data(y, j->from, j->w, j->bias, &j->g);
   return pn_convolve_data(y, j->from, j->w, j->bias, false, &j->g);
 }
 
@@ -104,6 +106,41 @@ static int forward(pn_call *call) {
   return rc;
 }
 
+/* Both gradients by cells, which reads dy once. */
+typedef struct cells_job {
+  pn_pixels dy, x;
+  real *dw;
+  const real *w;
+  bool add;
+  const pn_geometry *g;
+} cells_job;
+
+static int cells_back(pn_pixels dx, void *context) {
+  const cells_job *j = context;
+  return pn_cells_back(&dx, j->add, j->dw, j->dy, j->x, j->w, j->g);
+}
+
+static int backward_by_cells(pn_call *call, pn_tensor *dx, bool fresh, const pn_geometry *g) {
+  pn_tensor *dw, *held[4] = { NULL };
+  cells_job j = { .add = !fresh, .g = g };
+  if (pn_call_dx(call, 1, &dw, NULL)) return -1;
+  if (!dx && !dw) return 0;
+  int rc = pn_channels_last(&held[0], call->dy[0]);
+  rc = rc ? rc : pn_channels_last(&held[1], call->x[0]);
+  rc = rc ? rc : pn_filter_of(&held[2], call->x[1]);
+  if (!rc && dw) rc = pn_filter_open(&held[3], dw);
+  if (!rc) {
+    (void)pn_pixels_of(&j.dy, held[0]);
+    (void)pn_pixels_of(&j.x, held[1]);
+    j.w = pn_real_of(held[2]);
+    j.dw = dw ? pn_real_of(held[3]) : NULL;
+    rc = dx ? pn_write_pixels(dx, !fresh, cells_back, &j) : cells_back((pn_pixels){ .data = NULL }, &j);
+  }
+  if (held[3]) rc = pn_filter_close(held[3], dw, rc);
+  for (int i = 0; i < 3; i++) pn_tensor_release(held[i]);
+  return rc;
+}
+
 static int backward(pn_call *call) {
   pn_tensor *dx;
   int64_t high[3];
@@ -111,8 +148,12 @@ static int backward(pn_call *call) {
   job j = { .bias = NULL };
   pn_convolution_geometry(call, call->x[0], true, &j.g, high);
   if (pn_call_dx(call, 0, &dx, &fresh)) return -1;
-  if (dx && run(dx, !fresh, write_dx, call->dy[0], call->x[1], &j)) return -1;
-  if (pn_convolution_weight_gradient(call, call->dy[0], call->x[0], &j.g)) return -1;
+  if (pn_cells_fit(call->dy[0]->shape[1], &j.g)) {
+    if (backward_by_cells(call, dx, fresh, &j.g)) return -1;
+  } else {
+    if (dx && run(dx, !fresh, write_dx, call->dy[0], call->x[1], &j)) return -1;
+    if (pn_convolution_weight_gradient(call, call->dy[0], call->x[0], &j.g)) return -1;
+  }
   return pn_convolution_bias_gradient(call, call->dy[0]);
 }
 

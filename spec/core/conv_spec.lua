@@ -144,6 +144,16 @@ describe("the fast kernels", function()
     { "conv3d", { 1, 6, 3, 7, 7 }, { 8, 3, 3, 2, 1 }, { groups = 2, stride = { 1, 2, 1 }, pad = { 1, 0, 2 }, relu = true } },
     { "conv3d", { 1, 37, 2, 4, 5 }, { 1, 37, 1, 3, 1 }, { relu = true } },
     { "conv_transpose3d", { 1, 3, 2, 2, 2 }, { 3, 2, 1, 2, 2 }, { stride = 3, output_pad = { 2, 0, 1 } } },
+    -- By cells: odd sizes, one frame, uneven crops, rows added, one stride or three in a kernel, places along t in two groups.
+    { "conv_transpose3d", { 2, 16, 3, 7, 5 }, { 16, 1, 4, 4, 4 }, { stride = 2, pad = { { 1, 2 }, { 3, 0 }, { 2, 5 } } } },
+    { "conv_transpose3d", { 1, 16, 1, 3, 4 }, { 16, 1, 4, 16, 16 },
+      { stride = { 2, 8, 8 }, pad = { { 2, 1 }, { 7, 0 }, { 9, 6 } } } },
+    { "conv_transpose3d", { 1, 1, 1, 4, 3 }, { 1, 1, 2, 8, 8 }, { stride = { 1, 4, 4 }, pad = { 0, { 5, 1 }, 3 } } },
+    { "conv_transpose3d", { 1, 1, 2, 9, 20 }, { 1, 1, 4, 4, 4 }, { stride = 2, pad = { { 1, 1 }, { 0, 3 }, { 3, 0 } } } },
+    { "conv_transpose3d", { 1, 5, 2, 3, 3 }, { 5, 3, 2, 3, 6 }, { stride = { 2, 3, 2 }, output_pad = { 1, 2, 0 } } },
+    { "conv_transpose3d", { 1, 2, 2, 1, 2 }, { 2, 1, 4, 64, 32 }, { stride = { 2, 32, 32 }, pad = { { 1, 0 }, { 17, 20 }, 0 } } },
+    { "conv_transpose3d", { 1, 20, 2, 2, 2 }, { 20, 4, 2, 4, 2 },
+      { stride = { 1, 2, 2 }, pad = { 0, { 5, 0 }, 0 }, output_pad = { 0, 1, 1 } } },
   }
   local best = ffi.string(C.pn_cpu_variant())
   after_each(function() check(C.pn_set_cpu_variant(best)) end)
@@ -188,6 +198,17 @@ describe("the fast kernels", function()
       assert.is_true(y:get(1, 1, 1, 1, 1) ~= y:get(1, 1, 1, 1, 1)) -- NaN stays
     end)
   end
+  it("add to gradients that have begun", function()
+    local x, w = helper.random({ 1, 6, 2, 3, 4 }, "x"), helper.random({ 6, 1, 2, 64, 32 }, "w")
+    x:requires_grad(true)
+    w:requires_grad(true)
+    local y = pn.sum(pn.conv_transpose3d(x, w, nil, { stride = { 2, 32, 32 } }))
+    y:backward(nil, { keep_graph = true })
+    local dx, dw = x:grad():clone(), w:grad():clone()
+    y:backward()
+    helper.assert_close(x:grad(), dx * 2, 1e-6)
+    helper.assert_close(w:grad(), dw * 2, 1e-6)
+  end)
 
   it("give the same bits for any number of threads", function()
     local threads = C.pn_threads()
