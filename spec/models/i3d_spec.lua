@@ -99,6 +99,28 @@ describe("I3D", function()
   end)
 end)
 
+describe("folded batch norm", function()
+  it("leaves every endpoint of the real weights where it was", function()
+    local path = complete_weights() or helper.shared "weights/i3d_rgb_imagenet"
+    if not path then
+      pending "no weights (penumbra fetch i3d, or PENUMBRA_WEIGHTS)"
+    end
+    local net = i3d { to = "mixed_4d" }:load(path):eval()
+    local names = { "conv3d_1a", "conv3d_2c", "mixed_3b", "mixed_3c", "mixed_4b", "mixed_4c", "mixed_4d" }
+    pn.no_grad(function()
+      local x = helper.random({ 1, 3, 9, 70, 85 }, "clip")
+      local folded = net:endpoints(x, names)
+      local steps = 0
+      net:hook("%.bn$", function() steps = steps + 1 end) -- each batch norm is a step of its own
+      local apart = net:endpoints(x, names)
+      assert.is_true(steps > 30)
+      for _, name in ipairs(names) do
+        helper.assert_close(folded[name], apart[name], 1e-5, name)
+      end
+    end)
+  end)
+end)
+
 -- Frozen statistics and the same weights as DeepMind's: every endpoint of a real clip, against double precision.
 describe("activations of the real weights", function()
   local sets = {

@@ -170,8 +170,66 @@ describe("batch_norm", function()
       "batch_norm: mode is 'frosen', expects frozen, batch, moving",
       "did you mean 'frozen'?")
     helper.failure(function() nn.unit { from = 1, to = 1, batchnorm = "none" } end, "unit: batchnorm is 'none'")
-    helper.failure(function() nn.unit { from = 1, to = 1, eps = 7 } (pn.zeros { 1, 1, 1, 1, 1 }) end,
-      "unit.bn: batch_norm: eps is 7")
+    helper.failure(function() nn.unit { from = 1, to = 1, eps = 7 } end, "batch_norm: eps is 7, expects 0 to 1")
+    helper.failure(function() nn.batch_norm { channels = 1, eps = "little" } end, "batch_norm: eps is little, expects 0 to 1")
+    helper.failure(function() nn.unit { from = 1, to = 1, alpha = 7, batchnorm = "moving" } (pn.zeros { 1, 1, 1, 1, 1 }) end,
+      "unit.bn: batch_norm: alpha is 7")
+  end)
+end)
+
+describe("unit", function()
+  local function make(batchnorm, options)
+    options.batchnorm = batchnorm
+    local unit = nn.unit(options)
+    pn.random.stream(1, "mean"):fill(unit.bn.mean, "normal", 0, 1)
+    pn.random.stream(1, "var"):fill(unit.bn.var, "uniform", .3, 3)
+    pn.random.stream(1, "beta"):fill(unit.bn.beta:detach(), "normal", 0, 1)
+    return unit
+  end
+
+  local function all_of(unit, x)
+    unit:zero_grad()
+    x:set_grid({ 1, 1, 1 }, { 0, 0, 0 }):requires_grad(true):set_grad(nil)
+    local y = unit(x)
+    pn.sum(y * y):backward()
+    return { y = y:detach():clone(), dx = x:grad(), dw = unit.conv.weight:grad(), dbeta = unit.bn.beta:grad() }, y:grid()
+  end
+
+  it("with frozen statistics is one convolution, and gives what the two give, gradients too", function()
+    for i, options in ipairs {
+      { from = 5, to = 7, kernel = 3 }, { from = 3, to = 33, kernel = { 1, 7, 7 }, stride = 2 }, { from = 6, to = 4, groups = 2 },
+      { from = 5, to = 7, kernel = 3, relu = false },
+    } do
+      local unit = make("frozen", options)
+      local x = helper.random({ 1, options.from, 3, 9, 8 }, "x")
+      local calls = 0
+      local one, grid = all_of(unit, x)
+      local unhook = unit:hook("^bn$", function() calls = calls + 1 end) -- a step of its own
+      local two = all_of(unit, x)
+      unhook()
+      assert.equal(1, calls)
+      for name, value in pairs(two) do
+        helper.assert_close(one[name], value, 1e-5, i .. " " .. name)
+      end
+      assert.equal(options.stride or 1, grid.stride[2])
+      local into = pn.zeros { 1, options.to + 2, one.y:size(3), one.y:size(4), one.y:size(5), layout = "channels_last" }
+      pn.no_grad(function() unit(x, into:slot(2, 2, options.to)) end)
+      helper.assert_same_bits(into:slice(2, 2, options.to):clone(), one.y)
+    end
+  end)
+
+  it("without a gradient to come makes one result of its size, in any mode", function()
+    for _, mode in ipairs { "frozen", "batch", "moving" } do
+      local unit = make(mode, { from = 4, to = 24, kernel = 1 }):eval()
+      local x = pn.random.stream(2, "x"):fill(pn.empty { 1, 4, 8, 40, 40, layout = "channels_last" }, "normal", 0, 1)
+      local recorded = unit(x):detach():clone()
+      local before = pn.memory().live
+      pn.C.pn_memory_reset_peak(0)
+      local y = pn.no_grad(unit, x)
+      local made = (pn.memory().peak - before) / (4 * y:count())
+      helper.assert_same_bits(y, recorded)
+      assert.is_true(made < 1.2, ("%s: %.2f results"):format(mode, made))
+    end
   end)
 end)
 

@@ -89,10 +89,13 @@ Conv3d.describe = describe
 
 --- @param x tensor
 -- @param into ?tensor where to write the result
-function Conv3d:forward(x, into)
-  self.named.into = into
-  local y = ops.conv3d(x, self.weight, self.bias, self.named)
-  self.named.into = nil
+-- @tparam ?table joined {weight, bias, relu = boolean}: another weight and bias than the layer's own, its own joined with what
+--   stands behind it, say; and whether relu is part of the same pass
+function Conv3d:forward(x, into, joined)
+  local named = self.named
+  named.into, named.relu = into, joined and joined.relu
+  local y = ops.conv3d(x, joined and joined[1] or self.weight, joined and joined[2] or self.bias, named)
+  named.into = nil
   return y
 end
 

@@ -31,8 +31,12 @@ function BatchNorm:new(options)
   local channels = module.to_count("batch_norm: channels", options.channels)
   self.n_from, self.n_to = channels, channels
   self.mode = check_mode("batch_norm: mode", options.mode or "frozen")
+  local eps = options.eps or 1e-3
+  if type(eps) ~= "number" or not (eps >= 0 and eps <= 1) then
+    raise("batch_norm: eps is %s, expects 0 to 1", tostring(eps))
+  end
   self.named = {
-    eps = options.eps or 1e-3, alpha = options.alpha or 0.1, momentum = options.momentum or 0.999, relu = options.relu or false,
+    eps = eps, alpha = options.alpha or 0.1, momentum = options.momentum or 0.999, relu = options.relu or false,
   }
   self.writes_into, self.keeps_grid, self.keeps_channels = true, true, true
   self:add_parameter("beta", tensor.zeros { channels })
@@ -62,7 +66,9 @@ end
 
 local Unit = module.class "unit"
 
---- Convolution (no bias, pad "same") → batch norm → ReLU in the same pass. Children: conv, bn.
+--- Convolution (no bias, pad "same") → batch norm → ReLU. Children: conv, bn. With frozen statistics the three are one
+-- convolution (`folded`), in training as in evaluation. With the statistics of the input and no gradient to come, batch norm
+-- works over the convolution's result in place. A hook on conv or bn gets each of them as a step of its own.
 -- @tparam table options from, to, kernel, stride, pad, dilation, groups, init as conv3d; batchnorm (the mode: "frozen"), eps,
 --   alpha, momentum as batch_norm; relu (true)
 function Unit:new(options)
@@ -85,10 +91,28 @@ function Unit:describe()
   return self.conv:describe() .. ", bn " .. self.bn:describe()
 end
 
+--- The weight and the bias with which the convolution alone does what convolution and frozen batch norm do:
+-- (W·x - mean)·gain + beta = (gain·W)·x + (beta - mean·gain), gain = 1/√(var + eps). Differentiable in weight and beta.
+-- @return weight (to,from/groups,kt,kh,kw)
+-- @return bias (to)
+function Unit:folded()
+  local bn = self.bn
+  local gain = 1 / ops.sqrt(bn.var + bn.named.eps)
+  return self.conv.weight * ops.reshape(gain, { shape = { self.n_to, 1, 1, 1, 1 } }), bn.beta - bn.mean * gain
+end
+
 --- @param x (N,from,T,H,W)
 -- @param into ?tensor where to write the result
 function Unit:forward(x, into)
-  return self.bn(self.conv(x), into)
+  local conv, bn = self.conv, self.bn
+  if #conv.own.hooks > 0 or #bn.own.hooks > 0 then
+    return bn(conv(x), into)
+  elseif bn.mode == "frozen" then
+    local weight, bias = self:folded()
+    return conv(x, into, { weight, bias, relu = bn.named.relu })
+  end
+  local y = conv(x)
+  return bn(y, into or not tensor.recording() and y or nil)
 end
 
 return { batch_norm = BatchNorm, unit = Unit }
