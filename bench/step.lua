@@ -9,12 +9,12 @@ local cfg = pn.config{
   size      = "224",       -- pixels: 224, or 480x864 (height x width)
   part      = "full",      -- full | backbone (I3D to Mixed_4f, its mean as loss)
   infer     = false,       -- forward only
-  precision = "f32",       -- f32 is what there is
+  precision = pn.choice("f32", "bf16"),
   runs      = 5,
   profile   = false,       -- a line an operation, of one step
 }
 pn.threads(cfg.threads or 2)
-if cfg.precision ~= "f32" then error(("precision is '%s', expects f32"):format(cfg.precision), 0) end
+local precision = pn.precision(cfg.precision)
 if cfg.part ~= "full" and cfg.part ~= "backbone" then error(("part is '%s', expects full or backbone"):format(cfg.part), 0) end
 local height, width = cfg.size:match("^(%d+)x(%d+)$")
 if not height then height, width = cfg.size:match("^(%d+)$"), cfg.size:match("^(%d+)$") end
@@ -68,8 +68,8 @@ net:train()
 local train = cfg.infer and 0/0 or median(step)
 net:eval()
 local forward = median(infer)
-print(("penumbra %s cpu ndhwc fp32 %s T%d S%s: forward %.4f s, train step %.4f s, peak %.2f GiB"):format(pn.version, cfg.part,
-  cfg.frames, cfg.size, forward, train, peak_gib()))
+print(("penumbra %s cpu ndhwc %s %s T%d S%s: forward %.4f s, train step %.4f s, peak %.2f GiB"):format(pn.version,
+  precision == "bf16" and "bf16" or "fp32", cfg.part, cfg.frames, cfg.size, forward, train, peak_gib()))
 
 if cfg.profile then
   net:train()

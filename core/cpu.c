@@ -3,18 +3,46 @@
 #include <string.h>
 #include "cpu.h"
 
-static int chosen = -1;
-static const char *const names[] = { "plain", "avx2", "avx512" };
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+#if defined(__x86_64__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
-static int best(void) {
+static int chosen = -1;
+static bool wants_bf16, emulated_amx;
+static const char *const names[PN_N_CPU_VARIANTS] = { "plain", "avx2", "avx512", "avx512_bf16", "amx" };
+
+#if defined(__x86_64__) && defined(__linux__)
+/* Tiles of bf16, and the kernel's leave to use them: their 8 KiB of state are given to a process that asks. */
+static bool has_amx(void) {
+  enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18, AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24 };
+  unsigned a, b, c, d;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & (AMX_BF16 | AMX_TILE)) != (AMX_BF16 | AMX_TILE)) return false;
+  return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+}
+#elif defined(__x86_64__)
+static bool has_amx(void) { return false; }
+#endif
+
+static int look(void) {
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl"))
-    return PN_CPU_AVX512;
+  bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                __builtin_cpu_supports("avx512vl");
+  if (avx512 && __builtin_cpu_supports("avx512bf16")) return has_amx() ? PN_CPU_AMX : PN_CPU_AVX512_BF16;
+  if (avx512) return PN_CPU_AVX512;
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return PN_CPU_AVX2;
 #endif
   return PN_CPU_PLAIN;
+}
+
+static int best(void) {
+  static int found = -1;
+  if (found < 0) found = look();
+  return found;
 }
 
 int pn_set_cpu_variant(const char *name) {
@@ -25,7 +53,7 @@ int pn_set_cpu_variant(const char *name) {
       chosen = i;
       return 0;
     }
-  return pn_fail("no CPU variant \"%s\" (plain, avx2, avx512)", name);
+  return pn_fail("no CPU variant \"%s\" (plain, avx2, avx512, avx512_bf16, amx)", name);
 }
 
 int pn_cpu(void) {
@@ -37,11 +65,38 @@ int pn_cpu(void) {
 }
 
 const char *pn_cpu_variant(void) { return names[pn_cpu()]; }
+
+/* The plain variant has bf16 as its definition, where a better CPU was told to run it; elsewhere it would only be slow. */
+static bool has_bf16(void) {
+#ifdef PN_F64_BUILD
+  return false;
+#else
+  return pn_cpu() >= PN_CPU_AVX512_BF16 || emulated_amx || (pn_cpu() == PN_CPU_PLAIN && best() > PN_CPU_PLAIN);
+#endif
+}
+
+int pn_set_precision(const char *name) {
+  if (!name) return pn_fail("set_precision: name is NULL");
+  bool bf16 = !strcmp(name, "bf16");
+  if (!bf16 && strcmp(name, "f32")) return pn_fail("no precision \"%s\" (f32, bf16)", name);
+  if (bf16 && PN_REAL_DTYPE != PN_F32) return pn_fail("the f64 build has no bf16");
+  if (bf16 && !has_bf16())
+    return pn_fail("bf16 wants a CPU with AVX-512-BF16 or AMX; here are the %s kernels, so f32 stays", pn_cpu_variant());
+  wants_bf16 = bf16;
+  return 0;
+}
+
+bool pn_in_bf16(void) { return wants_bf16 && has_bf16(); }
+const char *pn_precision(void) { return pn_in_bf16() ? "bf16" : pn_dtype_name(PN_REAL_DTYPE); }
+
+void pn_debug_emulate_amx(bool on) { emulated_amx = on; }
+bool pn_emulated_amx(void) { return emulated_amx; }
+
 const char *pn_version(void) { return PN_VERSION; }
 
 const char *pn_build_info(void) {
   static char text[256];
-  snprintf(text, sizeof text, "penumbra %s, real %s, %s kernels, %d threads, compiled by " __VERSION__, PN_VERSION,
-           pn_dtype_name(PN_REAL_DTYPE), pn_cpu_variant(), pn_threads());
+  snprintf(text, sizeof text, "penumbra %s, real %s, %s kernels, precision %s, %d threads, compiled by " __VERSION__, PN_VERSION,
+           pn_dtype_name(PN_REAL_DTYPE), pn_cpu_variant(), pn_precision(), pn_threads());
   return text;
 }

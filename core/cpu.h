@@ -2,6 +2,8 @@
 #ifndef PENUMBRA_CPU_H
 #define PENUMBRA_CPU_H
 #include "internal.h"
-enum { PN_CPU_PLAIN, PN_CPU_AVX2, PN_CPU_AVX512, PN_N_CPU_VARIANTS };
-int pn_cpu(void); /* the variant in force */
+enum { PN_CPU_PLAIN, PN_CPU_AVX2, PN_CPU_AVX512, PN_CPU_AVX512_BF16, PN_CPU_AMX, PN_N_CPU_VARIANTS };
+int pn_cpu(void);           /* the variant in force */
+bool pn_in_bf16(void);      /* convolutions round their inputs to bf16 */
+bool pn_emulated_amx(void); /* for specs: the AMX kernels over emulated tiles */
 #endif

@@ -25,11 +25,15 @@ enum { PN_MAX_DIMS = 6, PN_MAX_INPUTS = 16, PN_MAX_OUTPUTS = 8, PN_MAX_ARGS = 12
 
 /* ---- the library ------------------------------------------------------------------------------------------- */
 
-PN_API const char *pn_error(void);                          /* message of the last failure on this thread; "" when none */
-PN_API const char *pn_version(void);                        /* "0.1.0" */
-PN_API const char *pn_build_info(void);                     /* compiler, real type, libraries, CPU variant in use; one line */
-PN_API const char *pn_cpu_variant(void);                    /* "plain", "avx2" or "avx512"; PENUMBRA_CPU forces one */
+PN_API const char *pn_error(void);       /* message of the last failure on this thread; "" when none */
+PN_API const char *pn_version(void);     /* "0.1.0" */
+PN_API const char *pn_build_info(void);  /* compiler, real type, libraries, CPU variant in use; one line */
+PN_API const char *pn_cpu_variant(void); /* "plain", "avx2", "avx512", "avx512_bf16" or "amx"; PENUMBRA_CPU forces one */
 PN_API int pn_set_cpu_variant(const char *name) PN_CHECKED; /* fails when this CPU cannot run it, or the name is unknown */
+/* "f32", or "bf16": convolutions round what they multiply to bf16 and add in f32; all that is kept stays f32. Of the process.
+** bf16 fails where the variant has no kernels for it (avx2, avx512; plain has the definition), and what was stays. */
+PN_API int pn_set_precision(const char *name) PN_CHECKED;
+PN_API const char *pn_precision(void);       /* the one in force; "f64" in that build */
 PN_API int pn_threads(void);                 /* worker threads in use; PENUMBRA_THREADS, else affinity and container limit */
 PN_API int pn_set_threads(int n) PN_CHECKED; /* 1..256; results do not depend on it */
 PN_API double pn_clock(void);                /* monotonic seconds */
@@ -110,6 +114,7 @@ PN_API void pn_memory_set_limit(int device, int64_t bytes); /* allocations beyon
 PN_API void pn_memory_set_label(const char *label);         /* who allocates now, for reports; "" for none; copied */
 PN_API int pn_memory_holders(int device, char *buffer, size_t bytes) PN_CHECKED; /* the largest labels, a line each */
 PN_API void pn_debug_fail_alloc(int64_t nth); /* the nth allocation from now fails once; 0: off */
+PN_API void pn_debug_emulate_amx(bool on);    /* bf16 runs the AMX kernels over tiles emulated in C, on any CPU */
 PN_API void pn_debug_poison(bool on);         /* freed tensor memory is overwritten with NaN bytes */
 
 /* ---- operations ---------------------------------------------------------------------------------------------- */

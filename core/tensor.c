@@ -2,6 +2,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include "bf16.h"
 #include "backend.h"
 
 pn_dtype pn_real(void) { return PN_REAL_DTYPE; }
@@ -263,26 +264,12 @@ static uint16_t float_to_half(float f) {
   return (uint16_t)(sign | ((bits - 0x38000000u) >> 13));
 }
 
-static float bfloat_to_float(uint16_t b) {
-  uint32_t bits = (uint32_t)b << 16;
-  float f;
-  memcpy(&f, &bits, 4);
-  return f;
-}
-
-static uint16_t float_to_bfloat(float f) {
-  uint32_t bits;
-  memcpy(&bits, &f, 4);
-  if ((bits & 0x7fffffff) > 0x7f800000u) return (uint16_t)(bits >> 16 | 0x40);
-  return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1)) >> 16);
-}
-
 static double get_element(const void *p, pn_dtype dtype) {
   switch (dtype) {
   case PN_F32: return (double)*(const float *)p;
   case PN_F64: return *(const double *)p;
   case PN_F16: return (double)half_to_float(*(const uint16_t *)p);
-  case PN_BF16: return (double)bfloat_to_float(*(const uint16_t *)p);
+  case PN_BF16: return (double)pn_bf16_to_float(*(const uint16_t *)p);
   case PN_I64: return (double)*(const int64_t *)p;
   case PN_I32: return (double)*(const int32_t *)p;
   default: return (double)*(const uint8_t *)p;
@@ -296,7 +283,7 @@ static void set_element(void *p, pn_dtype dtype, double v) { /* integers: trunca
   case PN_F32: *(float *)p = (float)v; break;
   case PN_F64: *(double *)p = v; break;
   case PN_F16: *(uint16_t *)p = float_to_half((float)v); break;
-  case PN_BF16: *(uint16_t *)p = float_to_bfloat((float)v); break;
+  case PN_BF16: *(uint16_t *)p = pn_bf16_of((float)v); break;
   case PN_I64: *(int64_t *)p = v >= 0x1p63 ? INT64_MAX : (int64_t)clamp_to(v, -0x1p63, 0x1.fffffffffffffp62); break;
   case PN_I32: *(int32_t *)p = (int32_t)clamp_to(v, INT32_MIN, INT32_MAX); break;
   default: *(uint8_t *)p = (uint8_t)clamp_to(v, 0, 255); break;

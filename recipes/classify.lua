@@ -9,8 +9,10 @@ local cfg = pn.config{
   top     = 5,                     -- how many classes to name
   frames  = 256,                   -- looked at in one piece; the logits of several pieces are averaged
   size    = 224,                   -- pixels
+  precision = pn.choice("f32", "bf16"), -- what convolutions multiply in
 }
 if cfg.threads then pn.threads(cfg.threads) end
+pn.precision(cfg.precision)
 
 local function folder_of(path)
   if lfs.attributes(path, "mode") == "directory" then return path end

@@ -6,6 +6,7 @@
 ** Few input channels (the 7x7x7 stem on RGB): rows are padded once and kernel columns x channels become one run of k. */
 #include <stdlib.h>
 #include <string.h>
+#include "convolve_bf16.h"
 #include "gather.h"
 #include "product.h"
 
@@ -23,11 +24,13 @@ int pn_convolve_weight(real *dw, pn_pixels x, pn_pixels dy, const pn_geometry *g
 
 #else
 
-enum { PANEL = 96, TAPS = 32, PIXELS = PN_MOST_PANEL, WEIGHT_BLOCK = 96 << 10, MOST_BLOCKS = 64 };
+enum { PANEL = 96, TAPS = 32, PIXELS = 128, WEIGHT_BLOCK = 96 << 10, MOST_BLOCKS = 64 };
 
 static const pn_product_kernels *kernels(void) {
   static const pn_product_kernels *const table[PN_N_CPU_VARIANTS] = { NULL, &pn_product_avx2, &pn_product_avx512 };
-  const pn_product_kernels *k = table[pn_cpu()];
+  int variant = pn_cpu();
+  while (variant > PN_CPU_PLAIN && !table[variant]) variant--;
+  const pn_product_kernels *k = table[variant];
   return k && k->vl ? k : NULL;
 }
 
@@ -257,33 +260,11 @@ static int outer_products(const pn_gather *g, real **sums, int64_t *ld) {
   return 0;
 }
 
-/* ---- few channels: rows padded once, so that kernel columns x channels is one run ------------------------------------------------------- */
-
-typedef struct pad_job {
-  pn_pixels from;
-  real *to;
-  int64_t low, width;
-} pad_job;
-
-static void pad_rows(void *context, int64_t begin, int64_t end) {
-  const pad_job *j = context;
-  const pn_pixels *x = &j->from;
-  for (int64_t row = begin; row < end; row++) {
-    const real *from = pn_pixel(*x, row / x->h / x->t, row / x->h % x->t, row % x->h, 0);
-    real *to = j->to + row * j->width * x->c;
-    memset(to, 0, sizeof(real) * (size_t)(j->width * x->c));
-    for (int64_t w = 0; w < x->w; w++)
-      if (w + j->low >= 0 && w + j->low < j->width) memcpy(to + (w + j->low) * x->c, from + w * x->sw, sizeof(real) * (size_t)x->c);
-  }
-}
-
 /* The gather over padded rows: one tap a row of the kernel, k = kernel width x channels. */
 static int fuse_rows(pn_gather *out, pn_pixels y, pn_pixels x, const pn_geometry *g, int64_t *room, real **padded) {
   int64_t width = pn_fused_width(y, g);
-  *padded = pn_alloc(sizeof(real) * (size_t)(x.n * x.t * x.h * width * x.c));
+  *padded = pn_pad_rows(x, g->low[2], width);
   if (!*padded) return -1;
-  pad_job j = { x, *padded, g->low[2], width };
-  pn_parallel(x.n * x.t * x.h, 16, pad_rows, &j);
   pn_gather_forward(out, y, x, g, room);
   pn_fuse_rows(out, *padded, width * x.c, x, g);
   return 0;
@@ -292,6 +273,7 @@ static int fuse_rows(pn_gather *out, pn_pixels y, pn_pixels x, const pn_geometry
 /* ---- the three ---------------------------------------------------------------------------------------------------------------------------- */
 
 int pn_convolve(pn_pixels y, pn_pixels x, const real *w, pn_epilogue end, const pn_geometry *g) {
+  if (pn_takes_bf16(y, x, g)) return pn_convolve_bf16(y, x, w, end, g);
   if (!kernels()) return pn_convolve_plain(y, x, w, end, g), 0;
   int64_t *room = pn_gather_room(g);
   if (!room) return -1;
@@ -337,6 +319,7 @@ static int data_phases(void *context, int64_t begin, int64_t end) { /* units: gr
 }
 
 int pn_convolve_data(pn_pixels dx, pn_pixels dy, const real *w, const real *bias, bool add, const pn_geometry *g) {
+  if (pn_takes_bf16(dy, dx, g)) return pn_convolve_data_bf16(dx, dy, w, bias, add, g);
   if (!kernels()) return pn_convolve_data_plain(dx, dy, w, bias, add, g), 0;
   data_job j = {
     dx, dy, w, bias, add, g, {pn_min64(g->stride[0], dx.t), pn_min64(g->stride[1], dx.h), pn_min64(g->stride[2], dx.w)}
@@ -360,6 +343,7 @@ static void add_rows(void *context, int64_t begin, int64_t end) {
 }
 
 int pn_convolve_weight(real *dw, pn_pixels x, pn_pixels dy, const pn_geometry *g) {
+  if (pn_takes_bf16(dy, x, g)) return pn_convolve_weight_bf16(dw, x, dy, g);
   if (!kernels()) return pn_convolve_weight_plain(dw, x, dy, g), 0;
   int64_t *room = pn_gather_room(g);
   if (!room) return -1;

@@ -4,6 +4,7 @@
 **   data      by phase: inputs i = phase + stride*q of one residue see outputs q + (phase + low - k*dilation)/stride, for the
 **             taps k where that is whole. A transposed convolution is this, so it too runs as dense phase convolutions. */
 #include "gather.h"
+#include <string.h>
 
 void pn_find_panel(const pn_gather *g, int64_t first, int64_t count, pn_panel *p) {
   const pn_axis *t = &g->axis[0], *h = &g->axis[1], *w = &g->axis[2];
@@ -113,6 +114,32 @@ bool pn_fuses_rows(pn_pixels x, const pn_geometry *g) {
 }
 
 int64_t pn_fused_width(pn_pixels y, const pn_geometry *g) { return (y.w - 1) * g->stride[2] + g->kernel[2]; }
+
+typedef struct pad_job {
+  pn_pixels from;
+  real *to;
+  int64_t low, width;
+} pad_job;
+
+static void pad_rows(void *context, int64_t begin, int64_t end) {
+  const pad_job *j = context;
+  const pn_pixels *x = &j->from;
+  for (int64_t row = begin; row < end; row++) {
+    const real *from = pn_pixel(*x, row / x->h / x->t, row / x->h % x->t, row % x->h, 0);
+    real *to = j->to + row * j->width * x->c;
+    memset(to, 0, sizeof(real) * (size_t)(j->width * x->c));
+    for (int64_t w = 0; w < x->w; w++)
+      if (w + j->low >= 0 && w + j->low < j->width) memcpy(to + (w + j->low) * x->c, from + w * x->sw, sizeof(real) * (size_t)x->c);
+  }
+}
+
+real *pn_pad_rows(pn_pixels x, int64_t low, int64_t width) {
+  real *to = pn_alloc(sizeof(real) * (size_t)(x.n * x.t * x.h * width * x.c));
+  if (!to) return NULL;
+  pad_job j = { x, to, low, width };
+  pn_parallel(x.n * x.t * x.h, 16, pad_rows, &j);
+  return to;
+}
 
 void pn_fuse_rows(pn_gather *out, const void *padded, int64_t row_elements, pn_pixels x, const pn_geometry *g) {
   pn_axis *w = &out->axis[2];

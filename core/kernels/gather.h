@@ -7,7 +7,7 @@
 #define PENUMBRA_GATHER_H
 #include "convolve.h"
 
-enum { PN_MOST_PANEL = 128 };
+enum { PN_MOST_PANEL = 256 };
 
 typedef struct pn_axis {
   int64_t n_out, n_taps, step, n_in, in_stride, out_stride;
@@ -61,6 +61,7 @@ void pn_gather_phase(pn_gather *out, pn_pixels dx, pn_pixels dy, const pn_geomet
 ** tap is a row of the kernel. pn_fused_width is the pixels of such a row; pn_fuse_rows turns a forward gather into this one. */
 bool pn_fuses_rows(pn_pixels x, const pn_geometry *g);
 int64_t pn_fused_width(pn_pixels y, const pn_geometry *g);
+real *pn_pad_rows(pn_pixels x, int64_t low, int64_t width); /* those rows; the caller frees them */
 void pn_fuse_rows(pn_gather *out, const void *padded, int64_t row_elements, pn_pixels x, const pn_geometry *g);
 
 /* ---- weights of one group: element (tap t,h,w; k; n) at t*st + h*sh + w*sw + k*sk + n*sn -------------------------------------- */

@@ -67,9 +67,11 @@ local function common(file)
   keys.out = config.optional "directory of the run; default out/<recipe>-<sequence>-<date-time>"
   keys.resume = config.optional "directory of a run to go on with"
   keys.checkpoint_every = 10
+  keys.precision = config.choice("f32", "bf16")
   return keys
 end
 local common_help = {
+  precision = "what convolutions multiply in; what is kept stays f32",
   checkpoint_every = "epochs from one checkpoint to the next; 0: only at the end",
   config = "a .lua or .json file of overrides",
 }

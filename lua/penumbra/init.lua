@@ -55,6 +55,22 @@ function pn.threads(n)
   return C.pn_threads()
 end
 
+--- What convolutions multiply in, "f32" or "bf16"; with a name, sets it. In bf16 they round their inputs (8 bits of precision)
+-- and add in f32; weights, statistics, losses and optimiser stay f32. Where the CPU has no bf16 that is said on stderr, in one
+-- line, and f32 stays.
+-- @tparam ?string name "f32" or "bf16"
+-- @treturn string the precision in force
+function pn.precision(name)
+  if name ~= nil then
+    if name ~= "f32" and name ~= "bf16" then raise("precision: expects f32 or bf16, got %s", tostring(name)) end
+    if C.pn_set_precision(name) ~= 0 then
+      if name ~= "bf16" then binding.check(-1) end
+      io.stderr:write("precision: ", binding.message(), "\n")
+    end
+  end
+  return ffi.string(C.pn_precision())
+end
+
 --- Seconds of a clock that only goes forward.
 function pn.clock()
   return C.pn_clock()

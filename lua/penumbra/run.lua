@@ -241,7 +241,7 @@ local function read_checkpoint(path)
 end
 
 --- Opens a run.
--- @tparam table cfg from pn.config; out, resume, checkpoint_every, threads and seed are read from it
+-- @tparam table cfg from pn.config; out, resume, checkpoint_every, threads, precision and seed are read from it
 -- @treturn table run
 local function open(cfg)
   if type(cfg) ~= "table" then raise("pn.run: expects a configuration, got %s", type(cfg)) end
@@ -250,6 +250,7 @@ local function open(cfg)
     every = cfg.checkpoint_every or 10, config = config.plain(cfg), config_text = tostring(cfg), -- a recipe may add to cfg later
   }, Run)
   if cfg.threads then pn.threads(cfg.threads) end
+  if cfg.precision then pn.precision(cfg.precision) end
 
   self.dir = (cfg.resume or cfg.out or profile.watching and profile.watching.out or default_directory(cfg)):gsub("(.)/+$", "%1")
   self.checkpoint_path = self.dir .. "/checkpoint.safetensors"
@@ -280,6 +281,7 @@ local function open(cfg)
   record.sessions[#record.sessions + 1] = {
     command = command_line(), commit = commit(), started = os.date "!%Y-%m-%dT%H:%M:%SZ", from_epoch = self.epoch,
     versions = require("penumbra.about").versions(), processor = processor(), threads = pn.threads(),
+    precision = pn.precision(),
   }
   put(self, "run.json", json.pretty(record))
 
