@@ -1,5 +1,5 @@
 #!/bin/bash
-# scripts/deps.sh WHAT: brings the Debian packages that a door of the Makefile needs (build, test, lint, docs).
+# scripts/deps.sh WHAT: brings the Debian packages that a door of the Makefile needs (build, test, check, lint, docs).
 # Installs what is missing as root, or through sudo when it asks for no password; else prints the line to run and stops.
 set -euo pipefail
 
@@ -8,9 +8,10 @@ build="gcc make cmake pkg-config libc6-dev luajit libluajit-5.1-dev lua-cjson lu
 case "${1:-}" in
   build) wanted=$build ;;
   test) wanted="$build lua-busted" ;;
+  check) wanted="$build lua-busted valgrind" ;;
   lint) wanted="$build lua-check clang clang-format-14" ;;
   docs) wanted="$build lua-ldoc" ;;
-  *) echo "usage: scripts/deps.sh build|test|lint|docs" >&2; exit 2 ;;
+  *) echo "usage: scripts/deps.sh build|test|check|lint|docs" >&2; exit 2 ;;
 esac
 
 if ! command -v dpkg-query >/dev/null; then

@@ -1,6 +1,6 @@
 #!/bin/bash
 # scripts/test.sh [asan]: every spec against the release build, and the gradient specs against the f64 build; with `asan`,
-# every spec once more under the sanitizers. The last line is the sum: "N passed, N failed, N skipped".
+# every spec once more under the sanitizers, and the instructions of a small step against those on record. The last line is the sum: "N passed, N failed, N skipped".
 set -uo pipefail
 cd "$(dirname "$0")/.."
 program=build/penumbra
@@ -33,6 +33,7 @@ if [ "${1:-}" = asan ]; then
   # Leaks are not hunted here: LuaJIT and busted end without freeing; the library counts its own bytes (memory specs).
   suite "asan" env PENUMBRA_LIB="$PWD/build-asan/libpenumbra.so" LD_PRELOAD="$(gcc -print-file-name=libasan.so)" \
     ASAN_OPTIONS=detect_leaks=0:abort_on_error=0 PENUMBRA_SPEC_SECONDS=3600 $program --spec spec
+  suite "instructions" $program scripts/instructions.lua
 fi
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

@@ -39,7 +39,7 @@ describe("doors", function()
     assert.is_true(in_checkout())
     local output, code = run("make -s -C " .. quote(home) .. " help")
     assert.equal(0, code)
-    for _, door in ipairs { "build", "demo", "test", "check", "bench", "docs", "fmt", "lint", "install" } do
+    for _, door in ipairs { "build", "demo", "test", "check", "instructions", "bench", "docs", "fmt", "lint", "install" } do
       assert.truthy(output:find("make " .. door .. "%s+%S"), door)
       assert.equal(0, select(2, run("make -n -C " .. quote(home) .. " " .. door)))
     end
@@ -142,7 +142,7 @@ case " $* " in *" broken "*) echo "E: Unable to locate package broken"; exit 100
 
     it("are of a known kind", function()
       local output, code = run(quote(home) .. "/scripts/deps.sh nonsense")
-      assert.same({ "usage: scripts/deps.sh build|test|lint|docs\n", 2 }, { output, code })
+      assert.same({ "usage: scripts/deps.sh build|test|check|lint|docs\n", 2 }, { output, code })
     end)
   end)
 
@@ -170,6 +170,56 @@ case " $* " in *" broken "*) echo "E: Unable to locate package broken"; exit 100
       output, code = tally("echo '0 passed, 0 failed, 3 skipped'", "echo '0 passed, 0 failed, 0 skipped'")
       assert.equal(1, code)
       assert.truthy(output:find("\n0 passed, 0 failed, 3 skipped\n$"))
+    end)
+  end)
+
+  describe("the count of instructions", function()
+    local instructions = require "scripts.instructions"
+    local function count(total, functions) return { total = total, functions = functions, keys = "width=1" } end
+    local before = count(100e6, { sum = 60e6, tile = 40e6 })
+
+    it("passes what is within 3 %, and below with a word", function()
+      local ok, text = instructions.judge("avx2", count(102e6, { sum = 62e6, tile = 40e6 }), before)
+      assert.same({ true, "avx2: 102.00 M instructions, the reference has 100.00 M (+2.0 %)" }, { ok, text })
+      ok, text = instructions.judge("avx2", count(80e6, { sum = 40e6, tile = 40e6 }), before)
+      assert.is_true(ok)
+      assert.truthy(text:find("fewer; make instructions ACCEPT=1 keeps the gain. What shrank:\n  sum ", 1, true), text)
+    end)
+
+    it("fails above, and says which functions grew, by how much, and how to accept it", function()
+      local ok, text = instructions.judge("avx2", count(110e6, { sum = 55e6, tile = 45e6, copy = 10e6 }), before)
+      assert.is_false(ok)
+      assert.truthy(text:find("(+10.0 %): more than 3 %; what grew:\n  copy ", 1, true), text)
+      assert.truthy(text:find("40.00 M ->      45.00 M  (+5.0 % of the step)", 1, true), text)
+      assert.truthy(text:find("make instructions ACCEPT=1", 1, true), text)
+      assert.is_nil(text:find("\n  sum", 1, true), text)
+    end)
+
+    it("needs a reference of the same step", function()
+      local ok, text = instructions.judge("avx2", before, nil)
+      assert.same({ false, "avx2: no reference; make instructions ACCEPT=1 writes it" }, { ok, text })
+      ok, text = instructions.judge("avx2", before, { total = 1, functions = {}, keys = "width=2" })
+      assert.is_false(ok)
+      assert.truthy(text:find("the reference is of another step (width=2)", 1, true), text)
+      for _, variant in ipairs { "avx2", "plain" } do -- what is on record is of the steps that are taken
+        local record = require("penumbra.json").decode(files.read(home .. "/scripts/instructions.json"))
+        assert.truthy(record.compiler and record.variants[variant].total > 1e6)
+      end
+    end)
+
+    it("reads callgrind's file: own instructions, names by number, calls left out", function()
+      local path = write("callgrind.out", table.concat({ "version: 1", "positions: line", "events: Ir", "",
+        "ob=(1) /lib/libpenumbra.so", "fl=(1) a.c", "fn=(1) tile.part.0", "10 5", "+1 7", "fi=(2) b.h", "* 3",
+        "cob=(2) /lib/libc.so.6", "cfn=(2) memcpy", "calls=2 40 ", "+3 1000", "-2 4", "",
+        "ob=(2)", "fn=(2)", "1 900", "", "ob=(1)", "fn=(3) tile", "5 1", "totals: 920" }, "\n") .. "\n")
+      local total, functions = instructions.read_counts(path)
+      assert.equal(20, total)
+      assert.same({ tile = 20 }, functions)
+    end)
+
+    it("knows its words", function()
+      local output, code = run(("%s %s/scripts/instructions.lua acept"):format(quote(program.exe), quote(home)))
+      assert.same({ "penumbra: scripts/instructions.lua: unknown word 'acept': accept, or nothing\n", 2 }, { output, code })
     end)
   end)
 
