@@ -73,7 +73,6 @@ static const real *kept(real *room, const job *j, char *const *at, const int64_t
 typedef struct sums_run {
   const job *j;
   pn_bce_run run;
-  int64_t n_outside;
 } sums_run;
 
 static void sum_elements(void *context, int64_t n, char *const *at, const int64_t *stride) {
@@ -85,14 +84,7 @@ static void sum_elements(void *context, int64_t n, char *const *at, const int64_
     int64_t m = pn_min64(CHUNK, n - i);
     const real *x = adjacent(room_x, at[j->at_x], false, stride[j->at_x], i, m);
     const real *t = adjacent(room_t, at[j->at_target], j->target_u8, stride[j->at_target], i, m);
-    const real *keep = kept(room_k, j, at, stride, i, m);
-    int64_t outside = 0;
-    for (int64_t k = 0; k < m; k++) {
-      bool wrong = j->binary ? t[k] != 0 && t[k] != 1 : !(t[k] >= 0 && t[k] <= 1);
-      outside += wrong && (!keep || keep[k] != 0);
-    }
-    sums->n_outside += outside;
-    kernels->bce(&sums->run, x, t, keep, m);
+    kernels->bce(&sums->run, x, t, kept(room_k, j, at, stride, i, m), j->binary, m);
   }
 }
 
@@ -104,7 +96,7 @@ static void sum_blocks(void *context, int64_t begin, int64_t end) {
     j->block[b] = (pn_bce_sums){
       .loss = {sums.run.loss - sums.run.loss_of_ones, sums.run.loss_of_ones},
       .n = { sums.run.kept - sums.run.ones,        sums.run.ones        },
-      .n_outside = sums.n_outside
+      .n_outside = sums.run.outside
     };
   }
 }
@@ -140,12 +132,14 @@ static void back_elements(void *context, int64_t n, char *const *at, const int64
   real *dx = (real *)(void *)at[0], room_x[CHUNK], room_t[CHUNK], room_k[CHUNK], slope[CHUNK];
   for (int64_t i = 0; i < n; i += CHUNK) {
     int64_t m = pn_min64(CHUNK, n - i);
+    const real *x = adjacent(room_x, at[j->at_x], false, stride[j->at_x], i, m);
     const real *t = adjacent(room_t, at[j->at_target], j->target_u8, stride[j->at_target], i, m);
     const real *keep = kept(room_k, j, at, stride, i, m);
-    kernels->sigmoid(slope, adjacent(room_x, at[j->at_x], false, stride[j->at_x], i, m), m);
-    for (int64_t k = 0; k < m; k++) slope[k] = (t[k] >= (real)0.5 ? j->weight[1] : j->weight[0]) * (slope[k] - t[k]);
-    for (int64_t k = 0; keep && k < m; k++) slope[k] = keep[k] != 0 ? slope[k] : 0;
-    for (int64_t k = 0; k < m; k++) dx[(i + k) * stride[0]] = j->fresh ? slope[k] : dx[(i + k) * stride[0]] + slope[k];
+    if (stride[0] == 1) kernels->bce_slope(dx + i, !j->fresh, x, t, keep, j->weight, m);
+    else {
+      kernels->bce_slope(slope, false, x, t, keep, j->weight, m);
+      for (int64_t k = 0; k < m; k++) dx[(i + k) * stride[0]] = j->fresh ? slope[k] : dx[(i + k) * stride[0]] + slope[k];
+    }
   }
 }
 
