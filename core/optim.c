@@ -1,4 +1,4 @@
-/* optim.c: one step of an optimiser on one parameter, in one pass over its memory.
+/* optim.c: one step of an optimiser, in one pass over the memory of all parameters (SGD) or of each (Adam).
 **
 ** SGD, with g = scale·grad + weight_decay·param:
 **   torch   buffer = momentum·buffer + (1 - dampening)·g (the first time: g); d = buffer, or g + momentum·buffer (nesterov);
@@ -10,9 +10,9 @@
 **
 ** All tensors have the shape of the parameter. A gradient in another memory order is brought into the parameter's first. */
 #include <math.h>
-#include "internal.h"
+#include "kernels/update.h"
 
-enum { GRAIN = 16384 };
+enum { BLOCK = 16384 }; /* elements; blocks lie within one tensor */
 
 static bool same_order(const pn_tensor *a, const pn_tensor *b) {
   for (int d = 0; d < a->n_dims; d++)
@@ -72,82 +72,103 @@ int pn_optim_buffer(pn_tensor **out, pn_tensor *param) {
   return 0;
 }
 
+/* ---- many tensors as one range of blocks --------------------------------------------------------------------------------------- */
+
+typedef struct piece {
+  int64_t first, count; /* its first block; its elements */
+  const real *grad;
+  real *param, *buffer;
+  pn_sgd_numbers numbers;
+  pn_tensor *held; /* the gradient */
+} piece;
+
+typedef struct pieces {
+  piece *at;
+  int64_t n, n_blocks;
+  double *partial; /* sums of squares, one a block */
+} pieces;
+
+static int pieces_new(pieces *p, int64_t n) {
+  *p = (pieces){ .n = 0 };
+  return (p->at = pn_alloc(sizeof *p->at * (size_t)pn_max64(n, 1))) ? 0 : -1;
+}
+
+static piece *pieces_add(pieces *p, pn_tensor *held, int64_t count) {
+  piece *a = &p->at[p->n++];
+  *a = (piece){ .first = p->n_blocks, .count = count, .grad = pn_real_of(held), .held = held };
+  p->n_blocks += pn_ceil_div(count, BLOCK);
+  return a;
+}
+
+static void pieces_free(pieces *p) {
+  for (int64_t i = 0; i < p->n; i++) pn_tensor_release(p->at[i].held);
+  pn_free(p->at);
+}
+
+/* The piece that block b lies in, and its elements there. */
+static const piece *block_of(const pieces *p, int64_t b, int64_t *begin, int64_t *count) {
+  int64_t low = 0, high = p->n - 1;
+  while (low < high) { /* the last piece that begins at b or before it; those without elements share their block with the next */
+    int64_t middle = (low + high + 1) / 2;
+    if (p->at[middle].first <= b) low = middle;
+    else high = middle - 1;
+  }
+  const piece *a = &p->at[low];
+  *begin = (b - a->first) * BLOCK;
+  *count = pn_min64(BLOCK, a->count - *begin);
+  return a;
+}
+
 /* ---- SGD ------------------------------------------------------------------------------------------------------------------ */
 
-typedef struct sgd {
-  real *param, *buffer;
-  const real *grad;
-  real scale, decay, rate, momentum, fresh; /* fresh: the weight of g in the buffer */
-  bool nesterov;
-} sgd;
-
-static void sgd_plain(void *context, int64_t begin, int64_t end) {
-  const sgd *s = context;
-  for (int64_t i = begin; i < end; i++) s->param[i] -= s->rate * (s->scale * s->grad[i] + s->decay * s->param[i]);
-}
-
-static void sgd_torch(void *context, int64_t begin, int64_t end) {
-  const sgd *s = context;
-  real through = s->nesterov ? 1 : 0, kept = s->nesterov ? s->momentum : 1;
-  for (int64_t i = begin; i < end; i++) {
-    real g = s->scale * s->grad[i] + s->decay * s->param[i];
-    real b = s->momentum * s->buffer[i] + s->fresh * g;
-    s->buffer[i] = b;
-    s->param[i] -= s->rate * (through * g + kept * b);
+static void sgd_blocks(void *context, int64_t begin, int64_t end) {
+  const pieces *p = context;
+  for (int64_t b = begin; b < end; b++) {
+    int64_t at, n;
+    const piece *a = block_of(p, b, &at, &n);
+    pn_updates()->sgd(a->param + at, a->buffer ? a->buffer + at : NULL, a->grad + at, n, &a->numbers);
   }
 }
 
-static void sgd_torch_first(void *context, int64_t begin, int64_t end) {
-  const sgd *s = context;
-  real all = s->nesterov ? 1 + s->momentum : 1;
-  for (int64_t i = begin; i < end; i++) {
-    real g = s->scale * s->grad[i] + s->decay * s->param[i];
-    s->buffer[i] = g;
-    s->param[i] -= s->rate * (all * g);
-  }
+static int add_sgd(pieces *p, const pn_sgd_entry *e, const pn_sgd *how) {
+  pn_tensor *g;
+  if (!e->param || !e->grad) return pn_fail("sgd_step: NULL");
+  if (how->momentum != 0 && !e->buffer) return pn_fail("sgd_step: momentum needs a buffer");
+  if (e->buffer && check_buffer("sgd_step", "buffer", e->param, e->buffer)) return -1;
+  if (aligned_grad(&g, "sgd_step", e->param, e->grad)) return -1;
+  piece *a = pieces_add(p, g, pn_tensor_count(e->param));
+  a->param = pn_real_of(e->param);
+  a->buffer = e->buffer ? pn_real_of(e->buffer) : NULL;
+  a->numbers = (pn_sgd_numbers){ .rule = !e->buffer                        ? PN_RULE_PLAIN
+                                         : how->convention == PN_SGD_CAFFE ? PN_RULE_CAFFE
+                                         : e->first                        ? PN_RULE_TORCH_FIRST
+                                                                           : PN_RULE_TORCH,
+                                 .scale = (real)how->grad_scale,
+                                 .decay = (real)e->weight_decay,
+                                 .rate = (real)e->lr,
+                                 .momentum = (real)how->momentum,
+                                 .fresh = (real)(1 - how->dampening),
+                                 .nesterov = how->nesterov };
+  return 0;
 }
 
-static void sgd_caffe(void *context, int64_t begin, int64_t end) {
-  const sgd *s = context;
-  real ahead = s->nesterov ? 1 + s->momentum : 1, back = s->nesterov ? s->momentum : 0;
-  for (int64_t i = begin; i < end; i++) {
-    real g = s->scale * s->grad[i] + s->decay * s->param[i], old = s->buffer[i];
-    real b = s->momentum * old + s->rate * g;
-    s->buffer[i] = b;
-    s->param[i] -= ahead * b - back * old;
-  }
-}
-
-int pn_sgd_step(pn_tensor *param, pn_tensor *grad, pn_tensor *buffer, const pn_sgd *how) {
-  if (!param || !grad || !how) return pn_fail("sgd_step: NULL");
-  if (how->momentum != 0 && !buffer) return pn_fail("sgd_step: momentum needs a buffer");
+int pn_sgd_step(const pn_sgd_entry *entries, int64_t n, const pn_sgd *how) {
+  if (!entries || !how) return pn_fail("sgd_step: NULL");
   if (how->convention != PN_SGD_TORCH && how->convention != PN_SGD_CAFFE)
     return pn_fail("sgd_step: unknown convention %d", (int)how->convention);
   if (how->nesterov && (how->momentum == 0 || how->dampening != 0))
     return pn_fail("sgd_step: nesterov needs momentum and no dampening");
-  if (buffer && check_buffer("sgd_step", "buffer", param, buffer)) return -1;
-  pn_tensor *g;
-  if (aligned_grad(&g, "sgd_step", param, grad)) return -1;
-  sgd s = { .param = pn_real_of(param),
-            .buffer = buffer ? pn_real_of(buffer) : NULL,
-            .grad = pn_real_of(g),
-            .scale = (real)how->grad_scale,
-            .decay = (real)how->weight_decay,
-            .rate = (real)how->lr,
-            .momentum = (real)how->momentum,
-            .fresh = (real)(1 - how->dampening),
-            .nesterov = how->nesterov };
-  bool caffe = how->convention == PN_SGD_CAFFE;
-  pn_parallel(pn_tensor_count(param), GRAIN,
-              !buffer      ? sgd_plain
-              : caffe      ? sgd_caffe
-              : how->first ? sgd_torch_first
-                           : sgd_torch,
-              &s);
-  pn_tensor_release(g);
-  param->storage->version++;
-  if (buffer) buffer->storage->version++;
-  return 0;
+  pieces p;
+  if (pieces_new(&p, n)) return -1;
+  int rc = 0;
+  for (int64_t i = 0; i < n && !rc; i++) rc = add_sgd(&p, &entries[i], how);
+  if (!rc) pn_parallel(p.n_blocks, 1, sgd_blocks, &p);
+  for (int64_t i = 0; i < n && !rc; i++) {
+    entries[i].param->storage->version++;
+    if (entries[i].buffer) entries[i].buffer->storage->version++;
+  }
+  pieces_free(&p);
+  return rc;
 }
 
 /* ---- Adam ----------------------------------------------------------------------------------------------------------------- */
@@ -155,20 +176,12 @@ int pn_sgd_step(pn_tensor *param, pn_tensor *grad, pn_tensor *buffer, const pn_s
 typedef struct adam {
   real *param, *mean, *square;
   const real *grad;
-  real scale, decay, shrink, rate, beta1, beta2, root, eps; /* rate: lr/(1-b1^t); root: 1/sqrt(1-b2^t) */
+  pn_adam_numbers numbers;
 } adam;
 
 static void adam_range(void *context, int64_t begin, int64_t end) {
   const adam *s = context;
-  for (int64_t i = begin; i < end; i++) {
-    real p = s->param[i] * s->shrink;
-    real g = s->scale * s->grad[i] + s->decay * p;
-    real m = s->beta1 * s->mean[i] + (1 - s->beta1) * g;
-    real v = s->beta2 * s->square[i] + (1 - s->beta2) * g * g;
-    s->mean[i] = m;
-    s->square[i] = v;
-    s->param[i] = p - s->rate * m / ((real)sqrt(v) * s->root + s->eps);
-  }
+  pn_updates()->adam(s->param + begin, s->mean + begin, s->square + begin, s->grad + begin, end - begin, &s->numbers);
 }
 
 int pn_adam_step(pn_tensor *param, pn_tensor *grad, pn_tensor *mean, pn_tensor *square, const pn_adam *how) {
@@ -179,19 +192,21 @@ int pn_adam_step(pn_tensor *param, pn_tensor *grad, pn_tensor *mean, pn_tensor *
   pn_tensor *g;
   if (aligned_grad(&g, "adam_step", param, grad)) return -1;
   double t = (double)how->step;
-  adam s = { .param = pn_real_of(param),
-             .mean = pn_real_of(mean),
-             .square = pn_real_of(square),
-             .grad = pn_real_of(g),
-             .scale = (real)how->grad_scale,
-             .decay = how->decoupled ? 0 : (real)how->weight_decay,
-             .shrink = how->decoupled ? (real)(1 - how->lr * how->weight_decay) : 1,
-             .rate = (real)(how->lr / (1 - pow(how->beta1, t))),
-             .beta1 = (real)how->beta1,
-             .beta2 = (real)how->beta2,
-             .root = (real)(1 / sqrt(1 - pow(how->beta2, t))),
-             .eps = (real)how->eps };
-  pn_parallel(pn_tensor_count(param), GRAIN, adam_range, &s);
+  adam s = {
+    .param = pn_real_of(param),
+    .mean = pn_real_of(mean),
+    .square = pn_real_of(square),
+    .grad = pn_real_of(g),
+    .numbers = {.scale = (real)how->grad_scale,
+                .decay = how->decoupled ? 0 : (real)how->weight_decay,
+                .shrink = how->decoupled ? (real)(1 - how->lr * how->weight_decay) : 1,
+                .rate = (real)(how->lr / (1 - pow(how->beta1, t))),
+                .beta1 = (real)how->beta1,
+                .beta2 = (real)how->beta2,
+                .root = (real)(1 / sqrt(1 - pow(how->beta2, t))),
+                .eps = (real)how->eps}
+  };
+  pn_parallel(pn_tensor_count(param), BLOCK, adam_range, &s);
   pn_tensor_release(g);
   param->storage->version++;
   mean->storage->version++;
@@ -201,37 +216,40 @@ int pn_adam_step(pn_tensor *param, pn_tensor *grad, pn_tensor *mean, pn_tensor *
 
 /* ---- norm: partial sums over fixed blocks, added in order, so that threads do not show --------------------------------------- */
 
-typedef struct squares {
-  const real *data;
-  double *partial;
-  int64_t count;
-} squares;
-
-static void squares_range(void *context, int64_t begin, int64_t end) {
-  const squares *s = context;
+static void squares_blocks(void *context, int64_t begin, int64_t end) {
+  const pieces *p = context;
   for (int64_t b = begin; b < end; b++) {
-    double sum = 0;
-    for (int64_t i = b * GRAIN; i < pn_min64((b + 1) * GRAIN, s->count); i++) sum += (double)s->data[i] * (double)s->data[i];
-    s->partial[b] = sum;
+    int64_t at, n;
+    const piece *a = block_of(p, b, &at, &n);
+    p->partial[b] = pn_updates()->sum_squares(a->grad + at, n);
   }
 }
 
-int pn_sum_squares(pn_tensor *t, double *out) {
-  if (!t || !out) return pn_fail("sum_squares: NULL");
+static int add_squares(pieces *p, pn_tensor *t) {
+  pn_tensor *plain = t;
+  if (!t) return pn_fail("sum_squares: NULL");
   if (pn_device_of(t) != PN_CPU) return pn_fail("sum_squares: no kernel for this device");
   if (t->dtype != PN_REAL_DTYPE)
     return pn_fail("sum_squares: %s, expected %s", pn_dtype_name(t->dtype), pn_dtype_name(PN_REAL_DTYPE));
-  pn_tensor *plain = t;
   if (pn_is_plain(t)) pn_tensor_retain(t);
   else if (pn_tensor_contiguous(&plain, t, PN_ROWS)) return -1;
-  int64_t count = pn_tensor_count(plain), blocks = pn_ceil_div(count, GRAIN);
-  double *partial = pn_alloc(sizeof *partial * (size_t)pn_max64(blocks, 1)), sum = 0;
-  if (partial) {
-    pn_parallel(blocks, 1, squares_range, &(squares){ pn_real_of(plain), partial, count });
-    for (int64_t b = 0; b < blocks; b++) sum += partial[b];
-    *out = sum;
-    pn_free(partial);
+  (void)pieces_add(p, plain, pn_tensor_count(plain));
+  return 0;
+}
+
+int pn_sum_squares(pn_tensor *const *list, int64_t n, double *sums) {
+  if (!list || !sums) return pn_fail("sum_squares: NULL");
+  pieces p;
+  if (pieces_new(&p, n)) return -1;
+  int rc = 0;
+  for (int64_t i = 0; i < n && !rc; i++) rc = add_squares(&p, list[i]);
+  if (!rc) rc = (p.partial = pn_alloc(sizeof *p.partial * (size_t)pn_max64(p.n_blocks, 1))) ? 0 : -1;
+  if (!rc) pn_parallel(p.n_blocks, 1, squares_blocks, &p);
+  for (int64_t i = 0; i < n && !rc; i++) {
+    sums[i] = 0;
+    for (int64_t b = p.at[i].first, end = b + pn_ceil_div(p.at[i].count, BLOCK); b < end; b++) sums[i] += p.partial[b];
   }
-  pn_tensor_release(plain);
-  return partial ? 0 : -1;
+  pn_free(p.partial);
+  pieces_free(&p);
+  return rc;
 }

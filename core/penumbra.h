@@ -204,24 +204,29 @@ typedef enum pn_distribution { PN_UNIFORM, PN_NORMAL, PN_BERNOULLI } pn_distribu
 PN_API int pn_random_fill(pn_tensor *t, pn_distribution kind, double a, double b, uint64_t seed, uint64_t stream,
                           uint64_t offset) PN_CHECKED;
 
-/* ---- optimisers (core/optim.c): one step on one parameter, in place ------------------------------------------------ */
+/* ---- optimisers (core/optim.c): one step, in place -------------------------------------------------------------------- */
 
 typedef enum pn_sgd_convention { PN_SGD_TORCH, PN_SGD_CAFFE } pn_sgd_convention; /* CAFFE: the rate is inside the momentum buffer */
 typedef struct pn_sgd {
-  double lr, momentum, dampening, weight_decay, grad_scale;
-  bool nesterov, first;
+  double momentum, dampening, grad_scale;
+  bool nesterov;
   pn_sgd_convention convention;
-} pn_sgd; /* first: the buffer holds nothing yet */
+} pn_sgd;
+typedef struct pn_sgd_entry { /* buffer may be NULL without momentum; first: it holds nothing yet */
+  pn_tensor *param, *grad, *buffer;
+  double lr, weight_decay;
+  bool first;
+} pn_sgd_entry;
 typedef struct pn_adam {
   double lr, beta1, beta2, eps, weight_decay, grad_scale;
   int64_t step;
   bool decoupled;
 } pn_adam;                                                                /* step counts from 1 */
 PN_API int pn_optim_buffer(pn_tensor **out, pn_tensor *param) PN_CHECKED; /* zeros of the shape and memory order of a parameter */
-PN_API int pn_sgd_step(pn_tensor *param, pn_tensor *grad, pn_tensor *buffer,
-                       const pn_sgd *how) PN_CHECKED; /* buffer may be NULL without momentum */
+PN_API int pn_sgd_step(const pn_sgd_entry *entries, int64_t n, const pn_sgd *how) PN_CHECKED; /* all of them, or none on failure */
 PN_API int pn_adam_step(pn_tensor *param, pn_tensor *grad, pn_tensor *mean, pn_tensor *square, const pn_adam *how) PN_CHECKED;
-PN_API int pn_sum_squares(pn_tensor *t, double *out) PN_CHECKED; /* for norms of gradients; the same for any number of threads */
+/* sums[i] of list[i], for norms of gradients; the same for any number of threads. */
+PN_API int pn_sum_squares(pn_tensor *const *list, int64_t n, double *sums) PN_CHECKED;
 
 /* ---- images and video (core/vision) ------------------------------------------------------------------------------
 ** An image is a u8 tensor (H,W,C), C = 1, 3 or 4, values 0-255; frames (T,H,W,C); a mask u8 (H,W) of object numbers, 0 the

@@ -110,19 +110,66 @@ describe("sgd", function()
     assert.same(q:flat(), p:flat())
   end)
 
+  -- Parameters of many blocks, of a few elements and of none; the norm and the parameters after two steps.
+  local function two_steps(make)
+    local params = {}
+    for i, n in ipairs { 5, 100003, 0, 16384, 1, 33000 } do
+      params[i] = pn.random.stream(i, "w"):fill(pn.empty { n }, "normal"):requires_grad(true)
+    end
+    local optimiser, norm = make(params), nil
+    for step = 1, 2 do
+      for i, p in ipairs(params) do
+        p:set_grad(pn.random.stream(i + 10 * step, "g"):fill(pn.empty { p:count() }, "normal"))
+      end
+      norm = optimiser:step()
+    end
+    return norm, params
+  end
+
+  local rules = {
+    sgd { lr = .1 }, sgd { lr = .1, momentum = .9, weight_decay = .01, clip_norm = 1 },
+    sgd { lr = .1, momentum = .9, nesterov = true }, sgd { lr = .1, momentum = .9, convention = "caffe" }, adam { lr = .1, clip_norm = 1 },
+  }
+
   it("does not depend on the number of threads", function()
     local threads = pn.threads()
-    local sums = {}
-    for _, n in ipairs { 1, 3 } do
-      pn.threads(n)
-      local p = pn.random.stream(1, "w"):fill(pn.empty { 100003 }, "normal"):requires_grad(true)
-      local optimiser = pn.optim.adam({ p }, { lr = .1, clip_norm = 1 })
-      p:set_grad(pn.random.stream(1, "g"):fill(pn.empty { 100003 }, "normal"))
-      sums[#sums + 1] = ("%.17g %s"):format(optimiser:step(), p:crc32c())
+    for i, make in ipairs(rules) do
+      local sums = {}
+      for _, n in ipairs { 1, 3 } do
+        pn.threads(n)
+        local norm, params = two_steps(make)
+        sums[#sums + 1] = ("%.17g"):format(norm)
+        for _, p in ipairs(params) do
+          sums[#sums] = sums[#sums] .. " " .. p:crc32c()
+        end
+      end
+      pn.threads(threads)
+      assert.equal(sums[1], sums[2], "rule " .. i)
     end
-    pn.threads(threads)
-    assert.equal(sums[1], sums[2])
   end)
+
+  for _, variant in ipairs { "avx2", "avx512" } do
+    it("does the same with " .. variant .. " as without", function()
+      local C, best = pn.C, require("ffi").string(pn.C.pn_cpu_variant())
+      if C.pn_set_cpu_variant(variant) ~= 0 then
+        pending("this CPU has no " .. variant)
+        return
+      end
+      for i, make in ipairs(rules) do
+        assert.equal(0, C.pn_set_cpu_variant(variant))
+        local fast_norm, fast = two_steps(make)
+        assert.equal(0, C.pn_set_cpu_variant("plain"))
+        local norm, plain = two_steps(make)
+        assert.is_true(math.abs(fast_norm / norm - 1) < 1e-7)
+        for k, p in ipairs(fast) do
+          if p:count() > 0 then
+            helper.assert_close(p, plain[k], 1e-6, "rule " .. i)
+          end
+        end
+      end
+      assert.equal(0, C.pn_set_cpu_variant(best))
+    end)
+  end
 
   it("drops gradients", function()
     local p = parameter()
@@ -229,27 +276,30 @@ describe("an optimiser", function()
       assert.equal(-1, rc)
       return pn.ffi.message()
     end
-    assert.equal("sgd_step: NULL", message(C.pn_sgd_step(nil, nil, nil, nil)))
+    local function sgd_step(how, param, grad, momentum)
+      local entry = ffi.new("pn_sgd_entry [1]", { { param = param.p, grad = grad.p, buffer = momentum and momentum.p } })
+      return message(C.pn_sgd_step(entry, 1, ffi.new("pn_sgd", how)))
+    end
+    local function sum_squares(t)
+      return message(C.pn_sum_squares(ffi.new("pn_tensor *[1]", { t }), 1, out))
+    end
+    assert.equal("sgd_step: NULL", message(C.pn_sgd_step(nil, 0, nil)))
+    assert.equal("sgd_step: NULL", message(C.pn_sgd_step(ffi.new "pn_sgd_entry [1]", 1, ffi.new "pn_sgd")))
     assert.equal("adam_step: NULL", message(C.pn_adam_step(nil, nil, nil, nil, nil)))
     assert.equal("optim_buffer: NULL", message(C.pn_optim_buffer(nil, nil)))
-    assert.equal("sum_squares: NULL", message(C.pn_sum_squares(nil, nil)))
-    assert.equal("sum_squares: u8, expected " .. pn.real, message(C.pn_sum_squares(pn.zeros { 2, dtype = "u8" }.p, out)))
-    local how = ffi.new("pn_sgd", { momentum = .9 })
-    assert.equal("sgd_step: momentum needs a buffer", message(C.pn_sgd_step(p.p, p.p, nil, how)))
-    how = ffi.new("pn_sgd", { convention = 7 })
-    assert.equal("sgd_step: unknown convention 7", message(C.pn_sgd_step(p.p, p.p, nil, how)))
-    how = ffi.new("pn_sgd", { nesterov = true })
-    assert.equal("sgd_step: nesterov needs momentum and no dampening", message(C.pn_sgd_step(p.p, p.p, nil, how)))
-    how = ffi.new("pn_sgd")
-    assert.equal("sgd_step: the gradient is 2, the parameter 3", message(C.pn_sgd_step(p.p, pn.zeros { 2 }.p, nil, how)))
-    assert.equal("sgd_step: the gradient is u8, the parameter " .. pn.real,
-      message(C.pn_sgd_step(p.p, pn.zeros { 3, dtype = "u8" }.p, nil, how)))
+    assert.equal("sum_squares: NULL", message(C.pn_sum_squares(nil, 0, nil)))
+    assert.equal("sum_squares: NULL", sum_squares(nil))
+    assert.equal("sum_squares: u8, expected " .. pn.real, sum_squares(pn.zeros({ 2, dtype = "u8" }).p))
+    assert.equal("sgd_step: momentum needs a buffer", sgd_step({ momentum = .9 }, p, p))
+    assert.equal("sgd_step: unknown convention 7", sgd_step({ convention = 7 }, p, p))
+    assert.equal("sgd_step: nesterov needs momentum and no dampening", sgd_step({ nesterov = true }, p, p))
+    assert.equal("sgd_step: the gradient is 2, the parameter 3", sgd_step({}, p, pn.zeros { 2 }))
+    assert.equal("sgd_step: the gradient is u8, the parameter " .. pn.real, sgd_step({}, p, pn.zeros { 3, dtype = "u8" }))
     local bytes = pn.zeros { 3, dtype = "u8" }
-    assert.equal("sgd_step: the parameter is u8, expected " .. pn.real, message(C.pn_sgd_step(bytes.p, bytes.p, nil, how)))
+    assert.equal("sgd_step: the parameter is u8, expected " .. pn.real, sgd_step({}, bytes, bytes))
     local gaps = pn.ops.slice(pn.zeros { 6 }, { axis = 1, first = 1, count = 3, step = 2 })
-    assert.equal("sgd_step: the parameter has gaps between its elements", message(C.pn_sgd_step(gaps.p, gaps.p, nil, how)))
-    how = ffi.new("pn_sgd", { momentum = .9 })
-    assert.is_truthy(message(C.pn_sgd_step(p.p, p.p, gaps.p, how)):find("another memory order than the parameter", 1, true))
+    assert.equal("sgd_step: the parameter has gaps between its elements", sgd_step({}, gaps, gaps))
+    assert.is_truthy(sgd_step({ momentum = .9 }, p, p, gaps):find("another memory order than the parameter", 1, true))
     local adam_how = ffi.new("pn_adam", { step = 0 })
     assert.equal("adam_step: step 0, the first is 1", message(C.pn_adam_step(p.p, p.p, p.p, p.p, adam_how)))
   end)

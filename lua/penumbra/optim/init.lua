@@ -7,8 +7,9 @@
 --     }, { lr = 1e-2, momentum = 0.9 })
 --     sgd:zero_grad(); loss:backward(); sgd:step()
 --
--- One step is one pass in C over each parameter (core/optim.c has the rules). A parameter that is frozen, or that no gradient
--- reached, stays as it is. A gradient that is not finite is an error that names its parameter, before anything has changed.
+-- A step of SGD is one pass in C over all parameters, a step of Adam one over each (core/optim.c has the rules). A parameter that
+-- is frozen, or that no gradient reached, stays as it is. A gradient that is not finite is an error that names its parameter,
+-- before anything has changed.
 
 local ffi = require "ffi"
 local binding = require "penumbra.ffi"
@@ -120,22 +121,43 @@ function Optimiser:zero_grad()
   return self
 end
 
-local double = ffi.typeof("double [1]")
+local pointers, doubles = ffi.typeof("pn_tensor *[?]"), ffi.typeof("double [?]")
+
+-- Entries that have a gradient (and learn, where asked) and these gradients, which the caller frees; two lists.
+local function with_gradient(self, only_learning)
+  local entries, grads = {}, {}
+  for _, entry in ipairs(self.entries) do
+    local grad = (not only_learning or entry.tensor:requires_grad()) and entry.tensor:grad()
+    if grad then
+      entries[#entries + 1], grads[#grads + 1] = entry, grad
+    end
+  end
+  return entries, grads
+end
+
+local function free(grads)
+  for _, grad in ipairs(grads) do
+    grad:free()
+  end
+end
 
 --- The norm of all gradients together; raises, naming the parameter, when one is not finite.
 function Optimiser:grad_norm()
-  local sum, out = 0, double()
-  for _, entry in ipairs(self.entries) do
-    local grad = entry.tensor:grad()
-    if grad then
-      check(C.pn_sum_squares(ptr(grad), out))
-      if out[0] ~= out[0] or out[0] == math.huge then
-        raise("%s: the gradient of '%s' is not finite (step %d)", self.kind, entry.name, self.n_steps + 1)
-      end
-      sum = sum + out[0]
-      grad:free()
-    end
+  local entries, grads = with_gradient(self)
+  local n = #grads
+  local list, sums, sum = pointers(n), doubles(n), 0
+  for i, grad in ipairs(grads) do
+    list[i - 1] = ptr(grad)
   end
+  check(C.pn_sum_squares(list, n, sums))
+  for i, entry in ipairs(entries) do
+    local squares = sums[i - 1]
+    if squares ~= squares or squares == math.huge then
+      raise("%s: the gradient of '%s' is not finite (step %d)", self.kind, entry.name, self.n_steps + 1)
+    end
+    sum = sum + squares
+  end
+  free(grads)
   return math.sqrt(sum)
 end
 
@@ -146,13 +168,9 @@ function Optimiser:step()
   local lr = self:rate()
   local norm = self:grad_norm()
   local scale = self.clip_norm and norm > self.clip_norm and self.clip_norm / norm or 1
-  for _, entry in ipairs(self.entries) do
-    local grad = entry.tensor:requires_grad() and entry.tensor:grad()
-    if grad then
-      self.update(self, entry, grad, lr * entry.lr_scale, scale)
-      grad:free()
-    end
-  end
+  local entries, grads = with_gradient(self, true)
+  self.update(self, entries, grads, lr, scale)
+  free(grads)
   C.pn_profile_end()
   self.n_steps = self.n_steps + 1
   return norm
@@ -224,14 +242,21 @@ end
 
 local CONVENTIONS = { pytorch = C.PN_SGD_TORCH, torch7 = C.PN_SGD_TORCH, caffe = C.PN_SGD_CAFFE }
 
-local function sgd_update(self, entry, grad, lr, scale)
-  local how = self.how
-  local momentum, first
-  if self.momentum ~= 0 then
-    momentum, first = buffer(entry, "momentum")
+local sgd_entries = ffi.typeof("pn_sgd_entry [?]")
+
+local function sgd_update(self, entries, grads, lr, scale)
+  local n = #entries
+  local list = sgd_entries(n)
+  for i, entry in ipairs(entries) do
+    local e = list[i - 1]
+    e.param, e.grad, e.lr, e.weight_decay = ptr(entry.tensor), ptr(grads[i]), lr * entry.lr_scale, entry.weight_decay
+    if self.momentum ~= 0 then
+      local momentum, first = buffer(entry, "momentum")
+      e.buffer, e.first = ptr(momentum), first
+    end
   end
-  how.lr, how.grad_scale, how.weight_decay, how.first = lr, scale, entry.weight_decay, first or false
-  check(C.pn_sgd_step(ptr(entry.tensor), ptr(grad), momentum and ptr(momentum) or nil, how))
+  self.how.grad_scale = scale
+  check(C.pn_sgd_step(list, n, self.how))
 end
 
 --- Stochastic gradient descent.
@@ -269,12 +294,14 @@ end
 
 -- ---- Adam -----------------------------------------------------------------------------------------------------------------
 
-local function adam_update(self, entry, grad, lr, scale)
+local function adam_update(self, entries, grads, lr, scale)
   local how = self.how
-  local mean, square = buffer(entry, "mean"), buffer(entry, "square")
-  entry.n_steps = (entry.n_steps or 0) + 1
-  how.lr, how.grad_scale, how.weight_decay, how.step = lr, scale, entry.weight_decay, entry.n_steps
-  check(C.pn_adam_step(ptr(entry.tensor), ptr(grad), ptr(mean), ptr(square), how))
+  for i, entry in ipairs(entries) do
+    local mean, square = buffer(entry, "mean"), buffer(entry, "square")
+    entry.n_steps = (entry.n_steps or 0) + 1
+    how.lr, how.grad_scale, how.weight_decay, how.step = lr * entry.lr_scale, scale, entry.weight_decay, entry.n_steps
+    check(C.pn_adam_step(ptr(entry.tensor), ptr(grads[i]), ptr(mean), ptr(square), how))
+  end
 end
 
 --- Adam (Kingma & Ba 2015).
