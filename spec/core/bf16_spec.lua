@@ -126,6 +126,45 @@ describe("precision bf16", function()
     end
   end)
 
+  it("trains with weights, gradients and momentum in f32, two steps near those of f32", function()
+    if C.pn_set_precision("bf16") ~= 0 then pending(ffi.string(C.pn_error())) return end
+    local function train(precision)
+      check(C.pn_set_precision(precision))
+      return pn.scope(function()
+        local net = require "models.fcn_i3d" { width = 0.125, batchnorm = "batch", skips = { "1a", "2c" } }
+        net:reset(3)
+        net:train()
+        local sgd = pn.optim.sgd(net:parameters(), { lr = 1e-2, momentum = 0.9, weight_decay = 2e-4 })
+        local x, target = helper.random({ 1, 3, 4, 32, 32 }, "frames"), pn.zeros { 1, 1, 4, 32, 32 }
+        target:slice(4, 8, 16):fill(1)
+        local losses = {}
+        for step = 1, 2 do
+          sgd:zero_grad()
+          local loss = pn.loss.balanced(net(x).fused, target)
+          loss:backward()
+          sgd:step()
+          losses[step] = loss:item()
+        end
+        local finer, types = 0, {}
+        for _, parameter in ipairs(net:parameters()) do
+          local weight = parameter.tensor
+          types[weight:dtype()] = true
+          if weight:grad() then types[weight:grad():dtype()] = true end
+          if helper.relative_error(weight:cast "bf16":cast "f32", weight) > 1e-4 then finer = finer + 1 end
+        end
+        return { losses = losses, finer = finer, types = types }
+      end)
+    end
+    local f32, bf16 = train "f32", train "bf16"
+    assert.same({ f32 = true }, bf16.types)
+    assert.is_true(bf16.finer > 10, "weights are coarse: bf16 was stored")
+    for step = 1, 2 do
+      local difference = math.abs(bf16.losses[step] - f32.losses[step])
+      assert.is_true(difference > 0 and difference < 1e-2 * f32.losses[step], ("step %d: %g and %g"):format(step, f32.losses[step],
+        bf16.losses[step]))
+    end
+  end)
+
   it("keeps f32, and says why, where the kernels in use have no bf16", function()
     for _, variant in ipairs { "avx2", "avx512" } do
       if C.pn_set_cpu_variant(variant) == 0 then
@@ -135,6 +174,17 @@ describe("precision bf16", function()
         assert.equal("f32", ffi.string(C.pn_precision()))
       end
     end
+  end)
+
+  it("says so on stderr when a script asks for it there, and goes on in f32", function()
+    if C.pn_set_cpu_variant("avx2") ~= 0 then pending "this CPU has no avx2" return end
+    local stderr, said = io.stderr, ""
+    io.stderr = { write = function(_, ...) said = said .. table.concat { ... } end } -- luacheck: ignore
+    local precision = pn.precision "bf16"
+    io.stderr = stderr -- luacheck: ignore
+    assert.equal("f32", precision)
+    assert.equal("precision: bf16 wants a CPU with AVX-512-BF16 or AMX; here are the avx2 kernels, so f32 stays\n", said)
+    assert.error_matches(function() pn.precision "f8" end, "precision: expects f32 or bf16, got f8")
   end)
 
   it("refuses a precision that does not exist", function()

@@ -135,6 +135,18 @@ describe("recipes", function()
     assert.truthy(text:find("exp.forward", 1, true), text)
   end)
 
+  it("oneshot in bf16 says so, or says why it stays in f32", function()
+    local out = scratch .. "/oneshot-bf16"
+    local text = succeeds(unpack(oneshot(out, "precision=bf16")))
+    local precision = json(out .. "/run.json").sessions[1].precision
+    if precision == "f32" then assert.matches("precision: bf16 wants a CPU with AVX%-512%-BF16 or AMX", text)
+    else assert.equal("bf16", precision) end
+    assert.equal(2, #log_lines(out))
+    local code, message = run("oneshot", "precision=f8")
+    assert.equal(2, code)
+    assert.matches("precision: expects one of f32, bf16, got 'f8'", message)
+  end)
+
   it("oneshot that was stopped goes on as if it had not been, bit for bit", function()
     local straight, halting = scratch .. "/straight", scratch .. "/halting"
     succeeds(unpack(oneshot(straight, "epochs=4")))
@@ -240,6 +252,6 @@ describe("the bench of a step", function()
     text = succeeds("bench/step.lua", "frames=4", "size=32x48", "runs=1", "part=backbone", "infer=true")
     assert.is_truthy(text:find "backbone T4 S32x48: forward [%d.]+ s, train step %-?nan s", text)
     local code, problem = run("bench/step.lua", "precision=f16")
-    assert.is_true(code ~= 0 and problem:find("expects f32", 1, true) ~= nil, problem)
+    assert.is_true(code ~= 0 and problem:find("expects one of f32, bf16", 1, true) ~= nil, problem)
   end)
 end)
