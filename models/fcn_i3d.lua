@@ -150,15 +150,24 @@ end
 -- @treturn table fused = logits (N,1,T,H,W), sides = a list of logits of the same shape, shallow to deep
 function FCN:forward(clip, wants)
   local wants_sides = not (wants and wants.sides == false)
-  local _, found = i3d.run(self, clip, self.captured)
-  local fused, masks, width = nil, {}, self.fuse.n_from / #self.sides
-  for i, skip in ipairs(self.sides) do
-    local fuse = self.fuse.weight:slice(2, (i - 1) * width + 1, width)
-    local part, mask = self["side_" .. skip[1]](found[skip.at], clip, fuse, wants_sides)
-    masks[i] = mask
-    fused = fused and fused + part or part
+  local fused, masks, width, i = nil, {}, self.fuse.n_from / #self.sides, 0
+  local function add(part) -- in place where no gradient will come
+    fused = pn.add(fused, part, { into = not pn.recording() and fused or nil })
   end
-  return { fused = fused + pn.reshape(self.fuse.bias, { shape = { 1, 1, 1, 1, 1 } }), sides = masks }
+  i3d.run(self, clip, self.captured, function(_, features) -- each side while its features are there
+    i = i + 1
+    local fuse = self.fuse.weight:slice(2, (i - 1) * width + 1, width)
+    local part
+    part, masks[i] = self["side_" .. self.sides[i][1]](features, clip, fuse, wants_sides)
+    if fused then
+      add(part)
+      pn.scope.drop(part)
+    else
+      fused = part
+    end
+  end)
+  add(pn.reshape(self.fuse.bias, { shape = { 1, 1, 1, 1, 1 } }))
+  return { fused = fused, sides = masks }
 end
 
 --- The logits (N,1,T,H,W) that segment, by the key `output`.

@@ -164,10 +164,11 @@ local function build(self, options)
   return counts
 end
 
---- Runs the layers that `build` added.
+--- Runs the layers that `build` added. What no later layer needs, nor a gradient, is freed on the way.
 -- @tparam {string} capture endpoints whose features are wanted
--- @return the last layer's output; a table endpoint -> features
-local function run(self, x, capture)
+-- @tparam ?function visit called as visit(endpoint, features) when the walk comes by, in place of keeping the features
+-- @return the last layer's output; a table endpoint -> features, where there is no visit
+local function run(self, x, capture, visit)
   if not x:grid() then
     x:set_grid({ 1, 1, 1 }, { 0, 0, 0 }) -- the input stands on its own pixels
   end
@@ -178,13 +179,20 @@ local function run(self, x, capture)
     end
     found[name] = true
   end
+  local spent -- the layer's input, once nobody else wants it; never the caller's
   for _, name in ipairs(self.trunk) do
     x = self[name](x)
-    if found[name] then
+    if spent then
+      pn.scope.drop(spent)
+    end
+    spent = (visit or not found[name]) and x
+    if found[name] and visit then
+      visit(name, x)
+    elseif found[name] then
       found[name] = x
     end
   end
-  return x, found
+  return x, not visit and found or nil
 end
 
 --- Loads weights into a module that stands on the trunk: a file of I3D under any of its names (penumbra.weights), or a

@@ -31,6 +31,7 @@ local pn = {
   zeros_like = tensor.zeros_like,
   is_tensor = tensor.is_tensor,
   no_grad = tensor.no_grad,
+  recording = tensor.recording,
   memory = tensor.memory,
   process = tensor.process,
   soft_limit = require("penumbra.pace").soft_limit,

@@ -123,6 +123,33 @@ describe("FCN-I3D", function()
   end)
 end)
 
+describe("memory", function()
+  it("of inference is bounded by the first features: what no later layer needs is gone", function()
+    for _, mode in ipairs { "frozen", "batch" } do
+      local net = fcn { batchnorm = mode }:eval()
+      local x = clip(16, 224, 224)
+      local features = 64 * 8 * 112 * 112 * pn.C.pn_dtype_bytes(pn.C.pn_real())
+      collectgarbage()
+      local before = pn.memory().live
+      pn.C.pn_memory_reset_peak(0)
+      pn.scope(function() pn.no_grad(net, x) end)
+      local peak = pn.memory().peak - before
+      assert.is_true(peak < 2 * features, ("%s: %.2f times the first features"):format(mode, peak / features))
+    end
+  end)
+
+  it("of features that a caller asks for stays, and of a clip too", function()
+    local net = require "models.i3d" { to = "mixed_3c", width = 1 / 16 }:eval()
+    local x = clip(4, 32, 32)
+    pn.no_grad(function()
+      local y, found = require("models.i3d").run(net, x, { "conv3d_1a", "mixed_3c" })
+      helper.assert_same_bits(found.mixed_3c, y)
+      helper.assert_same_bits(found.conv3d_1a, net.conv3d_1a(x))
+      assert.is_true(x:count_bad() == 0)
+    end)
+  end)
+end)
+
 describe("registered upsampling", function()
   -- A plane wave of coordinates: value = a + b·t + c·y + d·x at each element's centre; bilinear interpolation must continue it.
   local function ramp(grid, t, h, w)

@@ -104,14 +104,14 @@ end
 --- @param x (N,from,T,H,W)
 -- @param into ?tensor where to write the result
 function Unit:forward(x, into)
-  local conv, bn = self.conv, self.bn
-  if #conv.own.hooks > 0 or #bn.own.hooks > 0 then
-    return bn(conv(x), into)
+  local bn = self.bn
+  if #self.conv.own.hooks > 0 or #bn.own.hooks > 0 then
+    return bn(self.conv(x), into)
   elseif bn.mode == "frozen" then
     local weight, bias = self:folded()
-    return conv(x, into, { weight, bias, relu = bn.named.relu })
+    return self.conv(x, into, { weight, bias, relu = bn.named.relu })
   end
-  local y = conv(x)
+  local y = self.conv(x)
   return bn(y, into or not tensor.recording() and y or nil)
 end
 

@@ -14,6 +14,7 @@ local named = require "penumbra.named"
 local nearest = require "penumbra.nearest"
 local ops = require "penumbra.ops"
 local raise = require "penumbra.raise"
+local scope = require "penumbra.scope"
 local tensor = require "penumbra.tensor"
 
 local function choice(what, value, known)
@@ -138,8 +139,8 @@ function Registered:describe()
   return ("%s / %s %s, %s"):format(table.concat(self.kernel, ","), table.concat(self.stride, ","), self.init, self.align)
 end
 
--- Repeats the first element `low` times before, and the last `high` times behind, along an axis.
-local function hold(x, axis, low, high)
+-- Repeats the first element `low` times before, and the last `high` times behind, along an axis. With `last_use` gives x back.
+local function hold(x, axis, low, high, last_use)
   if low == 0 and high == 0 then
     return x
   end
@@ -151,7 +152,13 @@ local function hold(x, axis, low, high)
   for _ = 1, high do
     parts[#parts + 1] = x:slice { axis = axis, first = x:size(axis), count = 1 }
   end
-  return ops.concat(parts, { axis = axis })
+  local whole = ops.concat(parts, { axis = axis })
+  for _, part in ipairs(parts) do
+    if part ~= x or last_use then
+      scope.drop(part) -- a slice, too, holds all of x
+    end
+  end
+  return whole
 end
 
 -- Where the full transposed convolution of n elements is cut along axis d, to give `size` elements: how many elements to hold
@@ -179,11 +186,11 @@ function Registered:forward(x, like, weight)
   if self.align == "grid" and not (grid and own) then
     raise("registered: align = \"grid\" needs tensors that carry their grid (x:set_grid)")
   end
-  local pad, extra = {}, {}
+  local pad, extra, given = {}, {}, x
   for d = 1, 3 do
     local centre = own and grid and (own.centre[d] - grid.centre[d]) / grid.stride[d]
     local before, behind, low, high = self:cut(d, x:size(d + 2), like:size(d + 2), centre)
-    x = hold(x, d + 2, before, behind)
+    x = hold(x, d + 2, before, behind, x ~= given)
     extra[d] = math.max(0, -high)
     pad[d] = { low, math.max(0, high) }
   end
