@@ -33,7 +33,11 @@ PN_API int pn_set_cpu_variant(const char *name) PN_CHECKED; /* fails when this C
 /* "f32", or "bf16": convolutions round what they multiply to bf16 and add in f32; all that is kept stays f32. Of the process.
 ** bf16 fails where the variant has no kernels for it (avx2, avx512; plain has the definition), and what was stays. */
 PN_API int pn_set_precision(const char *name) PN_CHECKED;
-PN_API const char *pn_precision(void);       /* the one in force; "f64" in that build */
+PN_API const char *pn_precision(void); /* the one in force; "f64" in that build */
+/* How f32 convolutions with 3 taps and stride 1 are done: "auto" (minimal filtering where that is faster), "off" (always by the
+** definition: exact mode), or the outputs of a tile along t,h,w, such as "2,4,4" (2 or 4 each). Of the process. */
+PN_API int pn_set_winograd(const char *how) PN_CHECKED;
+PN_API const char *pn_winograd(void);        /* what was set */
 PN_API int pn_threads(void);                 /* worker threads in use; PENUMBRA_THREADS, else affinity and container limit */
 PN_API int pn_set_threads(int n) PN_CHECKED; /* 1..256; results do not depend on it */
 PN_API double pn_clock(void);                /* monotonic seconds */

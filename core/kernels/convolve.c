@@ -9,6 +9,7 @@
 #include "convolve_bf16.h"
 #include "gather.h"
 #include "product.h"
+#include "winograd.h"
 
 #ifdef PN_F64_BUILD
 
@@ -275,6 +276,8 @@ static int fuse_rows(pn_gather *out, pn_pixels y, pn_pixels x, const pn_geometry
 int pn_convolve(pn_pixels y, pn_pixels x, const real *w, pn_epilogue end, const pn_geometry *g) {
   if (pn_takes_bf16(y, x, g)) return pn_convolve_bf16(y, x, w, end, g);
   if (!kernels()) return pn_convolve_plain(y, x, w, end, g), 0;
+  pn_winograd_tile tile = pn_winograd_choose(y, x, g);
+  if (!pn_winograd_direct(tile)) return pn_winograd_convolve(y, x, w, end, false, false, g, tile);
   int64_t *room = pn_gather_room(g);
   if (!room) return -1;
   int rc = 0;
@@ -321,6 +324,8 @@ static int data_phases(void *context, int64_t begin, int64_t end) { /* units: gr
 int pn_convolve_data(pn_pixels dx, pn_pixels dy, const real *w, const real *bias, bool add, const pn_geometry *g) {
   if (pn_takes_bf16(dy, dx, g)) return pn_convolve_data_bf16(dx, dy, w, bias, add, g);
   if (!kernels()) return pn_convolve_data_plain(dx, dy, w, bias, add, g), 0;
+  pn_winograd_tile tile = pn_winograd_choose(dx, dy, g);
+  if (!pn_winograd_direct(tile)) return pn_winograd_convolve(dx, dy, w, (pn_epilogue){ .bias = bias }, add, true, g, tile);
   data_job j = {
     dx, dy, w, bias, add, g, {pn_min64(g->stride[0], dx.t), pn_min64(g->stride[1], dx.h), pn_min64(g->stride[2], dx.w)}
   };
@@ -345,6 +350,8 @@ static void add_rows(void *context, int64_t begin, int64_t end) {
 int pn_convolve_weight(real *dw, pn_pixels x, pn_pixels dy, const pn_geometry *g) {
   if (pn_takes_bf16(dy, x, g)) return pn_convolve_weight_bf16(dw, x, dy, g);
   if (!kernels()) return pn_convolve_weight_plain(dw, x, dy, g), 0;
+  pn_winograd_tile tile = pn_winograd_choose(dy, x, g);
+  if (!pn_winograd_direct(tile)) return pn_winograd_weight(dw, x, dy, g, tile);
   int64_t *room = pn_gather_room(g);
   if (!room) return -1;
   int rc = 0;

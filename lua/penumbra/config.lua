@@ -68,9 +68,11 @@ local function common(file)
   keys.resume = config.optional "directory of a run to go on with"
   keys.checkpoint_every = 10
   keys.precision = config.choice("f32", "bf16")
+  keys.exact = false
   return keys
 end
 local common_help = {
+  exact = "f32 convolutions by their definition alone, no minimal filtering: slower",
   precision = "what convolutions multiply in; what is kept stays f32",
   checkpoint_every = "epochs from one checkpoint to the next; 0: only at the end",
   config = "a .lua or .json file of overrides",

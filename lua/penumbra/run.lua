@@ -251,6 +251,7 @@ local function open(cfg)
   }, Run)
   if cfg.threads then pn.threads(cfg.threads) end
   if cfg.precision then pn.precision(cfg.precision) end
+  if cfg.exact ~= nil then pn.exact(cfg.exact) end
 
   self.dir = (cfg.resume or cfg.out or profile.watching and profile.watching.out or default_directory(cfg)):gsub("(.)/+$", "%1")
   self.checkpoint_path = self.dir .. "/checkpoint.safetensors"

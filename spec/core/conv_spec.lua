@@ -210,9 +210,66 @@ describe("the fast kernels", function()
     helper.assert_close(w:grad(), dw * 2, 1e-6)
   end)
 
+  -- Tiles of every kind against the direct sums: whole tiles and rests, few tiles and many, odd channels, kernels of 1 along t.
+  local filtered = {
+    { { 2, 16, 4, 12, 20 }, { 32, 16, 3, 3, 3 }, {} },
+    { { 1, 5, 3, 7, 9 }, { 21, 5, 3, 3, 3 }, { pad = { { 0, 1 }, { 2, 0 }, { 1, 2 } } } },
+    { { 1, 37, 1, 6, 5 }, { 70, 37, 1, 3, 3 }, {} },
+    { { 1, 40, 5, 30, 41 }, { 24, 40, 3, 3, 3 }, {} },
+    { { 1, 24, 1, 90, 88 }, { 17, 24, 1, 3, 3 }, { pad = 0 } },
+  }
+  after_each(function() check(C.pn_set_winograd("auto")) end)
+  for _, variant in ipairs { "avx2", "avx512" } do
+    for _, tile in ipairs { "2,2,2", "2,4,4", "4,4,4", "4,2,4" } do
+      it(variant .. " agree with direct sums in tiles of " .. tile, function()
+        if C.pn_set_cpu_variant(variant) ~= 0 then pending("this CPU has no " .. variant) return end
+        for i, case in ipairs(filtered) do
+          local x, w, bias = helper.random(case[1], "x" .. i), helper.random(case[2], "w" .. i), helper.random({ case[2][1] }, "b" .. i)
+          check(C.pn_set_winograd("off"))
+          local direct = all_of(pn.conv3d, x, w, bias, case[3])
+          check(C.pn_set_winograd(tile))
+          local fast = all_of(pn.conv3d, x, w, bias, case[3])
+          local differs = 0
+          for _, name in ipairs { "y", "dx", "dw", "db" } do
+            helper.assert_close(fast[name], direct[name], 1e-5, "case " .. i .. " " .. name)
+            differs = differs + helper.relative_error(fast[name], direct[name])
+          end
+          assert.is_true(differs > 0, "the tiles were not used")
+          local options = { relu = true }
+          for key, value in pairs(case[3]) do options[key] = value end
+          local plain = pn.relu(direct.y:detach())
+          helper.assert_close(pn.no_grad(function() return pn.conv3d(x, w, bias, options) end), plain, 1e-5, "case " .. i .. " relu")
+        end
+      end)
+    end
+  end
+
+  it("choose tiles where they pay, and never in exact mode", function()
+    local x, w = helper.random({ 1, 32, 4, 24, 24 }, "x"), helper.random({ 48, 32, 3, 3, 3 }, "w")
+    local function with(how)
+      if how == nil then pn.exact(false) elseif how == true then pn.exact(true) else check(C.pn_set_winograd(how)) end
+      return pn.no_grad(function() return pn.conv3d(x, w) end)
+    end
+    if C.pn_cpu_variant() ~= nil and ffi.string(C.pn_cpu_variant()) == "plain" then pending("this CPU has the plain kernels alone") return end
+    helper.assert_same_bits(with(nil), with("4,4,4"), "chosen and 4,4,4")
+    assert.is_false(pn.exact())
+    assert.is_true(helper.relative_error(with(true), with(nil)) > 0)
+    with(true)
+    assert.is_true(pn.exact())
+    helper.failure(function() pn.exact("yes") end, "exact: expects true or false, got yes")
+    for _, how in ipairs { "3,4,4", "2,2", "2,2,2x", "fast" } do
+      assert.equal(-1, C.pn_set_winograd(how))
+      assert.matches('"' .. how .. '" is none of auto, off, or the outputs of a tile along t,h,w %(each 2 or 4%)', ffi.string(C.pn_error()))
+    end
+    assert.equal(-1, C.pn_set_winograd(nil))
+    assert.matches("how is NULL", ffi.string(C.pn_error()))
+  end)
+
   it("give the same bits for any number of threads", function()
     local threads = C.pn_threads()
-    for i, case in ipairs(cases) do
+    local all = { unpack(cases) }
+    for _, case in ipairs(filtered) do all[#all + 1] = { "conv3d", unpack(case) } end
+    for i, case in ipairs(all) do
       local x, w = helper.random(case[2], "x" .. i), helper.random(case[3], "w" .. i)
       check(C.pn_set_threads(1))
       local one = all_of(pn[case[1]], x, w, nil, case[4])

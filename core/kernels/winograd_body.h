@@ -1,0 +1,149 @@
+/* winograd_body.h: the line transforms of winograd.h in GCC's vector types. Define WINOGRAD_BYTES (of a vector) and
+** WINOGRAD_TABLE before including it. The points of F(2,3) are 0, 1, -1 and infinity. */
+#include <string.h>
+#include "kernels/winograd.h"
+
+typedef float V __attribute__((vector_size(WINOGRAD_BYTES), aligned(4), may_alias));
+typedef int32_t bits __attribute__((vector_size(WINOGRAD_BYTES)));
+enum { VL = WINOGRAD_BYTES / 4 };
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE void input_f23(const V *d, V *u) {
+  u[0] = d[0] - d[2];
+  u[1] = d[1] + d[2];
+  u[2] = d[2] - d[1];
+  u[3] = d[1] - d[3];
+}
+INLINE void output_f23(const V *z, V *y) {
+  y[0] = z[0] + z[1] + z[2];
+  y[1] = z[1] - z[2] - z[3];
+}
+INLINE void expand_f23(const V *y, V *e) {
+  e[0] = y[0];
+  e[1] = y[0] + y[1];
+  e[2] = y[0] - y[1];
+  e[3] = -y[1];
+}
+INLINE void filter_in_f23(const V *w, V *v) {
+  V even = 0.5f * (w[0] + w[2]), odd = 0.5f * w[1];
+  v[0] = w[0];
+  v[1] = even + odd;
+  v[2] = even - odd;
+  v[3] = w[2];
+}
+INLINE void filter_out_f23(const V *v, V *w) {
+  V even = 0.5f * (v[1] + v[2]);
+  w[0] = v[0] + even;
+  w[1] = 0.5f * (v[1] - v[2]);
+  w[2] = even + v[3];
+}
+
+/* F(4,3) at 0, a, -a, b, -b, infinity. a = 5/8, b = 3/2 halve the rounding of the usual 1 and 2 in 2-D (a third of it in 3-D). */
+#define PA 0.625f
+#define PB 1.5f
+static const float A2 = PA * PA, B2 = PB * PB, GA = (float)(0.5 / (PA * PA * (PA * PA - PB * PB))),
+                   GB = (float)(0.5 / (PB * PB * (PB * PB - PA * PA))), G0 = (float)(1.0 / (PA * PA * PB * PB));
+
+INLINE void input_f43(const V *d, V *u) {
+  V even_a = d[4] - B2 * d[2], odd_a = d[3] - B2 * d[1], even_b = d[4] - A2 * d[2], odd_b = d[3] - A2 * d[1];
+  u[0] = even_b - B2 * (d[2] - A2 * d[0]);
+  u[1] = even_a + PA * odd_a;
+  u[2] = even_a - PA * odd_a;
+  u[3] = even_b + PB * odd_b;
+  u[4] = even_b - PB * odd_b;
+  u[5] = d[5] - A2 * d[3] - B2 * odd_b;
+}
+INLINE void output_f43(const V *z, V *y) {
+  V sum_a = z[1] + z[2], odd_a = PA * (z[1] - z[2]), sum_b = z[3] + z[4], odd_b = PB * (z[3] - z[4]);
+  y[0] = z[0] + sum_a + sum_b;
+  y[1] = odd_a + odd_b;
+  y[2] = A2 * sum_a + B2 * sum_b;
+  y[3] = A2 * odd_a + B2 * odd_b + z[5];
+}
+INLINE void expand_f43(const V *y, V *e) {
+  V even_a = y[0] + A2 * y[2], odd_a = PA * (y[1] + A2 * y[3]), even_b = y[0] + B2 * y[2], odd_b = PB * (y[1] + B2 * y[3]);
+  e[0] = y[0];
+  e[1] = even_a + odd_a;
+  e[2] = even_a - odd_a;
+  e[3] = even_b + odd_b;
+  e[4] = even_b - odd_b;
+  e[5] = y[3];
+}
+INLINE void filter_in_f43(const V *w, V *v) {
+  V even_a = GA * (w[0] + A2 * w[2]), even_b = GB * (w[0] + B2 * w[2]);
+  v[0] = G0 * w[0];
+  v[1] = even_a + (GA * PA) * w[1];
+  v[2] = even_a - (GA * PA) * w[1];
+  v[3] = even_b + (GB * PB) * w[1];
+  v[4] = even_b - (GB * PB) * w[1];
+  v[5] = w[2];
+}
+INLINE void filter_out_f43(const V *v, V *w) {
+  V sum_a = GA * (v[1] + v[2]), sum_b = GB * (v[3] + v[4]);
+  w[0] = G0 * v[0] + sum_a + sum_b;
+  w[1] = (GA * PA) * (v[1] - v[2]) + (GB * PB) * (v[3] - v[4]);
+  w[2] = A2 * sum_a + B2 * sum_b + v[5];
+}
+
+INLINE V load_some(const float *p, int64_t n) {
+  V v = { 0 };
+  memcpy(&v, p, (size_t)n * 4);
+  return v;
+}
+
+INLINE void write_to(const pn_winograd_pass *p, float *to, V v, const bool whole) {
+  if (!to) return;
+  to += p->at;
+  if (p->bias) v += whole ? *(const V *)p->bias : load_some(p->bias, p->n);
+  if (p->add) v += whole ? *(const V *)to : load_some(to, p->n);
+  if (p->relu) v = (V)((bits)v & ~(bits)(v < 0)); /* NaN stays */
+  if (whole) *(V *)to = v;
+  else memcpy(to, &v, (size_t)p->n * 4);
+}
+
+/* whole, gathers, scatters are constants where this is expanded. */
+INLINE void lines(const pn_winograd_pass *p, void (*transform)(const V *, V *), const int n, const int m, const bool whole,
+                  const bool gathers, const bool scatters) {
+  for (int o = 0; o < p->outer; o++)
+    for (int i = 0; i < p->inner; i++) {
+      V d[6], u[6];
+#pragma GCC unroll 6
+      for (int e = 0; e < n; e++) {
+        int64_t at = (o * n + e) * p->inner + i;
+        if (!gathers) d[e] = *(const V *)(p->src + at * p->src_step);
+        else d[e] = whole ? *(const V *)(p->from[at] + p->at) : load_some(p->from[at] + p->at, p->n);
+      }
+      transform(d, u);
+#pragma GCC unroll 6
+      for (int e = 0; e < m; e++) {
+        int64_t at = (o * m + e) * p->inner + i;
+        if (!scatters) *(V *)(p->dst + at * p->dst_step) = u[e];
+        else write_to(p, p->to[at], u[e], whole);
+      }
+    }
+}
+
+#define PASS(name, in, out)                                                                                                        \
+  static void pass_##name(const pn_winograd_pass *p) {                                                                             \
+    bool whole = p->n == VL;                                                                                                       \
+    if (!p->from && !p->to) lines(p, name, in, out, true, false, false);                                                           \
+    else if (p->from && !p->to) whole ? lines(p, name, in, out, true, true, false) : lines(p, name, in, out, false, true, false);  \
+    else if (!p->from) whole ? lines(p, name, in, out, true, false, true) : lines(p, name, in, out, false, false, true);           \
+    else whole ? lines(p, name, in, out, true, true, true) : lines(p, name, in, out, false, true, true);                           \
+  }
+PASS(input_f23, 4, 4)
+PASS(output_f23, 4, 2)
+PASS(expand_f23, 2, 4)
+PASS(filter_in_f23, 3, 4)
+PASS(filter_out_f23, 4, 3)
+PASS(input_f43, 6, 6)
+PASS(output_f43, 6, 4)
+PASS(expand_f43, 4, 6)
+PASS(filter_in_f43, 3, 6)
+PASS(filter_out_f43, 6, 3)
+
+const pn_winograd_kernels WINOGRAD_TABLE = {
+  VL,
+  {{ pass_input_f23, pass_output_f23, pass_expand_f23, pass_filter_in_f23, pass_filter_out_f23 },
+    { pass_input_f43, pass_output_f43, pass_expand_f43, pass_filter_in_f43, pass_filter_out_f43 }},
+};
