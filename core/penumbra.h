@@ -278,6 +278,8 @@ PN_API int pn_mask_largest(pn_tensor **out,
                            pn_tensor *mask) PN_CHECKED; /* the largest component alone; of (T,H,W): in each frame */
 PN_API int pn_mask_box(pn_tensor *mask, int64_t *box,
                        int64_t *area) PN_CHECKED; /* int64_t[4]: top, left, bottom, right, ends excluded; all 0 when empty */
+PN_API int pn_mask_select(pn_tensor **out, pn_tensor *mask, int object)
+    PN_CHECKED; /* 1 where the value is object (object < 0: any but 0), else 0; (H,W) or (T,H,W) */
 /* All windows of height x width of one mask: the fullest (first in reading order), and the share of positions whose filled part > threshold. */
 typedef struct pn_windows {
   double best, share;

@@ -174,6 +174,16 @@ describe("a DAVIS tree", function()
     assert.is_true(clip.cache.bytes <= 8 * 12 * 3 * 3)
   end)
 
+  it("notices frames that changed their size since the clip was opened", function()
+    tree("walk", 3, { 1 })
+    local clip = data.davis(root):sequence "walk"
+    for i = 1, 3 do
+      image.write(clip:paths(i), frame_of(i, 4, 6))
+    end
+    helper.failure(function() clip:frames() end, "00000.png: is no longer 8 x 12, as it was when the clip was opened")
+    helper.failure(function() clip:frame(2) end, "00001.png: is no longer 8 x 12")
+  end)
+
   it("says what is wrong", function()
     helper.failure(function() data.davis(root .. "/nowhere") end, "no such directory", "nowhere")
     helper.failure(function() data.davis(root) end, "is not a DAVIS tree", "JPEGImages/480p")

@@ -518,6 +518,15 @@ describe("masks as shapes", function()
     assert.same(expected, image.boundary(mask):flat())
   end)
 
+  it("are told apart by number", function()
+    local mask = u8 { { 0, 1, 2 }, { 255, 2, 0 } }
+    assert.same({ { 0, 0, 1 }, { 0, 1, 0 } }, image.select(mask, 2):totable())
+    assert.same({ { 0, 1, 1 }, { 1, 1, 0 } }, image.select(mask):totable())
+    assert.same({ { { 1, 0 } }, { { 0, 0 } } }, image.select(u8 { { { 0, 3 } }, { { 4, 4 } } }, 0):totable())
+    helper.failure(function() image.select(mask, 256) end, "select: object is 256, expects a whole number from 0 to 255")
+    helper.failure(function() image.select(pn.zeros { 2, 2 }) end, "select: expected element type u8, got f")
+  end)
+
   it("fall into components, the largest first", function()
     local mask = u8 {
       { 1, 0, 0, 1, 1, 0, 1 },

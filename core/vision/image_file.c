@@ -116,7 +116,7 @@ typedef struct reading {
 static int read_range(void *context, int64_t begin, int64_t end) {
   const reading *k = context;
   size_t size = (size_t)(k->h * k->w * k->channels);
-  for (int64_t i = begin; i < end; i++) {
+  for (int64_t i = begin + 1; i <= end; i++) { /* the first is there already */
     pn_decoded d;
     if (decode(&d, k->paths[i], k->channels, k->mask) != 0) return -1;
     bool fits = d.h == k->h && d.w == k->w;
@@ -140,7 +140,7 @@ static int read_many(pn_tensor **out, const char *const *paths, int64_t n, int c
     k.to = (uint8_t *)pn_bytes_of(t);
     memcpy(k.to, first.pixels, (size_t)(k.h * k.w * channels));
     reading rest = k;
-    rc = n == 1 ? 0 : pn_parallel_try(n, 1, read_range, &rest);
+    rc = n == 1 ? 0 : pn_parallel_try(n - 1, 1, read_range, &rest);
     if (rc == 0) *out = t;
     else pn_tensor_release(t);
   }

@@ -188,6 +188,37 @@ int pn_mask_largest(pn_tensor **out, pn_tensor *mask) {
   return rc;
 }
 
+typedef struct selecting {
+  const uint8_t *from;
+  uint8_t *to;
+  int object;
+} selecting;
+
+static void select_range(void *context, int64_t begin, int64_t end) {
+  const selecting *k = context;
+  const uint8_t *restrict from = k->from;
+  uint8_t *restrict to = k->to, object = (uint8_t)k->object;
+  if (k->object < 0)
+    for (int64_t i = begin; i < end; i++) to[i] = from[i] != 0;
+  else
+    for (int64_t i = begin; i < end; i++) to[i] = from[i] == object;
+}
+
+int pn_mask_select(pn_tensor **out, pn_tensor *mask, int object) {
+  pn_picture p;
+  pn_tensor *y;
+  if (object > 255) return pn_fail("select: object is %d, expects a number up to 255", object);
+  if (pn_picture_of(&p, mask, PN_IS_MASK | PN_IS_MASKS, "select") != 0) return -1;
+  int rc = pn_u8_new(&y, mask->n_dims, mask->shape);
+  if (rc == 0) {
+    selecting k = { .from = p.data, .to = (uint8_t *)pn_bytes_of(y), .object = object };
+    pn_parallel(p.n * p.h * p.w, 1 << 18, select_range, &k);
+    *out = y;
+  }
+  pn_tensor_release(p.held);
+  return rc;
+}
+
 /* ---- box and windows --------------------------------------------------------------------------------------------------- */
 
 int pn_mask_box(pn_tensor *mask, int64_t *box, int64_t *area) {

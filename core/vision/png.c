@@ -75,6 +75,10 @@ int pn_png_decode(pn_decoded *out, const char *path, const uint8_t *data, size_t
 /* One index or grey value a byte, from rows packed with 1, 2, 4 or 8 bits a pixel. */
 static void unpack(uint8_t *to, const uint8_t *from, const struct spng_ihdr *header) {
   size_t w = header->width, depth = header->bit_depth, row = (w * depth + 7) / 8, mask = (1u << depth) - 1;
+  if (depth == 8) {
+    memcpy(to, from, w * header->height);
+    return;
+  }
   for (size_t y = 0; y < header->height; y++) {
     for (size_t x = 0; x < w; x++) {
       size_t bit = x * depth;
@@ -110,9 +114,9 @@ int pn_png_decode_mask(pn_decoded *out, const char *path, const uint8_t *data, s
   pn_free(p);
   if (!colour && type != SPNG_COLOR_TYPE_INDEXED) { /* black and white: one object */
     uint8_t white = (uint8_t)((1 << header.bit_depth) - 1);
-    bool two = true;
-    for (size_t i = 0; i < n && two; i++) two = ids[i] == 0 || ids[i] == white;
-    for (size_t i = 0; i < n && two; i++) ids[i] = ids[i] != 0;
+    int other = 0;
+    for (size_t i = 0; i < n; i++) other |= (ids[i] != 0) & (ids[i] != white);
+    for (size_t i = 0; i < n && !other; i++) ids[i] = ids[i] != 0;
   }
   *out = (pn_decoded){ .h = header.height, .w = header.width, .c = 1, .pixels = ids };
   return 0;

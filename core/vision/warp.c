@@ -8,9 +8,18 @@
 void pn_plane_halve(const pn_plane *from, pn_plane *to) {
   int64_t c = from->channels, row = from->w * c;
   for (int64_t y = 0; y < to->h; y++) {
-    const uint8_t *a = from->data + 2 * y * row, *b = 2 * y + 1 < from->h ? a + row : a;
-    uint8_t *p = to->data + y * to->w * c;
-    for (int64_t x = 0; x < to->w; x++) {
+    const uint8_t *restrict a = from->data + 2 * y * row, *restrict b = 2 * y + 1 < from->h ? a + row : a;
+    uint8_t *restrict p = to->data + y * to->w * c;
+    int64_t x = 0, whole = from->w / 2;
+    if (c == 3)
+      for (; x < whole; x++)
+        for (int k = 0; k < 3; k++)
+          p[3 * x + k] = (uint8_t)((a[6 * x + k] + a[6 * x + 3 + k] + b[6 * x + k] + b[6 * x + 3 + k] + 2) >> 2);
+    else if (c == 4)
+      for (; x < whole; x++)
+        for (int k = 0; k < 4; k++)
+          p[4 * x + k] = (uint8_t)((a[8 * x + k] + a[8 * x + 4 + k] + b[8 * x + k] + b[8 * x + 4 + k] + 2) >> 2);
+    for (; x < to->w; x++) {
       int64_t left = 2 * x * c, right = 2 * x + 1 < from->w ? left + c : left;
       for (int64_t k = 0; k < c; k++) p[x * c + k] = (uint8_t)((a[left + k] + a[right + k] + b[left + k] + b[right + k] + 2) >> 2);
     }
@@ -62,6 +71,8 @@ void pn_map_at_level(const double *map, int level, float *out) {
   }
 }
 
+enum { STRETCH = 128 }; /* output pixels whose places are worked out at once */
+
 typedef struct warp_job {
   const pn_plane *levels; /* [n_frames][n_levels] */
   int n_levels, level;
@@ -86,50 +97,96 @@ static int64_t at_border(int64_t i, int64_t n, pn_border border) {
 static void read_nearest(const pn_plane *from, uint8_t *to, float x, float y, pn_border border) {
   int64_t c = from->channels, u = at_border(pn_floor(x + 0.5f), from->w, border),
           v = at_border(pn_floor(y + 0.5f), from->h, border);
-  if (u < 0 || v < 0) memset(to, 0, (size_t)c);
-  else memcpy(to, from->data + (v * from->w + u) * c, (size_t)c);
+  for (int64_t k = 0; k < c; k++) to[k] = u < 0 || v < 0 ? 0 : from->data[(v * from->w + u) * c + k];
 }
 
-static void read_bilinear(const pn_plane *from, uint8_t *to, float x, float y, pn_border border) {
+/* The four pixels around (x, y), as offsets into the plane, and their weights. */
+static void corners(const pn_plane *from, float x, float y, pn_border border, float *weight, int64_t *at) {
   int64_t c = from->channels, x0 = pn_floor(x), y0 = pn_floor(y);
-  float fx = x - (float)x0, fy = y - (float)y0, weight[4] = { (1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy };
-  const uint8_t *p[4];
+  float fx = x - (float)x0, fy = y - (float)y0;
+  weight[0] = (1 - fx) * (1 - fy), weight[1] = fx * (1 - fy), weight[2] = (1 - fx) * fy, weight[3] = fx * fy;
   if (x0 >= 0 && y0 >= 0 && x0 + 1 < from->w && y0 + 1 < from->h) {
-    p[0] = from->data + (y0 * from->w + x0) * c;
-    p[1] = p[0] + c;
-    p[2] = p[0] + from->w * c;
-    p[3] = p[2] + c;
+    at[0] = (y0 * from->w + x0) * c;
+    at[1] = at[0] + c;
+    at[2] = at[0] + from->w * c;
+    at[3] = at[2] + c;
   } else {
     for (int i = 0; i < 4; i++) {
       int64_t u = at_border(x0 + (i & 1), from->w, border), v = at_border(y0 + (i >> 1), from->h, border);
-      if (u < 0 || v < 0) weight[i] = 0, p[i] = from->data;
-      else p[i] = from->data + (v * from->w + u) * c;
+      if (u < 0 || v < 0) weight[i] = 0, at[i] = 0;
+      else at[i] = (v * from->w + u) * c;
     }
   }
-  for (int64_t k = 0; k < c; k++)
-    to[k] = (uint8_t)(weight[0] * (float)p[0][k] + weight[1] * (float)p[1][k] + weight[2] * (float)p[2][k] +
-                      weight[3] * (float)p[3][k] + 0.5f);
+}
+
+static void read_bilinear(const pn_plane *from, uint8_t *to, float x, float y, pn_border border) {
+  float weight[4];
+  int64_t at[4];
+  corners(from, x, y, border, weight, at);
+  for (int64_t k = 0; k < from->channels; k++)
+    to[k] = (uint8_t)(weight[0] * (float)from->data[at[0] + k] + weight[1] * (float)from->data[at[1] + k] +
+                      weight[2] * (float)from->data[at[2] + k] + weight[3] * (float)from->data[at[3] + k] + 0.5f);
+}
+
+typedef int32_t i4 __attribute__((vector_size(16)));
+
+/* Where the pixels of one output row read: the same in all frames. */
+typedef struct tap {
+  v4 weight[4];
+  int32_t at[4];
+} tap;
+
+/* Four bytes from each corner, of which three are the pixel; the sums are those of read_bilinear. */
+static void row_of_rgb(const uint8_t *from, uint8_t *to, const tap *taps, int64_t n) {
+  for (int64_t x = 0; x < n; x++) {
+    const tap *t = taps + x;
+    v4 c = t->weight[0] * pn_pixel(from + t->at[0]) + t->weight[1] * pn_pixel(from + t->at[1]) +
+           t->weight[2] * pn_pixel(from + t->at[2]) + t->weight[3] * pn_pixel(from + t->at[3]) + pn_splat(0.5f);
+    i4 whole = __builtin_convertvector(c, i4);
+    for (int k = 0; k < 3; k++) to[3 * x + k] = (uint8_t)whole[k];
+  }
 }
 
 static void warp_rows(void *context, int64_t begin, int64_t end) {
   const warp_job *job = context;
-  int64_t c = job->levels[0].channels;
+  const pn_plane *plane = job->levels + job->level; /* of the first frame; the others have its size */
+  int64_t c = plane->channels, size = plane->h * plane->w * c;
   double scale = 1.0 / (double)(1 << job->level), shift = 0.5 * scale - 0.5;
+  float at[2][STRETCH];
+  tap taps[STRETCH];
+  bool rgb = c == 3 && job->filter == PN_BILINEAR;
   for (int64_t y = begin; y < end; y++)
-    for (int64_t x = 0; x < job->w; x++) {
-      const double *m = job->map;
-      double at[2] = { m[0] * (double)x + m[1] * (double)y + m[2], m[3] * (double)x + m[4] * (double)y + m[5] }, move[2];
-      if (job->n_points) {
-        pn_tps_at(job->n_points, job->points, job->coefficients, 2, (double)x, (double)y, move);
-        at[0] += move[0];
-        at[1] += move[1];
+    for (int64_t first = 0; first < job->w; first += STRETCH) { /* the map is found once for all frames */
+      int64_t n = pn_min64(STRETCH, job->w - first);
+      bool inside = rgb;
+      for (int64_t i = 0; i < n; i++) {
+        const double *m = job->map;
+        double x = (double)(first + i), u = m[0] * x + m[1] * (double)y + m[2], v = m[3] * x + m[4] * (double)y + m[5], move[2];
+        if (job->n_points) {
+          pn_tps_at(job->n_points, job->points, job->coefficients, 2, x, (double)y, move);
+          u += move[0];
+          v += move[1];
+        }
+        at[0][i] = (float)fmin(1e9, fmax(-1e9, u * scale + shift));
+        at[1][i] = (float)fmin(1e9, fmax(-1e9, v * scale + shift));
+        if (!rgb) continue;
+        float weight[4];
+        int64_t corner[4];
+        corners(plane, at[0][i], at[1][i], job->border, weight, corner);
+        for (int k = 0; k < 4; k++) {
+          taps[i].weight[k] = pn_splat(weight[k]);
+          taps[i].at[k] = (int32_t)corner[k];
+          inside = inside && corner[k] + 4 <= size;
+        }
       }
-      float u = (float)fmin(1e9, fmax(-1e9, at[0] * scale + shift)), v = (float)fmin(1e9, fmax(-1e9, at[1] * scale + shift));
-      for (int64_t t = 0; t < job->n_frames; t++) { /* the map is found once for all frames */
-        const pn_plane *from = job->levels + t * job->n_levels + job->level;
-        uint8_t *to = job->to + ((t * job->h + y) * job->w + x) * c;
-        if (job->filter == PN_NEAREST) read_nearest(from, to, u, v, job->border);
-        else read_bilinear(from, to, u, v, job->border);
+      for (int64_t t = 0; t < job->n_frames; t++) {
+        const pn_plane *from = plane + t * job->n_levels;
+        uint8_t *to = job->to + ((t * job->h + y) * job->w + first) * c;
+        if (inside) row_of_rgb(from->data, to, taps, n);
+        else if (job->filter == PN_NEAREST)
+          for (int64_t i = 0; i < n; i++) read_nearest(from, to + i * c, at[0][i], at[1][i], job->border);
+        else
+          for (int64_t i = 0; i < n; i++) read_bilinear(from, to + i * c, at[0][i], at[1][i], job->border);
       }
     }
 }

@@ -252,6 +252,12 @@ function image.largest(mask)
   return made(C.pn_mask_largest, ptr(mask, "largest"))
 end
 
+--- 1 where a mask (H,W) or masks (T,H,W) hold that object number, 0 elsewhere; without a number: where any object is.
+function image.select(mask, object)
+  local number = object == nil and -1 or named.whole("select", "object", object, 0, 255)
+  return made(C.pn_mask_select, ptr(mask, "select"), number)
+end
+
 --- The smallest window that holds the object: { top, left, height, width, area = pixels }; nil when the mask is empty.
 function image.box(mask)
   local box, area = sizes(4), sizes(1)

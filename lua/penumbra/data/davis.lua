@@ -17,6 +17,7 @@ local image = require "penumbra.image"
 local named = require "penumbra.named"
 local nearest = require "penumbra.nearest"
 local raise = require "penumbra.raise"
+local scope = require "penumbra.scope"
 
 local davis = {}
 
@@ -111,86 +112,15 @@ function Clip:has_mask(i)
   return self.mask_paths[frame_index(self, "has_mask", i)] ~= nil
 end
 
---- Frame i, u8 (H,W,3). Shared: do not write into it.
-function Clip:frame(i)
-  local path = self.frame_paths[frame_index(self, "frame", i)]
-  local t = self.cache:get(path)
-  if not t then
-    t = image.read(path)
-    self.cache:put(path, t)
-  end
-  return t
-end
-
-local function span(clip, what, first, count)
-  first = first or 1
-  frame_index(clip, what, first)
-  count = count or clip.n_frames - first + 1
-  named.whole(("%s: %s from frame %d"):format(clip.name, what, first), "count", count, 1, clip.n_frames - first + 1)
-  return first, count
-end
-
--- Frames of a list of numbers, u8 (T,H,W,3); those not in the cache are decoded by all threads, each once.
-local function read_list(clip, list)
-  local all = tensor.empty { #list, clip.height, clip.width, 3, dtype = "u8" }
-  local bytes = clip.height * clip.width * 3
-  local missing, where = {}, {}
-  for k, i in ipairs(list) do
-    local path = clip.frame_paths[i]
-    local t = not where[path] and clip.cache:get(path)
-    if t then
-      ffi.copy(all:data() + (k - 1) * bytes, t:data(), bytes)
-      t:free()
-    elseif where[path] then
-      table.insert(where[path], k)
-    else
-      missing[#missing + 1], where[path] = path, { k }
-    end
-  end
-  if #missing > 0 then
-    local read = image.read_frames(missing)
-    for m, path in ipairs(missing) do
-      local source = read:data() + (m - 1) * bytes
-      for _, k in ipairs(where[path]) do
-        ffi.copy(all:data() + (k - 1) * bytes, source, bytes)
-      end
-      if bytes <= clip.cache.limit then
-        local one = tensor.empty { clip.height, clip.width, 3, dtype = "u8" }
-        ffi.copy(one:data(), source, bytes)
-        clip.cache:put(path, one)
-        one:free()
-      end
-    end
-    read:free()
-  end
-  return all
-end
-
-local function read_masks(clip, list)
-  local all = tensor.empty { #list, clip.height, clip.width, dtype = "u8" }
-  local bytes = clip.height * clip.width
-  for k, i in ipairs(list) do
-    local mask = clip:mask(i)
-    ffi.copy(all:data() + (k - 1) * bytes, mask:data(), bytes)
-    mask:free()
-  end
-  return all
-end
-
-local function numbers(first, count)
-  local list = {}
-  for k = 1, count do
-    list[k] = first + k - 1
-  end
-  return list
-end
-
---- Frames first to first + count - 1, u8 (T,H,W,3), in new memory.
--- @tparam ?int first default 1
--- @tparam ?int count default: to the last
-function Clip:frames(first, count)
-  return read_list(self, numbers(span(self, "frames", first, count)))
-end
+-- What is read of each frame: where from, under which name it is kept, how, and how large one is.
+local kinds = {
+  frame = {
+    path = function(clip, i) return clip.frame_paths[i] end,
+    key = function(_, path) return path end,
+    read = function(_, paths) return image.read_frames(paths) end,
+    shape = function(clip) return { clip.height, clip.width, 3, dtype = "u8" } end,
+  },
+}
 
 -- Object numbers present in a mask, as text.
 local function objects_of(mask)
@@ -207,52 +137,122 @@ local function objects_of(mask)
   return #list > 0 and table.concat(list, ", ") or "none"
 end
 
--- Keeps one object, or any, as 1; in place. Returns the number of its pixels.
-local function select_object(mask, object)
-  local p, n = mask:data(), 0
-  for k = 0, mask:count() - 1 do
-    local v = p[k]
-    v = object and (v == object and 1 or 0) or (v ~= 0 and 1 or 0)
-    p[k] = v
-    n = n + v
+kinds.mask = {
+  path = function(clip, i)
+    return clip.mask_paths[i] or raise("%s: frame %d (%s) has no mask; expected %s", clip.name, i, clip.frame_paths[i],
+      clip.mask_directory .. "/" .. clip.names[i] .. ".png")
+  end,
+  key = function(clip, path) return path .. "#" .. tostring(clip.object) end,
+  read = function(clip, paths)
+    local stored = image.read_masks(paths)
+    local masks = clip.object == "all" and stored or image.select(stored, clip.object)
+    for m, path in ipairs(paths) do -- the first must name the object
+      if path == clip.mask_paths[1] and not image.box(image.frame(masks, m)) then
+        local ids = objects_of(image.frame(stored, m))
+        if ids == "none" then
+          raise("%s: the mask of the first frame is empty: it names no object to follow", path)
+        end
+        raise("%s: object %s is not in the mask of the first frame (objects there: %s)", path, tostring(clip.object), ids)
+      end
+    end
+    return masks
+  end,
+  shape = function(clip) return { clip.height, clip.width, dtype = "u8" } end,
+}
+
+local function read_paths(clip, kind, paths)
+  local read = kind.read(clip, paths)
+  if read:size(2) ~= clip.height or read:size(3) ~= clip.width then
+    raise("%s: is no longer %d x %d, as it was when the clip was opened", paths[1], clip.height, clip.width)
   end
-  return n
+  return read
+end
+
+-- The pictures of a list of frame numbers, stacked; those not in the cache are read by all threads, each once.
+local function read_list(clip, kind, list)
+  local one = kind.shape(clip)
+  local all = tensor.empty { #list, one[1], one[2], one[3], dtype = "u8" }
+  local bytes = all:count() / #list
+  local missing, where = {}, {}
+  for k, i in ipairs(list) do
+    local path = kind.path(clip, i)
+    local t = not where[path] and clip.cache:get(kind.key(clip, path))
+    if t then
+      ffi.copy(all:data() + (k - 1) * bytes, t:data(), bytes)
+      t:free()
+    elseif where[path] then
+      table.insert(where[path], k)
+    else
+      missing[#missing + 1], where[path] = path, { k }
+    end
+  end
+  if #missing > 0 then
+    scope.run(function()
+      local read = read_paths(clip, kind, missing)
+      for m, path in ipairs(missing) do
+        local source = read:data() + (m - 1) * bytes
+        for _, k in ipairs(where[path]) do
+          ffi.copy(all:data() + (k - 1) * bytes, source, bytes)
+        end
+        if bytes <= clip.cache.limit then
+          local copy = tensor.empty(one)
+          ffi.copy(copy:data(), source, bytes)
+          clip.cache:put(kind.key(clip, path), copy)
+        end
+      end
+    end)
+  end
+  return all
+end
+
+-- One picture, shared with the cache.
+local function read_one(clip, kind, i)
+  local path = kind.path(clip, i)
+  local t = clip.cache:get(kind.key(clip, path))
+  if not t then
+    t = scope.run(function() return image.frame(read_paths(clip, kind, { path }), 1) end)
+    clip.cache:put(kind.key(clip, path), t)
+  end
+  return t
+end
+
+--- Frame i, u8 (H,W,3). Shared: do not write into it.
+function Clip:frame(i)
+  return read_one(self, kinds.frame, frame_index(self, "frame", i))
 end
 
 --- The mask of frame i, u8 (H,W): 1 the object, 0 the rest; object numbers where the clip was opened with object = "all".
 -- Shared: do not write into it. An empty mask of the first frame is an error: it names no object to follow.
 function Clip:mask(i)
-  i = frame_index(self, "mask", i)
-  local path = self.mask_paths[i]
-  if not path then
-    raise("%s: frame %d (%s) has no mask; expected %s", self.name, i, self.frame_paths[i], self.mask_directory .. "/"
-      .. self.names[i] .. ".png")
+  return read_one(self, kinds.mask, frame_index(self, "mask", i))
+end
+
+local function span(clip, what, first, count)
+  first = first or 1
+  frame_index(clip, what, first)
+  count = count or clip.n_frames - first + 1
+  named.whole(("%s: %s from frame %d"):format(clip.name, what, first), "count", count, 1, clip.n_frames - first + 1)
+  return first, count
+end
+
+local function numbers(first, count)
+  local list = {}
+  for k = 1, count do
+    list[k] = first + k - 1
   end
-  local key = path .. "#" .. tostring(self.object)
-  local t = self.cache:get(key)
-  if not t then
-    t = image.read_mask(path)
-    local ids = i == 1 and objects_of(t)
-    local empty
-    if self.object == "all" then
-      empty = ids == "none"
-    else
-      empty = select_object(t, self.object) == 0
-    end
-    if i == 1 and empty then
-      if ids == "none" then
-        raise("%s: the mask of the first frame is empty: it names no object to follow", path)
-      end
-      raise("%s: object %s is not in the mask of the first frame (objects there: %s)", path, tostring(self.object), ids)
-    end
-    self.cache:put(key, t)
-  end
-  return t
+  return list
+end
+
+--- Frames first to first + count - 1, u8 (T,H,W,3), in new memory.
+-- @tparam ?int first default 1
+-- @tparam ?int count default: to the last
+function Clip:frames(first, count)
+  return read_list(self, kinds.frame, numbers(span(self, "frames", first, count)))
 end
 
 --- Masks first to first + count - 1, u8 (T,H,W), in new memory.
 function Clip:masks(first, count)
-  return read_masks(self, numbers(span(self, "masks", first, count)))
+  return read_list(self, kinds.mask, numbers(span(self, "masks", first, count)))
 end
 
 --- Frames and masks of a list of frame numbers, in its order; a number may come more than once.
@@ -263,7 +263,7 @@ function Clip:gather(list)
   for _, i in ipairs(list) do
     frame_index(self, "gather", i)
   end
-  return read_list(self, list), read_masks(self, list)
+  return read_list(self, kinds.frame, list), read_list(self, kinds.mask, list)
 end
 
 local function describe(clip)
