@@ -128,7 +128,8 @@ describe("sgd", function()
 
   local rules = {
     sgd { lr = .1 }, sgd { lr = .1, momentum = .9, weight_decay = .01, clip_norm = 1 },
-    sgd { lr = .1, momentum = .9, nesterov = true }, sgd { lr = .1, momentum = .9, convention = "caffe" }, adam { lr = .1, clip_norm = 1 },
+    sgd { lr = .1, momentum = .9, nesterov = true }, sgd { lr = .1, momentum = .9, convention = "caffe" },
+    adam { lr = .1, clip_norm = 1 },
   }
 
   it("does not depend on the number of threads", function()

@@ -30,8 +30,10 @@ typedef struct shuffle {
   int64_t n_phases;
 } shuffle;
 
-/* The cells of x with places phase .. phase + n_phases - 1 along t; memory is the caller's: a tensor, so that it is used again. */
-static int cells_new(shuffle *s, pn_tensor **held, pn_pixels x, const pn_geometry *g, int64_t phase, int64_t n_phases) {
+/* The cells of x with places phase .. phase + n_phases - 1 along t. seen_by not 0: along w all the cells that so many pixels of y
+** see, also those that hold nothing of x: a pixel's cells along w are then one run of channels. */
+static int cells_new(shuffle *s, pn_tensor **held, pn_pixels x, const pn_geometry *g, int64_t phase, int64_t n_phases,
+                     int64_t seen_by) {
   *s = (shuffle){ .x = x, .g = g, .phase = phase, .n_phases = n_phases };
   const int64_t size[3] = { x.t, x.h, x.w };
   int64_t shape[5] = { x.n, n_phases * g->stride[1] * g->stride[2] * x.c };
@@ -39,6 +41,7 @@ static int cells_new(shuffle *s, pn_tensor **held, pn_pixels x, const pn_geometr
     s->first[d] = g->low[d] / g->stride[d];
     shape[2 + d] = (size[d] - 1 + g->low[d]) / g->stride[d] - s->first[d] + 1;
   }
+  if (seen_by) s->first[2] = 0, shape[4] = seen_by + g->kernel[2] / g->stride[2] - 1;
   if (pn_tensor_new(held, PN_REAL_DTYPE, 5, shape, PN_CHANNELS_LAST, PN_CPU)) return -1;
   (void)pn_pixels_of(&s->cells, *held);
   return 0;
@@ -159,7 +162,7 @@ int pn_cells_data(pn_pixels x, pn_pixels y, const real *w, const real *bias, con
   for (int64_t phase = 0; phase < g->stride[0]; phase += many) {
     shuffle s;
     pn_tensor *held;
-    if (cells_new(&s, &held, x, g, phase, pn_min64(many, g->stride[0] - phase))) return -1;
+    if (cells_new(&s, &held, x, g, phase, pn_min64(many, g->stride[0] - phase), 0)) return -1;
     int rc = data_phases(&s, y, w, bias);
     if (!rc) all_rows(&s, write_rows);
     pn_tensor_release(held);
@@ -170,27 +173,39 @@ int pn_cells_data(pn_pixels x, pn_pixels y, const real *w, const real *bias, con
 
 /* ---- backward ----------------------------------------------------------------------------------------------------------------- */
 
-static int back_small(const shuffle *s, pn_pixels dy, const real *w, const pn_geometry *dense) {
-  real *room = pn_alloc(sizeof(real) * (size_t)(taps_of(dense) * s->cells.c * dy.c));
+/* Cells as a pixel of y sees them: the taps along w are one run of channels, in the order of their weights. */
+static pn_pixels runs_of(const shuffle *s, pn_geometry *dense) {
+  pn_pixels cells = s->cells;
+  cells.c *= dense->kernel[2];
+  cells.w -= dense->kernel[2] - 1;
+  dense->kernel[2] = 1;
+  return cells;
+}
+
+static int back_small(const shuffle *s, pn_pixels dy, const real *w, pn_geometry dense) {
+  real *room = pn_alloc(sizeof(real) * (size_t)(taps_of(&dense) * s->cells.c * dy.c));
   if (!room) return -1;
   weights(room, NULL, w, s, dy.c);
-  int rc = pn_convolve(dy, s->cells, room, (pn_epilogue){ 0 }, dense);
+  pn_pixels cells = runs_of(s, &dense);
+  int rc = pn_convolve(dy, cells, room, (pn_epilogue){ 0 }, &dense);
   pn_free(room);
   return rc;
 }
 
 /* Vectors run over the larger of y's channels and the places: seen from the cells, cell Q looks at y[Q - j], which is a
 ** convolution of y with its taps in reverse. */
-static int back_weight(const shuffle *s, real *dw, pn_pixels y, const pn_geometry *dense) {
-  int64_t taps = taps_of(dense), matrix = s->cells.c * y.c;
+static int back_weight(const shuffle *s, real *dw, pn_pixels y, pn_geometry dense) {
+  int64_t taps = taps_of(&dense), matrix = s->cells.c * y.c;
   real *room = pn_alloc_zero(sizeof(real) * (size_t)(2 * taps * matrix)), *sums = room;
   if (!room) return -1;
   int rc;
-  if (s->cells.c <= y.c) rc = pn_convolve_weight(sums, s->cells, y, dense);
-  else {
+  if (s->cells.c <= y.c) {
+    pn_pixels cells = runs_of(s, &dense);
+    rc = pn_convolve_weight(sums, cells, y, &dense);
+  } else {
     real *seen = room + taps * matrix; /* tap, y's channel, place */
-    pn_geometry from_cells = *dense;
-    for (int d = 0; d < 3; d++) from_cells.low[d] = dense->kernel[d] - 1 - dense->low[d];
+    pn_geometry from_cells = dense;
+    for (int d = 0; d < 3; d++) from_cells.low[d] = dense.kernel[d] - 1 - dense.low[d];
     rc = pn_convolve_weight(seen, y, s->cells, &from_cells);
     for (int64_t tap = 0; tap < taps; tap++)
       for (int64_t p = 0; p < s->cells.c; p++)
@@ -213,13 +228,13 @@ static void add_pixels(pn_pixels to, pn_pixels from) {
 static int back_phases(const shuffle *s, const pn_pixels *dy, bool add, real *dw, pn_pixels y, const real *w) {
   pn_geometry dense;
   dense_geometry(&dense, s);
-  if (dw && back_weight(s, dw, y, &dense)) return -1;
-  if (!dy->data || !add) return dy->data ? back_small(s, *dy, w, &dense) : 0;
+  if (dw && back_weight(s, dw, y, dense)) return -1;
+  if (!dy->data || !add) return dy->data ? back_small(s, *dy, w, dense) : 0;
   pn_tensor *held; /* pn_convolve writes; a gradient that has begun is added to */
   pn_pixels sum;
   if (pn_tensor_new(&held, PN_REAL_DTYPE, 5, (int64_t[]){ dy->n, dy->c, dy->t, dy->h, dy->w }, PN_CHANNELS_LAST, PN_CPU)) return -1;
   (void)pn_pixels_of(&sum, held);
-  int rc = back_small(s, sum, w, &dense);
+  int rc = back_small(s, sum, w, dense);
   if (!rc) add_pixels(*dy, sum);
   pn_tensor_release(held);
   return rc;
@@ -230,7 +245,7 @@ int pn_cells_back(const pn_pixels *dy, bool add, real *dw, pn_pixels dx, pn_pixe
   for (int64_t phase = 0; phase < g->stride[0]; phase += many) {
     shuffle s;
     pn_tensor *held;
-    if (cells_new(&s, &held, dx, g, phase, pn_min64(many, g->stride[0] - phase))) return -1;
+    if (cells_new(&s, &held, dx, g, phase, pn_min64(many, g->stride[0] - phase), y.w)) return -1;
     all_rows(&s, read_rows);
     int rc = back_phases(&s, dy, add || phase > 0, dw, y, w);
     pn_tensor_release(held);
