@@ -5,14 +5,15 @@ P     := build/penumbra
 cmake  = cmake -S . -B $(1) -DCMAKE_BUILD_TYPE=Release -DCMAKE_TARGET_MESSAGES=OFF $(2) >/dev/null && cmake --build $(1) -j$(JOBS) -- --no-print-directory --quiet
 deps   = @scripts/deps.sh
 
-.PHONY: help build demo test check instructions bench docs fmt lint install clean f64 asan
+.PHONY: help build demo test check instructions bench peers docs fmt lint install clean f64 asan
 help:    ; @sed -n 's/^#\. //p' Makefile
 #. make build    the program, at build/penumbra
 #. make demo     the whole job on a clip made on the spot: train, segment, score, look
 #. make test     every spec; the last line is "N passed, N failed, N skipped"
 #. make check    make test, then every spec again under the address and undefined-behaviour sanitizers, and make instructions
 #. make instructions  instructions of a small training step against those on record; ACCEPT=1 puts today's on record
-#. make bench    what it costs: operations, then a training step
+#. make bench    what it costs: convolutions, steps, inference, memory; ARGS="full=true what=convs,step ..." (docs/speed.md)
+#. make peers    PyTorch for make bench to stand beside, in $PENUMBRA_PEERS or ../peers, about 3 GB
 #. make docs     docs/operations.md and docs/api
 #. make fmt      C formatted in place
 #. make lint     floors, luacheck, format, GCC and Clang without a warning
@@ -24,7 +25,8 @@ demo:    build ; @$(P) quickstart
 test:    build f64 ; $(deps) test && scripts/test.sh
 check:   build f64 asan ; $(deps) check && scripts/test.sh asan
 instructions: build ; $(deps) check && $(P) scripts/instructions.lua $(if $(ACCEPT),accept)
-bench:   build ; @for f in bench/*.lua; do echo "== $$f"; $(P) $$f || exit 1; done
+bench:   build ; @$(P) bench/all.lua $(ARGS)
+peers:   ; @scripts/peers.sh
 docs:    build ; $(deps) docs && $(P) scripts/operations_doc.lua && cd docs && rm -rf api && ldoc -q -c config.ld . 2>/dev/null && echo docs/api/index.html
 fmt:     ; $(deps) lint && find core lua gpu -name '*.[ch]' | xargs clang-format-14 -i
 lint:    build ; $(deps) lint && scripts/lint.sh

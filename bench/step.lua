@@ -11,7 +11,7 @@ local cfg = pn.config{
   infer     = false,       -- forward only
   precision = pn.choice("f32", "bf16"),
   runs      = 5,
-  profile   = false,       -- a line an operation, of one step
+  profile   = false,       -- then one more, by operation and by layer
 }
 pn.threads(cfg.threads or 2)
 local precision = pn.precision(cfg.precision)
@@ -65,33 +65,15 @@ local function median(f)
 end
 
 net:train()
-local train = cfg.infer and 0/0 or median(step)
+local train = not cfg.infer and median(step) or nil
 net:eval()
 local forward = median(infer)
-print(("penumbra %s cpu ndhwc %s %s T%d S%s: forward %.4f s, train step %.4f s, peak %.2f GiB"):format(pn.version,
-  precision == "bf16" and "bf16" or "fp32", cfg.part, cfg.frames, cfg.size, forward, train, peak_gib()))
+print(("penumbra %s cpu ndhwc %s %s T%d S%s: forward %.4f s, train step %s s, peak %.2f GiB"):format(pn.version,
+  precision == "bf16" and "bf16" or "fp32", cfg.part, cfg.frames, cfg.size, forward, train and ("%.4f"):format(train) or "nan",
+  peak_gib()))
 
 if cfg.profile then
   net:train()
-  pn.C.pn_profile(true)
-  pn.scope(cfg.infer and infer or step)
-  pn.C.pn_profile(false)
-  local text = ffi.new("char [?]", 2^20)
-  pn.ffi.check(pn.C.pn_profile_report(text, 2^20))
-  local rows, total = {}, {}
-  for line in ffi.string(text):gmatch "[^\n]+" do
-    local op, calls, seconds, flops = line:match "^(%S+)\t[^\t]*\t(%d+)\t(%S+)\t(%S+)"
-    if op then
-      local row = total[op]
-      if not row then
-        row = { op = op, calls = 0, seconds = 0, flops = 0 }
-        total[op], rows[#rows + 1] = row, row
-      end
-      row.calls, row.seconds, row.flops = row.calls + tonumber(calls), row.seconds + tonumber(seconds), row.flops + tonumber(flops)
-    end
-  end
-  table.sort(rows, function(a, b) return a.seconds > b.seconds end)
-  for _, row in ipairs(rows) do
-    print(("%-28s %4d calls  %8.4f s  %7.1f GFLOP/s"):format(row.op, row.calls, row.seconds, row.flops / row.seconds / 1e9))
-  end
+  local one = cfg.infer and infer or step
+  print("\n" .. pn.profile(function() pn.scope(one) end):text())
 end

@@ -39,7 +39,8 @@ describe("doors", function()
     assert.is_true(in_checkout())
     local output, code = run("make -s -C " .. quote(home) .. " help")
     assert.equal(0, code)
-    for _, door in ipairs { "build", "demo", "test", "check", "instructions", "bench", "docs", "fmt", "lint", "install" } do
+    local doors = { "build", "demo", "test", "check", "instructions", "bench", "peers", "docs", "fmt", "lint", "install" }
+    for _, door in ipairs(doors) do
       assert.truthy(output:find("make " .. door .. "%s+%S"), door)
       assert.equal(0, select(2, run("make -n -C " .. quote(home) .. " " .. door)))
     end
@@ -144,6 +145,25 @@ case " $* " in *" broken "*) echo "E: Unable to locate package broken"; exit 100
       local output, code = run(quote(home) .. "/scripts/deps.sh nonsense")
       assert.same({ "usage: scripts/deps.sh build|test|check|lint|docs\n", 2 }, { output, code })
     end)
+  end)
+
+  it("peers: keeps PyTorch where it is, and shows why an installation failed", function()
+    local function peers()
+      return run(("PATH=%s/bin:$PATH PENUMBRA_PEERS=%s/peers %s/scripts/peers.sh"):format(quote(top), quote(top), quote(home)))
+    end
+    write("bin/python3", "#!/bin/bash\necho ensurepip is not available; exit 1", "755")
+    local output, code = peers()
+    assert.equal(1, code)
+    assert.truthy(output:find("apt-get install python3-venv. It said:\nensurepip is not available", 1, true), output)
+    write("bin/python3", [[#!/bin/bash
+mkdir -p "$3/bin"
+printf '#!/bin/bash\nif [ "$1" = -c ]; then exit 1; fi\necho no space left; exit 1\n' >"$3/bin/python"
+chmod +x "$3/bin/python"]], "755")
+    output, code = peers()
+    assert.equal(1, code)
+    assert.truthy(output:find("The installation failed; the end of " .. top .. "/peers/pip.log:\nno space left", 1, true), output)
+    write("peers/v/bin/python", "#!/bin/bash\n[ \"$1\" = -c ] && echo 9.9.9", "755")
+    assert.same({ "PyTorch 9.9.9 is in " .. top .. "/peers\n", 0 }, { peers() })
   end)
 
   describe("the tally of specs", function()

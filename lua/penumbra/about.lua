@@ -1,5 +1,6 @@
 --- What the library says of itself: `penumbra ops`, `penumbra info`, and docs/operations.md, all from the registry.
 -- @module penumbra.about
+local files = require "penumbra.files"
 local usage = require "penumbra.usage"
 
 local about = {}
@@ -66,6 +67,26 @@ end
 function about.versions()
   local pn = require "penumbra"
   return { penumbra = pn.version, build = pn.build_info(), luajit = jit.version, platform = jit.os .. " " .. jit.arch }
+end
+
+local function quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
+
+--- The commit of the checkout we run from, "-dirty" when it was edited; nil where there is none.
+-- @treturn ?string
+function about.commit()
+  local home = require("penumbra.ffi").root
+  if not (files.exists(home .. "/.git", "directory") or files.exists(home .. "/.git")) then return nil end
+  local pipe = io.popen("git -C " .. quote(home) .. " describe --always --dirty --tags 2>/dev/null")
+  local line = pipe and pipe:read("*l")
+  if pipe then pipe:close() end
+  return line ~= "" and line or nil
+end
+
+--- The processor, as the system names it; nil where it does not.
+-- @treturn ?string
+function about.processor()
+  local text = files.read "/proc/cpuinfo" or ""
+  return text:match("model name%s*:%s*([^\n]+)")
 end
 
 --- Prints version, build, processor, threads and memory.

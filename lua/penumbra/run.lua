@@ -15,6 +15,7 @@
 -- A run that goes on equals one that never stopped, bit for bit: parameters, optimiser and random streams are in the
 -- checkpoint, and a source gives its batch by the number of the epoch. Ctrl-C ends the step at hand, writes a checkpoint, stops.
 -- @module penumbra.run
+local about = require "penumbra.about"
 local config = require "penumbra.config"
 local files = require "penumbra.files"
 local formats = require "penumbra.formats"
@@ -35,26 +36,7 @@ if not has_program then program = nil end -- under a plain luajit: no Ctrl-C, no
 
 -- ---- the directory and its record ------------------------------------------------------------------------------------------
 
-local function line_of(command)
-  local pipe = io.popen(command .. " 2>/dev/null")
-  local line = pipe and pipe:read("*l")
-  if pipe then pipe:close() end
-  return line ~= "" and line or nil
-end
-
 local function quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
-
--- The commit of the checkout we run from, "-dirty" when it was edited.
-local function commit()
-  local home = pn.ffi.root
-  if not (files.exists(home .. "/.git", "directory") or files.exists(home .. "/.git")) then return nil end
-  return line_of("git -C " .. quote(home) .. " describe --always --dirty --tags")
-end
-
-local function processor()
-  local text = files.read "/proc/cpuinfo" or ""
-  return text:match("model name%s*:%s*([^\n]+)")
-end
 
 local function command_line()
   local words = { "penumbra" }
@@ -280,8 +262,8 @@ local function open(cfg)
   record.sessions = record.sessions or {}
   record.recipe, record.seed = self.name, self.seed
   record.sessions[#record.sessions + 1] = {
-    command = command_line(), commit = commit(), started = os.date "!%Y-%m-%dT%H:%M:%SZ", from_epoch = self.epoch,
-    versions = require("penumbra.about").versions(), processor = processor(), threads = pn.threads(),
+    command = command_line(), commit = about.commit(), started = os.date "!%Y-%m-%dT%H:%M:%SZ", from_epoch = self.epoch,
+    versions = about.versions(), processor = about.processor(), threads = pn.threads(),
     precision = pn.precision(),
   }
   put(self, "run.json", json.pretty(record))
