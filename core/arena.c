@@ -23,24 +23,24 @@ typedef struct chunk {
   struct chunk *next;
   char *at;
   size_t bytes;
-  pn_span *first;
+  pn_block *first;
   char *top; /* where a dry run found the end of what was held */
 } chunk;
 
-struct pn_span { /* a piece of a chunk: a block, or free */
+struct pn_block { /* a piece of a chunk: a block, or free */
   chunk *in;
-  pn_span *before, *after;  /* neighbours in the chunk */
-  pn_span *next, *previous; /* the list of free ones */
+  pn_block *before, *after;  /* neighbours in the chunk */
+  pn_block *next, *previous; /* the list of free ones */
   char *at;
   size_t bytes, warm; /* warm: how many of a free one's bytes, from its start, are held */
   bool is_free;
 };
 
 static chunk *chunks;
-static pn_span *free_list;
+static pn_block *free_list;
 static size_t held;
 
-static void list_add(pn_span *s) {
+static void list_add(pn_block *s) {
   s->is_free = true;
   s->previous = NULL;
   s->next = free_list;
@@ -48,7 +48,7 @@ static void list_add(pn_span *s) {
   free_list = s;
 }
 
-static void list_remove(pn_span *s) {
+static void list_remove(pn_block *s) {
   s->is_free = false;
   if (s->next) s->next->previous = s->previous;
   if (s->previous) s->previous->next = s->next;
@@ -65,7 +65,7 @@ static bool chunk_new(size_t least, bool lazy) {
   size_t bytes = least > CHUNK ? (least + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE : CHUNK;
   if (bytes < least) return false;
   chunk *c = calloc(1, sizeof *c);
-  pn_span *s = calloc(1, sizeof *s);
+  pn_block *s = calloc(1, sizeof *s);
   char *p = c && s && bytes <= SIZE_MAX - HUGE_PAGE ? map(bytes + HUGE_PAGE, lazy) : NULL;
   if (!p && c && s && bytes > least) { /* little address space is left: no more than is needed */
     bytes = (least + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
@@ -82,7 +82,7 @@ static bool chunk_new(size_t least, bool lazy) {
   *c = (chunk){ .next = chunks, .at = p + low, .bytes = bytes, .first = s };
   c->top = c->at;
   chunks = c;
-  *s = (pn_span){ .in = c, .at = c->at, .bytes = bytes };
+  *s = (pn_block){ .in = c, .at = c->at, .bytes = bytes };
   list_add(s);
   close_to_all(c->at, bytes);
   (void)madvise(c->at, bytes, MADV_HUGEPAGE); /* only a hint: fewer page faults and TLB misses */
@@ -101,10 +101,10 @@ static void chunk_free(chunk *c) {
   free(c);
 }
 
-static pn_span *find(size_t bytes) {
-  pn_span *best = NULL;
+static pn_block *find(size_t bytes) {
+  pn_block *best = NULL;
   size_t best_growth = 0;
-  for (pn_span *s = free_list; s; s = s->next) {
+  for (pn_block *s = free_list; s; s = s->next) {
     if (s->bytes < bytes) continue;
     size_t growth = s->warm < bytes ? bytes - s->warm : 0;
     bool better = !best || growth < best_growth || (growth == best_growth && s->warm < best->warm) ||
@@ -114,16 +114,16 @@ static pn_span *find(size_t bytes) {
   return best;
 }
 
-pn_span *pn_arena_take(size_t bytes, bool lazy) {
+pn_block *pn_arena_take(size_t bytes, bool lazy) {
   if (bytes > SIZE_MAX / 2) return NULL;
   size_t size = (bytes + PAGE - 1) / PAGE * PAGE;
-  pn_span *s = find(size);
+  pn_block *s = find(size);
   if (!s && chunk_new(size, lazy)) s = find(size);
   if (!s) return NULL;
   if (s->bytes > size) {
-    pn_span *rest = calloc(1, sizeof *rest);
+    pn_block *rest = calloc(1, sizeof *rest);
     if (!rest) return NULL;
-    *rest = (pn_span){ .in = s->in, .before = s, .after = s->after, .at = s->at + size, .bytes = s->bytes - size };
+    *rest = (pn_block){ .in = s->in, .before = s, .after = s->after, .at = s->at + size, .bytes = s->bytes - size };
     rest->warm = s->warm > size ? s->warm - size : 0;
     if (rest->after) rest->after->before = rest;
     s->after = rest;
@@ -138,7 +138,7 @@ pn_span *pn_arena_take(size_t bytes, bool lazy) {
 }
 
 /* Two free neighbours become one; b comes after a. */
-static void join(pn_span *a, pn_span *b) {
+static void join(pn_block *a, pn_block *b) {
   a->bytes += b->bytes;
   a->warm += b->warm;
   a->after = b->after;
@@ -147,15 +147,15 @@ static void join(pn_span *a, pn_span *b) {
   free(b);
 }
 
-void pn_arena_give(pn_span *s) {
+void pn_arena_give(pn_block *s) {
   close_to_all(s->at, s->bytes);
   list_add(s);
   if (s->after && s->after->is_free) join(s, s->after);
   if (s->before && s->before->is_free) join(s->before, s);
 }
 
-void *pn_span_data(const pn_span *s) { return s->at; }
-size_t pn_span_bytes(const pn_span *s) { return s->bytes; }
+void *pn_block_data(const pn_block *s) { return s->at; }
+size_t pn_block_bytes(const pn_block *s) { return s->bytes; }
 size_t pn_arena_held(void) { return held; }
 
 void pn_arena_trim(void) {
@@ -163,7 +163,7 @@ void pn_arena_trim(void) {
     next = c->next;
     if (c->first->is_free && !c->first->after) chunk_free(c);
   }
-  for (pn_span *s = free_list; s; s = s->next) {
+  for (pn_block *s = free_list; s; s = s->next) {
     if (s->warm) (void)madvise(s->at, s->bytes, MADV_DONTNEED);
     held -= s->warm;
     s->warm = 0;
@@ -173,7 +173,7 @@ void pn_arena_trim(void) {
 void pn_arena_remember(void) {
   for (chunk *c = chunks; c; c = c->next) {
     c->top = c->at;
-    for (pn_span *s = c->first; s; s = s->after)
+    for (pn_block *s = c->first; s; s = s->after)
       if (s->warm) c->top = s->at + s->warm;
   }
 }
@@ -181,7 +181,7 @@ void pn_arena_remember(void) {
 void pn_arena_forget(void) {
   for (chunk *c = chunks, *next; c; c = next) {
     next = c->next;
-    for (pn_span *s = c->first; s; s = s->after) {
+    for (pn_block *s = c->first; s; s = s->after) {
       size_t touched = s->at < c->top ? (size_t)(c->top - s->at) : 0;
       if (!s->is_free || s->warm <= touched) continue;
       held -= s->warm - touched;

@@ -34,15 +34,21 @@ typedef struct pn_storage {
   size_t bytes; /* asked for */
   size_t block; /* held, a size class */
   void *data;
-  struct pn_span *span; /* of the arena; NULL for small ones and on other devices */
+  struct pn_block *place; /* of the arena; NULL for small ones and on other devices */
   uint64_t id;
   uint32_t version;                   /* grows with each in-place write; backward refuses a saved tensor that changed */
   char label[64];                     /* who allocated it */
+  uint64_t visited;                   /* the pass of pn_recompute that last counted its tensors, */
+  int32_t seen;                       /* how many it found, */
+  bool pinned;                        /* and whether someone besides backward needs it */
   struct pn_storage *next, *previous; /* the list of live ones, for reports */
 } pn_storage;
 PN_CHECKED int pn_storage_new(pn_storage **out, size_t bytes, int device);
 void pn_storage_retain(pn_storage *s);
 void pn_storage_release(pn_storage *s);
+void pn_storage_vacate(pn_storage *s); /* gives its memory back; data is NULL until it is furnished again. On the CPU */
+PN_CHECKED int pn_storage_furnish(pn_storage *s);
+static inline bool pn_is_vacant(const pn_storage *s) { return !s->data; }
 
 /* ---- tensors (tensor.c) -------------------------------------------------------------------------------------------- */
 typedef struct pn_node pn_node; /* tape.c */
@@ -61,6 +67,8 @@ struct pn_tensor {
   pn_tensor *grad;
   pn_node *node; /* owned; NULL for leaves */
   int node_output;
+  uint64_t visited; /* the pass of pn_recompute that last counted its holders, */
+  int32_t seen;     /* and how many it found */
 };
 
 static inline int pn_device_of(const pn_tensor *t) { return t->storage->device; }

@@ -40,6 +40,7 @@ typedef struct pn_call {
   pn_tensor *saved[PN_MAX_SAVED]; /* owned by the call, then by its node */
   pn_out out[PN_MAX_OUTPUTS];
   bool recording; /* backward will come: save what it needs */
+  bool again;     /* forward for the second time, before backward: the same results, and no other effect */
   bool is_view;   /* y[0] is x[0] described anew */
   double flops;   /* multiply-adds times two, for profiles; set by shape or forward */
 } pn_call;
@@ -60,6 +61,7 @@ struct pn_op {
   int (*view)(pn_call *call);
   pn_kernel cpu;
   bool constant_inputs[PN_MAX_INPUTS]; /* inputs that never get a gradient (targets, statistics) */
+  bool lasting[PN_MAX_SAVED]; /* what is saved here is small and stays where the rest is recomputed: forward finds it again */
 };
 
 /* Which backends an operation has; a kernel declared here but absent is a link error. */

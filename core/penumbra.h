@@ -194,7 +194,10 @@ PN_API bool pn_set_recording(bool on); /* returns what it was; per thread; no_gr
 PN_API bool pn_requires_grad(const pn_tensor *t);
 PN_API int pn_set_requires_grad(pn_tensor *t, bool on) PN_CHECKED; /* leaves of a real element type only */
 PN_API int pn_backward(pn_tensor *loss, pn_tensor *seed, bool keep_graph)
-    PN_CHECKED; /* seed NULL: ones; loss is then one element. Adds into the gradients of leaves */
+    PN_CHECKED;                     /* seed NULL: ones; loss is then one element. Adds into the gradients of leaves */
+PN_API uint64_t pn_tape_mark(void); /* a moment of the recording, for pn_recompute */
+PN_API int pn_recompute(pn_tensor *const *y, int n, uint64_t mark)
+    PN_CHECKED; /* what was computed for y[n] since the mark, and only backward still holds, is given back; backward computes it again */
 PN_API int pn_grad(pn_tensor **out, pn_tensor *t) PN_CHECKED;     /* retained; *out = NULL when there is none yet */
 PN_API int pn_set_grad(pn_tensor *t, pn_tensor *grad) PN_CHECKED; /* same shape and type; NULL drops it */
 PN_API int pn_detach(pn_tensor **out, pn_tensor *t) PN_CHECKED;   /* the same memory outside the graph */

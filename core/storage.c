@@ -19,7 +19,7 @@ typedef struct cached {
 /* Scratch that came from the arena. */
 typedef struct scratch {
   struct scratch *next;
-  pn_span *span;
+  pn_block *place;
 } scratch;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -93,26 +93,26 @@ static void trim_locked(void) {
 /* ---- large blocks: tensors and scratch ------------------------------------------------------------------------------------ */
 
 /* Counted as live. A failure gives back what is cached, then tries once more. */
-static pn_span *large_take(size_t bytes) {
+static pn_block *large_take(size_t bytes) {
   if (fault()) return NULL; /* whatever is cached: the failure is for those who asked */
   pthread_mutex_lock(&lock);
   pn_memory *m = &all_stats[PN_CPU];
-  pn_span *s = beyond_limit(m, bytes) ? NULL : pn_arena_take(bytes, false);
+  pn_block *s = beyond_limit(m, bytes) ? NULL : pn_arena_take(bytes, false);
   if (!s && !beyond_limit(m, bytes) && m->cached_bytes > 0) {
     trim_locked();
     s = pn_arena_take(bytes, false);
   }
   if (s) {
-    count(m, (int64_t)pn_span_bytes(s));
+    count(m, (int64_t)pn_block_bytes(s));
     count_held();
   }
   pthread_mutex_unlock(&lock);
   return s;
 }
 
-static void large_give(pn_span *s) {
+static void large_give(pn_block *s) {
   pthread_mutex_lock(&lock);
-  all_stats[PN_CPU].live_bytes -= (int64_t)pn_span_bytes(s);
+  all_stats[PN_CPU].live_bytes -= (int64_t)pn_block_bytes(s);
   pn_arena_give(s);
   count_held();
   pthread_mutex_unlock(&lock);
@@ -128,18 +128,18 @@ void *pn_alloc(size_t bytes) {
     return p;
   }
   scratch *made = malloc(sizeof *made);
-  pn_span *s = made ? large_take(bytes) : NULL;
+  pn_block *s = made ? large_take(bytes) : NULL;
   if (!s) {
     free(made);
     (void)pn_fail_memory((int64_t)bytes, PN_CPU);
     return NULL;
   }
-  made->span = s;
+  made->place = s;
   pthread_mutex_lock(&lock);
   made->next = scratch_list;
   scratch_list = made;
   pthread_mutex_unlock(&lock);
-  return pn_span_data(s);
+  return pn_block_data(s);
 }
 
 void *pn_alloc_zero(size_t bytes) {
@@ -153,7 +153,7 @@ void pn_free(void *p) {
   if ((uintptr_t)p % 4096 == 0) { /* what the arena gives begins a page; few small blocks do */
     pthread_mutex_lock(&lock);
     scratch **link = &scratch_list;
-    while (*link && pn_span_data((*link)->span) != p) link = &(*link)->next;
+    while (*link && pn_block_data((*link)->place) != p) link = &(*link)->next;
     found = *link;
     if (found) *link = found->next;
     pthread_mutex_unlock(&lock);
@@ -162,7 +162,7 @@ void pn_free(void *p) {
     free(p);
     return;
   }
-  large_give(found->span);
+  large_give(found->place);
   free(found);
 }
 
@@ -208,9 +208,9 @@ static void small_give(void *data, size_t bytes) {
 static int host_memory(pn_storage *s) {
   if (s->bytes < LARGE) {
     s->data = small_take(s->bytes, &s->block);
-  } else if ((s->span = large_take(s->bytes))) {
-    s->data = pn_span_data(s->span);
-    s->block = pn_span_bytes(s->span);
+  } else if ((s->place = large_take(s->bytes))) {
+    s->data = pn_block_data(s->place);
+    s->block = pn_block_bytes(s->place);
   }
   return s->data ? 0 : -1;
 }
@@ -253,6 +253,17 @@ int pn_storage_new(pn_storage **out, size_t bytes, int device) {
   return 0;
 }
 
+void pn_storage_vacate(pn_storage *s) {
+  if (atomic_load_explicit(&poison, memory_order_relaxed)) memset(s->data, 0xff, s->bytes);
+  if (s->place) large_give(s->place);
+  else small_give(s->data, s->bytes);
+  s->data = NULL;
+  s->place = NULL;
+  s->block = 0;
+}
+
+int pn_storage_furnish(pn_storage *s) { return host_memory(s) ? pn_fail_memory((int64_t)s->bytes, s->device) : 0; }
+
 void pn_storage_retain(pn_storage *s) { atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed); }
 
 void pn_storage_release(pn_storage *s) {
@@ -268,11 +279,7 @@ void pn_storage_release(pn_storage *s) {
   int index;
   if (s->device != PN_CPU) {
     if (!pn_backend_of(s->device, &backend, &index)) backend->release(index, s->data, s->block);
-  } else {
-    if (atomic_load_explicit(&poison, memory_order_relaxed)) memset(s->data, 0xff, s->bytes);
-    if (s->span) large_give(s->span);
-    else small_give(s->data, s->bytes);
-  }
+  } else if (!pn_is_vacant(s)) pn_storage_vacate(s);
   free(s);
 }
 

@@ -16,6 +16,8 @@ bool pn_set_recording(bool on) {
   return was;
 }
 
+uint64_t pn_tape_mark(void) { return atomic_load(&next_number); }
+
 bool pn_requires_grad(const pn_tensor *t) { return t->requires_grad; }
 
 int pn_set_requires_grad(pn_tensor *t, bool on) {
@@ -23,6 +25,21 @@ int pn_set_requires_grad(pn_tensor *t, bool on) {
   if (t->node) return pn_fail("requires_grad: this tensor is the result of %s; only leaves can be switched", t->node->op->name);
   if (on && t->dtype != PN_REAL_DTYPE) return pn_fail("requires_grad: a tensor of %s has no gradient", pn_dtype_name(t->dtype));
   t->requires_grad = on;
+  return 0;
+}
+
+int pn_keep_saved(pn_node *node, pn_call *call) {
+  for (int i = 0; i < PN_MAX_SAVED; i++) { /* a saved result would own its own node: save another view of the same memory */
+    pn_tensor *t = call->saved[i];
+    for (int k = 0; t && k < call->n_y; k++)
+      if (t == call->y[k]) {
+        if (pn_detach(&node->saved[i], t)) return -1;
+        pn_tensor_release(t);
+        t = NULL;
+      }
+    if (t) node->saved[i] = t;
+    call->saved[i] = NULL;
+  }
   return 0;
 }
 
@@ -37,20 +54,10 @@ int pn_tape_record(pn_call *call) {
   node->flops = call->flops;
   snprintf(node->label, sizeof node->label, "%s", pn_memory_label());
   for (int i = 0; call->op->args && call->op->args[i].name; i++) node->arg[i] = call->arg[i];
-  for (int i = 0; i < PN_MAX_SAVED; i++) { /* a saved result would own its own node: save another view of the same memory */
-    pn_tensor *t = call->saved[i];
-    for (int k = 0; t && k < call->n_y; k++)
-      if (t == call->y[k]) {
-        if (pn_detach(&node->saved[i], t)) {
-          atomic_store(&node->refs, 1);
-          pn_node_release(node);
-          return -1;
-        }
-        pn_tensor_release(t);
-        t = NULL;
-      }
-    if (t) node->saved[i] = t;
-    call->saved[i] = NULL;
+  if (pn_keep_saved(node, call)) {
+    atomic_store(&node->refs, 1);
+    pn_node_release(node);
+    return -1;
   }
   for (int i = 0; i < call->n_x; i++) {
     pn_tensor_retain(call->x[i]);
@@ -96,12 +103,7 @@ void pn_node_release(pn_node *node) {
 
 /* ---- backward --------------------------------------------------------------------------------------------------------- */
 
-typedef struct node_list {
-  pn_node **at;
-  size_t n, room;
-} node_list;
-
-static int list_push(node_list *list, pn_node *node) {
+static int list_push(pn_node_list *list, pn_node *node) {
   if (list->n == list->room) {
     size_t more = list->room ? 2 * list->room : 512;
     pn_node **grown = realloc(list->at, sizeof *grown * more);
@@ -118,23 +120,35 @@ static int later_first(const void *a, const void *b) {
   return (*p)->number < (*q)->number ? 1 : (*p)->number > (*q)->number ? -1 : 0;
 }
 
-/* Every node that the loss depends on. The list grows while it is read, so it is its own queue. */
-static int collect(node_list *list, pn_node *root) {
-  uint64_t pass = atomic_fetch_add(&next_pass, 1);
+uint64_t pn_next_pass(void) { return atomic_fetch_add(&next_pass, 1); }
+
+int pn_nodes_behind(pn_node_list *list, pn_node *root, uint64_t pass, uint64_t least) {
+  if (root->visited == pass || root->number < least) return 0;
   root->visited = pass;
+  size_t i = list->n; /* the list grows while it is read, so it is its own queue */
   if (list_push(list, root)) return -1;
-  for (size_t i = 0; i < list->n; i++) {
+  for (; i < list->n; i++) {
     pn_node *node = list->at[i];
-    if (node->spent)
-      return pn_fail("backward: the graph behind %s was given back by an earlier backward (keep_graph keeps it)", node->op->name);
     for (int k = 0; k < node->n_x; k++) {
       pn_node *from = node->x[k] ? node->x[k]->node : NULL;
-      if (!from || from->visited == pass || node->op->constant_inputs[k]) continue;
+      if (!from || from->visited == pass || from->number < least || node->op->constant_inputs[k]) continue;
       from->visited = pass;
       if (list_push(list, from)) return -1;
     }
   }
-  qsort(list->at, list->n, sizeof *list->at, later_first);
+  return 0;
+}
+
+void pn_nodes_sort(pn_node_list *list) { qsort(list->at, list->n, sizeof *list->at, later_first); }
+
+/* Every node that the loss depends on. */
+static int collect(pn_node_list *list, pn_node *root) {
+  if (pn_nodes_behind(list, root, pn_next_pass(), 0)) return -1;
+  pn_nodes_sort(list);
+  for (size_t i = 0; i < list->n; i++)
+    if (list->at[i]->spent)
+      return pn_fail("backward: the graph behind %s was given back by an earlier backward (keep_graph keeps it)",
+                     list->at[i]->op->name);
   return 0;
 }
 
@@ -205,7 +219,7 @@ int pn_backward(pn_tensor *loss, pn_tensor *seed, bool keep_graph) {
   if (!loss->node)
     return pn_fail(
         "backward: nothing was recorded behind this tensor (no input requires a gradient, or it was made inside no_grad)");
-  node_list list = { 0 };
+  pn_node_list list = { 0 };
   char label[64];
   snprintf(label, sizeof label, "%s", pn_memory_label());
   int rc = collect(&list, loss->node);
@@ -213,7 +227,7 @@ int pn_backward(pn_tensor *loss, pn_tensor *seed, bool keep_graph) {
   bool was = pn_set_recording(false);
   for (size_t i = 0; i < list.n; i++) {
     pn_node *node = list.at[i];
-    if (!rc) rc = node_backward(node);
+    if (!rc) rc = pn_recompute_for(&list, i) || node_backward(node) ? -1 : 0;
     for (int k = 0; k < PN_MAX_OUTPUTS; k++) pn_tensor_release(node->dy[k]), node->dy[k] = NULL;
     if (!keep_graph && !rc) strip(node);
     pn_node_release(node);

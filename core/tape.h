@@ -18,8 +18,25 @@ struct pn_node {
   double flops;
   bool spent; /* its inputs were given back by an earlier backward */
   char label[64];
-  uint64_t visited; /* the backward pass that has it on its list */
+  uint64_t visited;                 /* the backward pass that has it on its list */
+  uint64_t segment;                 /* what is recomputed together (recompute.c); 0: nothing */
+  bool vacant;                      /* a result of it waits to be computed again */
+  pn_tensor *again[PN_MAX_OUTPUTS]; /* recompute.c: those of its results that are still wanted; borrowed */
 };
+
+typedef struct pn_node_list {
+  pn_node **at;
+  size_t n, room;
+} pn_node_list;
+
+/* Adds the nodes numbered `least` or later that root depends on, each once a pass, retained. */
+PN_CHECKED int pn_nodes_behind(pn_node_list *list, pn_node *root, uint64_t pass, uint64_t least);
+void pn_nodes_sort(pn_node_list *list); /* the last recorded first */
+uint64_t pn_next_pass(void);
+PN_CHECKED int pn_keep_saved(pn_node *node, pn_call *call); /* from the call to the node */
+
+/* Before backward of list->at[i]: computes again what it, and the nodes after it in the list, have lost. */
+PN_CHECKED int pn_recompute_for(const pn_node_list *list, size_t i);
 
 PN_CHECKED int pn_tape_record(pn_call *call);
 #endif

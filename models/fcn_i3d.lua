@@ -44,6 +44,7 @@ local defaults = {
   output = "fused",                   -- fused | sum_of_five | mean_of_sides: what segments
   input = "rgb_pm1",                  -- rgb_pm1 | bgr_01: how it wants its pixels
   width = 1,                          -- times the channels of I3D
+  recompute = false,                  -- keep only what leaves each layer of the trunk; backward runs the layer again
   seed = 1,
 }
 
@@ -61,7 +62,10 @@ end
 local function settings(cfg)
   local o = {}
   for key, default in pairs(defaults) do
-    o[key] = cfg[key] == nil and default or cfg[key]
+    o[key] = default
+    if cfg[key] ~= nil then
+      o[key] = cfg[key]
+    end
     if type(o[key]) ~= type(default) then
       raise("fcn_i3d: %s is a %s, expects a %s", key, type(o[key]), type(default))
     end
@@ -135,7 +139,7 @@ function FCN:new(cfg)
     table.insert(self.captured, skip.at)
   end
   local deepest = o.sides[#o.sides]
-  local channels = i3d.build(self, { to = deepest.at, batchnorm = o.batchnorm, width = o.width })
+  local channels = i3d.build(self, { to = deepest.at, batchnorm = o.batchnorm, width = o.width, recompute = o.recompute })
   for _, skip in ipairs(o.sides) do
     self:add("side_" .. skip[1], Side {
       from = channels[skip.at], features = o.features, stride = skip.stride, overlap = o.overlap, deconv_init = o.deconv_init,

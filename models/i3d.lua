@@ -98,6 +98,7 @@ local defaults = {
   classes = 400,
   dropout = 0,            -- probability to drop, before the classifier
   batchnorm = "frozen",   -- frozen | batch | moving
+  recompute = false,      -- keep only what leaves each layer; backward runs the layer again
 }
 
 local function unknown_endpoint(name, known)
@@ -153,6 +154,7 @@ local function build(self, options)
       self:add(name, Mixed { from = from, channels = widths, batchnorm = o.batchnorm })
       from = self[name].n_to
     end
+    self[name]:recompute(o.recompute and not layer.pool)
     counts[name] = from
     table.insert(self.trunk, name)
     if name == o.to then

@@ -15,6 +15,7 @@
 -- memory reports and errors show; notes the shapes for print(net); and runs hooks. A failure gets the path of the innermost
 -- module put before its message, once.
 
+local ffi = require "ffi"
 local binding = require "penumbra.ffi"
 local nearest = require "penumbra.nearest"
 local raise = require "penumbra.raise"
@@ -66,14 +67,41 @@ local function leave(self, input, ...)
   return scope.pop(...)
 end
 
+local function tensors_of(value, list, seen)
+  if is_tensor(value) then
+    list[#list + 1] = value
+  elseif type(value) == "table" and not seen[value] then
+    seen[value] = true
+    for _, inner in pairs(value) do
+      tensors_of(inner, list, seen)
+    end
+  end
+  return list
+end
+
+-- What backward alone still holds of the work for these results is given back, to be done again.
+local function forget(mark, ...)
+  local list = tensors_of({ ... }, {}, {})
+  local pointers = ffi.new("pn_tensor *[?]", #list)
+  for i, t in ipairs(list) do
+    pointers[i - 1] = binding.ptr(t)
+  end
+  binding.check(C.pn_recompute(pointers, #list, mark))
+  return ...
+end
+
 local function enter(self, x, ...)
   local outer = paths[depth]
   local path = outer and outer .. "." .. self.name or self.name
   depth = depth + 1
   paths[depth] = path
   C.pn_memory_set_label(path)
+  local shape = is_tensor(x) and x:shape() or nil
   scope.push()
-  return leave(self, is_tensor(x) and x:shape() or nil, self:forward(x, ...))
+  if self.own.recomputes and C.pn_recording() then
+    return forget(C.pn_tape_mark(), leave(self, shape, self:forward(x, ...)))
+  end
+  return leave(self, shape, self:forward(x, ...))
 end
 
 -- Every call tidies up after itself, so that a forward may catch the failure of a module below and go on.
@@ -489,6 +517,39 @@ end
 --- They learn again. Returns the module.
 function Module:unfreeze(...)
   return set_learning(self, true, ...)
+end
+
+--- Keeps the results of these modules, not what led to them: backward runs them again first, to the same bits, which saves memory
+-- and costs one more forward of them. Random choices, statistics and their updates are those of the first time. Returns the module.
+-- @tparam ?boolean on false: they keep everything again
+-- @tparam ?string ... Lua patterns of names; none: this module itself
+function Module:recompute(on, ...)
+  local patterns = { ... }
+  if type(on) ~= "boolean" then
+    if on ~= nil then
+      table.insert(patterns, 1, on)
+    end
+    on = true
+  end
+  if #patterns == 0 then
+    self.own.recomputes = on
+    return self
+  end
+  local found = false
+  for _, entry in ipairs(self:modules()) do
+    for _, pattern in ipairs(patterns) do
+      if type(pattern) ~= "string" then
+        raise("recompute: expects patterns of names, got %s", type(pattern))
+      end
+      if entry.name:find(pattern) then
+        entry.module.own.recomputes, found = on, true
+      end
+    end
+  end
+  if not found then
+    raise("%s: no module's name matches '%s'", self.name, table.concat(patterns, "' or '"))
+  end
+  return self
 end
 
 --- Drops the gradients of all parameters. Returns the module.
