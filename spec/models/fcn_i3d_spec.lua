@@ -55,7 +55,7 @@ describe("FCN-I3D", function()
   end)
 
   it("with recompute has the same gradients, bit by bit, in less memory", function()
-    local x, found, peak = clip(8, 48, 48), {}, {}
+    local x, found, peak = clip(16, 96, 96), {}, {}
     for i, recompute in ipairs { false, true } do
       local net = tiny { batchnorm = "moving", recompute = recompute, width = 0.25 }:train()
       collectgarbage()
@@ -155,7 +155,7 @@ describe("memory", function()
       pn.C.pn_memory_reset_peak(0)
       pn.scope(function() pn.no_grad(net, x) end)
       local peak = pn.memory().peak - before
-      assert.is_true(peak < 2 * features, ("%s: %.2f times the first features"):format(mode, peak / features))
+      assert.is_true(peak < 2.5 * features, ("%s: %.2f times the first features"):format(mode, peak / features))
     end
   end)
 

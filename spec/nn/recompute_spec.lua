@@ -54,18 +54,19 @@ local function state_of(net)
   return list
 end
 
--- Steps of a net; its state, the peak of the bytes and the loss.
+-- Steps of a net; its state, the bytes kept for backward and the loss.
 local function train(net, n_steps, around)
   local sgd = pn.optim.sgd(net:parameters(), { lr = 0.05, momentum = 0.9 })
-  local x = helper.random({ 1, 3, 4, 40, 40 }, "x"):contiguous("channels_last")
+  local x = helper.random({ 1, 3, 8, 64, 64 }, "x"):contiguous("channels_last")
   collectgarbage()
   collectgarbage()
-  local before, value = pn.memory().live, nil
-  pn.C.pn_memory_reset_peak(0)
+  local value, kept
   for _ = 1, n_steps do
     pn.scope(function()
       sgd:zero_grad()
+      local before = pn.memory().live
       local y = net(x)
+      kept = pn.memory().live - before
       local loss = (y.out:square():mean() + y.side:mean()) * 10
       if around then
         around(y)
@@ -75,7 +76,7 @@ local function train(net, n_steps, around)
       sgd:step()
     end)
   end
-  return state_of(net), pn.memory().peak - before, value
+  return state_of(net), kept, value
 end
 
 local function same(expected, got)
@@ -91,7 +92,7 @@ describe("recompute", function()
       local got, less, loss_again = train(make(batchnorm):recompute("^[ac]$", "^stem$"), 3)
       assert.equal(loss, loss_again)
       same(expected, got)
-      assert.is_true(less < 0.75 * whole, ("%.0f of %.0f bytes"):format(less, whole))
+      assert.is_true(less < 0.5 * whole, ("%.0f of %.0f bytes"):format(less, whole))
     end)
   end
 
@@ -100,7 +101,7 @@ describe("recompute", function()
     same(expected, (train(make("moving"):recompute("^[ac]"), 2))) -- blocks and all inside
     local got, less = train(make("moving"):recompute(), 2)
     same(expected, got)
-    assert.is_true(less < whole)
+    assert.is_true(less < 0.3 * whole, ("%.0f of %.0f bytes"):format(less, whole))
   end)
 
   it("leaves alone what someone still holds", function()
