@@ -50,15 +50,16 @@ static scheme scheme_of(pn_winograd_tile tile) {
 typedef struct ends { /* where a transform of a whole tile reads and writes; see pn_winograd_pass */
   const float *src, *const *from;
   float *dst, *const *to;
-  int64_t src_step, dst_step, at, n;
+  int64_t src_step, dst_step, at, n, vectors;
   const float *bias;
   bool add, relu;
 } ends;
 
 /* One transform along all three axes, from `before` elements an axis to `after`; last axis first, or first axis first. */
 static void transform(const scheme *s, int which, const int *before, const int *after, bool last_first, const ends *e) {
-  float room[2][PN_WINOGRAD_MOST * PN_MOST_VL] __attribute__((aligned(64)));
-  int axes[3], n_axes = 0, size[3] = { before[0], before[1], before[2] }, vl = s->lines->vl;
+  float room[2][PN_WINOGRAD_MOST * PN_WINOGRAD_VECTORS * PN_MOST_VL] __attribute__((aligned(64)));
+  int axes[3], n_axes = 0, size[3] = { before[0], before[1], before[2] };
+  int64_t width = e->vectors * s->lines->vl;
   for (int i = 0; i < 3; i++) {
     int d = last_first ? 2 - i : i;
     if (s->kind[d] >= 0) axes[n_axes++] = d;
@@ -66,11 +67,12 @@ static void transform(const scheme *s, int which, const int *before, const int *
   for (int i = 0; i < n_axes; i++) {
     int d = axes[i];
     pn_winograd_pass p = { .src = room[i % 2],
-                           .src_step = vl,
+                           .src_step = width,
                            .dst = room[(i + 1) % 2],
-                           .dst_step = vl,
+                           .dst_step = width,
                            .at = e->at,
                            .n = e->n,
+                           .vectors = e->vectors,
                            .outer = d == 0   ? 1
                                     : d == 1 ? size[0]
                                              : size[0] * size[1],
@@ -162,20 +164,18 @@ typedef struct forward_job {
 /* V of k = begin..end-1 of one block, from filters whose taps are x.c x y.c matrices. */
 static void transform_filters(const forward_job *j, const block *b, float *to, int64_t begin, int64_t end) {
   const scheme *s = &j->s;
-  int taps = s->r[0] * s->r[1] * s->r[2], vl = s->lines->vl;
-  int64_t width = (int64_t)b->nv * vl;
+  int taps = s->r[0] * s->r[1] * s->r[2];
+  int64_t width = (int64_t)b->nv * s->lines->vl;
   const float *from[27];
   for (int64_t k = begin; k < end; k++) {
     for (int t = 0; t < taps; t++) from[t] = j->w + (t * j->x.c + k) * j->y.c;
-    for (int v = 0; v < b->nv; v++) {
-      int64_t channel = b->first + v * vl;
-      ends e = { .from = from,
-                 .at = channel,
-                 .n = pn_min64(vl, j->y.c - channel),
-                 .dst = to + k * width + v * vl,
-                 .dst_step = j->x.c * width + APART };
-      transform(s, PN_FILTER_IN, s->r, s->n, true, &e);
-    }
+    ends e = { .from = from,
+               .at = b->first,
+               .n = pn_min64(width, j->y.c - b->first),
+               .vectors = b->nv,
+               .dst = to + k * width,
+               .dst_step = j->x.c * width + APART };
+    transform(s, PN_FILTER_IN, s->r, s->n, true, &e);
   }
 }
 
@@ -186,14 +186,15 @@ static void all_filters(void *context, int64_t begin, int64_t end) { /* units: k
 
 static void transform_inputs(const forward_job *j, int64_t first, int64_t count, float *u) {
   const scheme *s = &j->s;
-  int64_t vl = s->lines->vl;
+  int64_t step = (int64_t)PN_WINOGRAD_VECTORS * s->lines->vl;
   float *from[PN_WINOGRAD_MOST];
   for (int64_t m = 0; m < count; m++) {
     look_at(&j->tiles, first + m, s->m, j->low, s->n, j->x, j->zeros, from);
-    for (int64_t c = 0; c < j->x.c; c += vl) {
+    for (int64_t c = 0; c < j->k_padded; c += step) {
       ends e = { .from = (const float *const *)from,
                  .at = c,
-                 .n = pn_min64(vl, j->x.c - c),
+                 .n = pn_min64(step, j->x.c - c),
+                 .vectors = pn_min64(step, j->k_padded - c) / s->lines->vl,
                  .dst = u + m * j->k_padded + c,
                  .dst_step = j->u_point };
       transform(s, PN_INPUT, s->n, s->n, true, &e);
@@ -219,23 +220,20 @@ static void multiply(const forward_job *j, const block *b, int64_t count, const 
 
 static void transform_outputs(const forward_job *j, const block *b, int64_t first, int64_t count, const float *z) {
   const scheme *s = &j->s;
-  int vl = s->lines->vl;
-  int64_t width = (int64_t)b->nv * vl, none[3] = { 0, 0, 0 };
+  int64_t width = (int64_t)b->nv * s->lines->vl, none[3] = { 0, 0, 0 };
   float *to[64];
   for (int64_t m = 0; m < count; m++) {
     look_at(&j->tiles, first + m, s->m, none, s->m, j->y, NULL, to);
-    for (int v = 0; v < b->nv && b->first + v * vl < j->y.c; v++) {
-      int64_t channel = b->first + v * vl;
-      ends e = { .src = z + m * width + v * vl,
-                 .src_step = j->z_point,
-                 .to = to,
-                 .at = channel,
-                 .n = pn_min64(vl, j->y.c - channel),
-                 .bias = j->end.bias ? j->end.bias + channel : NULL,
-                 .relu = j->end.relu,
-                 .add = j->add };
-      transform(s, PN_OUTPUT, s->n, s->m, false, &e);
-    }
+    ends e = { .src = z + m * width,
+               .src_step = j->z_point,
+               .to = to,
+               .at = b->first,
+               .n = pn_min64(width, j->y.c - b->first),
+               .vectors = b->nv,
+               .bias = j->end.bias ? j->end.bias + b->first : NULL,
+               .relu = j->end.relu,
+               .add = j->add };
+    transform(s, PN_OUTPUT, s->n, s->m, false, &e);
   }
 }
 
@@ -355,14 +353,15 @@ typedef struct weight_job {
 static void weight_inputs(void *context, int64_t begin, int64_t end) { /* units: tiles of the chunk */
   const weight_job *j = context;
   const scheme *s = &j->s;
-  int vl = s->lines->vl;
+  int64_t step = (int64_t)PN_WINOGRAD_VECTORS * s->lines->vl;
   float *from[PN_WINOGRAD_MOST];
   for (int64_t m = begin; m < end; m++) {
     look_at(&j->tiles, j->first + m, s->m, j->low, s->n, j->x, j->zeros, from);
-    for (int64_t c = 0; c < j->k_padded; c += vl) {
+    for (int64_t c = 0; c < j->k_padded; c += step) {
       ends e = { .from = (const float *const *)from,
-                 .at = pn_min64(c, j->x.c),
-                 .n = pn_max64(0, pn_min64(vl, j->x.c - c)),
+                 .at = c,
+                 .n = pn_min64(step, j->x.c - c),
+                 .vectors = pn_min64(step, j->k_padded - c) / s->lines->vl,
                  .dst = j->u + m * j->k_padded + c,
                  .dst_step = j->u_point };
       transform(s, PN_INPUT, s->n, s->n, true, &e);
@@ -373,20 +372,17 @@ static void weight_inputs(void *context, int64_t begin, int64_t end) { /* units:
 /* D[point][tile][channel] of one block, for some tiles. */
 static void expand(const weight_job *j, const block *b, int64_t first, int64_t count, float *d, int64_t d_point) {
   const scheme *s = &j->s;
-  int vl = s->lines->vl;
-  int64_t none[3] = { 0, 0, 0 }, width = (int64_t)b->nv * vl;
+  int64_t none[3] = { 0, 0, 0 }, width = (int64_t)b->nv * s->lines->vl;
   float *from[64];
   for (int64_t m = 0; m < count; m++) {
     look_at(&j->tiles, first + m, s->m, none, s->m, j->y, j->zeros, from);
-    for (int v = 0; v < b->nv; v++) {
-      int64_t channel = b->first + v * vl;
-      ends e = { .from = (const float *const *)from,
-                 .at = channel,
-                 .n = pn_min64(vl, j->y.c - channel),
-                 .dst = d + m * width + v * vl,
-                 .dst_step = d_point };
-      transform(s, PN_EXPAND, s->m, s->n, true, &e);
-    }
+    ends e = { .from = (const float *const *)from,
+               .at = b->first,
+               .n = pn_min64(width, j->y.c - b->first),
+               .vectors = b->nv,
+               .dst = d + m * width,
+               .dst_step = d_point };
+    transform(s, PN_EXPAND, s->m, s->n, true, &e);
   }
 }
 
@@ -415,24 +411,28 @@ static void chunk_products(void *context, int64_t begin, int64_t end) { /* units
                    j->sums + p * j->s_point + j->blocks[b].first, j->n_padded);
 }
 
-/* dw[k][channel] += G' of the sums, for k = begin..end-1 and one vector of channels. */
-static void add_weights(const weight_job *j, const float *sums, int64_t step, int64_t ld, int64_t channel, int64_t begin,
-                        int64_t end) {
+/* dw[k][channels of a block] += G' of its sums, for k = begin..end-1. */
+static void add_weights(const weight_job *j, const block *b, const float *sums, int64_t step, int64_t ld, int64_t begin, int64_t end) {
   const scheme *s = &j->s;
   int taps = s->r[0] * s->r[1] * s->r[2];
   float *to[27];
   for (int64_t k = begin; k < end; k++) {
     for (int t = 0; t < taps; t++) to[t] = j->dw + (t * j->x.c + k) * j->y.c;
-    ends e = {
-      .src = sums + k * ld, .src_step = step, .to = to, .at = channel, .n = pn_min64(s->lines->vl, j->y.c - channel), .add = true
-    };
+    ends e = { .src = sums + k * ld,
+               .src_step = step,
+               .to = to,
+               .at = b->first,
+               .n = pn_min64((int64_t)b->nv * s->lines->vl, j->y.c - b->first),
+               .vectors = b->nv,
+               .add = true };
     transform(s, PN_FILTER_OUT, s->n, s->r, false, &e);
   }
 }
 
 static void all_weights(void *context, int64_t begin, int64_t end) { /* units: k */
   const weight_job *j = context;
-  for (int64_t c = 0; c < j->y.c; c += j->s.lines->vl) add_weights(j, j->sums + c, j->s_point, j->n_padded, c, begin, end);
+  for (int b = 0; b < j->n_blocks; b++)
+    add_weights(j, &j->blocks[b], j->sums + j->blocks[b].first, j->s_point, j->n_padded, begin, end);
 }
 
 static int weight_blocks(void *context, int64_t begin, int64_t end) { /* units: blocks, of all tiles */
@@ -451,7 +451,7 @@ static int weight_blocks(void *context, int64_t begin, int64_t end) { /* units: 
       expand(j, b, first, count, d, d_point);
       for (int p = 0; p < j->s.points; p++) add_products(j, b, p, first, count, d + p * d_point, sums + p * s_point, width);
     }
-    for (int v = 0; v < b->nv; v++) add_weights(j, sums + v * vl, s_point, width, b->first + v * vl, 0, j->x.c);
+    add_weights(j, b, sums, s_point, width, 0, j->x.c);
   }
   pn_free(d);
   return 0;

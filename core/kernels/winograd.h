@@ -13,15 +13,15 @@
 
 enum { PN_F23, PN_F43, PN_N_LINES };                                                   /* F(m,3) of a line */
 enum { PN_INPUT, PN_OUTPUT, PN_EXPAND, PN_FILTER_IN, PN_FILTER_OUT, PN_N_TRANSFORMS }; /* B', A', A, G, G' */
-enum { PN_WINOGRAD_MOST = 6 * 6 * 6 };
+enum { PN_WINOGRAD_MOST = 6 * 6 * 6, PN_WINOGRAD_VECTORS = 4 }; /* points of a tile; vectors in one transform */
 
-/* One pass over an array [outer][line][inner] of vectors. Element i of the source is at src + i*src_step, or, where from is
-** given, at from[i] + at; of the result likewise. Where to[i] is NULL nothing is written. n: the channels of a vector in use
-** (of `from` and `to` alone; the rest reads as 0 and is not written). */
+/* One pass over an array [outer][line][inner] of elements, each some vectors of channels. Element i of the source is at
+** src + i*src_step, or, where from is given, at from[i] + at; of the result likewise. Where to[i] is NULL nothing is written.
+** n: the channels in use of `from` and `to` (the rest of the vectors reads as 0 and is not written). */
 typedef struct pn_winograd_pass {
   const float *src, *const *from;
   float *dst, *const *to;
-  int64_t src_step, dst_step, at, n;
+  int64_t src_step, dst_step, at, n, vectors;
   int outer, inner;
   const float *bias; /* to: added to each, n of them; may be NULL */
   bool add, relu;    /* to: added to what is there; then 0 where negative */

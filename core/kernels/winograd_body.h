@@ -91,45 +91,50 @@ INLINE V load_some(const float *p, int64_t n) {
   return v;
 }
 
-INLINE void write_to(const pn_winograd_pass *p, float *to, V v, const bool whole) {
-  if (!to) return;
-  to += p->at;
-  if (p->bias) v += whole ? *(const V *)p->bias : load_some(p->bias, p->n);
-  if (p->add) v += whole ? *(const V *)to : load_some(to, p->n);
+INLINE V load(const float *p, int64_t n) { return n >= VL ? *(const V *)p : load_some(p, n > 0 ? n : 0); }
+
+/* What of v, channels i.. of the pass, goes to `to`. */
+INLINE void write_to(const pn_winograd_pass *p, float *to, int64_t i, V v) {
+  int64_t n = p->n - i;
+  to += p->at + i;
+  if (p->bias) v += load(p->bias + i, n);
+  if (p->add) v += load(to, n);
   if (p->relu) v = (V)((bits)v & ~(bits)(v < 0)); /* NaN stays */
-  if (whole) *(V *)to = v;
-  else memcpy(to, &v, (size_t)p->n * 4);
+  if (n >= VL) *(V *)to = v;
+  else memcpy(to, &v, (size_t)n * 4);
 }
 
-/* whole, gathers, scatters are constants where this is expanded. */
-INLINE void lines(const pn_winograd_pass *p, void (*transform)(const V *, V *), const int n, const int m, const bool whole,
-                  const bool gathers, const bool scatters) {
+/* gathers, scatters, plainly (nothing but a store of whole vectors) are constants where this is expanded. */
+INLINE void lines(const pn_winograd_pass *p, void (*transform)(const V *, V *), const int in, const int out, const bool gathers,
+                  const bool scatters, const bool plainly) {
   for (int o = 0; o < p->outer; o++)
-    for (int i = 0; i < p->inner; i++) {
-      V d[6], u[6];
+    for (int i = 0; i < p->inner; i++)
+      for (int64_t c = 0; c < p->vectors * VL; c += VL) {
+        V d[6], u[6];
 #pragma GCC unroll 6
-      for (int e = 0; e < n; e++) {
-        int64_t at = (o * n + e) * p->inner + i;
-        if (!gathers) d[e] = *(const V *)(p->src + at * p->src_step);
-        else d[e] = whole ? *(const V *)(p->from[at] + p->at) : load_some(p->from[at] + p->at, p->n);
-      }
-      transform(d, u);
+        for (int e = 0; e < in; e++) {
+          int64_t at = (o * in + e) * p->inner + i;
+          d[e] = gathers ? load(p->from[at] + p->at + c, p->n - c) : *(const V *)(p->src + at * p->src_step + c);
+        }
+        transform(d, u);
 #pragma GCC unroll 6
-      for (int e = 0; e < m; e++) {
-        int64_t at = (o * m + e) * p->inner + i;
-        if (!scatters) *(V *)(p->dst + at * p->dst_step) = u[e];
-        else write_to(p, p->to[at], u[e], whole);
+        for (int e = 0; e < out; e++) {
+          int64_t at = (o * out + e) * p->inner + i;
+          if (!scatters) *(V *)(p->dst + at * p->dst_step + c) = u[e];
+          else if (p->to[at]) {
+            if (plainly) *(V *)(p->to[at] + p->at + c) = u[e];
+            else write_to(p, p->to[at], c, u[e]);
+          }
+        }
       }
-    }
 }
 
 #define PASS(name, in, out)                                                                                                        \
   static void pass_##name(const pn_winograd_pass *p) {                                                                             \
-    bool whole = p->n == VL;                                                                                                       \
-    if (!p->from && !p->to) lines(p, name, in, out, true, false, false);                                                           \
-    else if (p->from && !p->to) whole ? lines(p, name, in, out, true, true, false) : lines(p, name, in, out, false, true, false);  \
-    else if (!p->from) whole ? lines(p, name, in, out, true, false, true) : lines(p, name, in, out, false, false, true);           \
-    else whole ? lines(p, name, in, out, true, true, true) : lines(p, name, in, out, false, true, true);                           \
+    bool plainly = !p->bias && !p->add && !p->relu && p->n == p->vectors * VL;                                                     \
+    if (!p->to) p->from ? lines(p, name, in, out, true, false, false) : lines(p, name, in, out, false, false, false);              \
+    else if (p->from) lines(p, name, in, out, true, true, false);                                                                  \
+    else plainly ? lines(p, name, in, out, false, true, true) : lines(p, name, in, out, false, true, false);                       \
   }
 PASS(input_f23, 4, 4)
 PASS(output_f23, 4, 2)
