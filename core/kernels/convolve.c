@@ -284,6 +284,8 @@ int pn_convolve(pn_pixels y, pn_pixels x, const real *w, pn_epilogue end, const 
   if (!kernels()) return pn_convolve_plain(y, x, w, end, g), 0;
   pn_winograd_tile tile = pn_winograd_choose(y, x, g);
   if (!pn_winograd_direct(tile)) return pn_winograd_convolve(y, x, w, end, false, false, g, tile);
+  pn_fold folded = pn_fold_choose(y, x, g);
+  if (!pn_winograd_direct(folded.tile)) return pn_fold_convolve(y, x, w, end, g, &folded);
   int64_t *room = pn_gather_room(g);
   if (!room) return -1;
   int rc = 0;
@@ -358,6 +360,8 @@ int pn_convolve_weight(real *dw, pn_pixels x, pn_pixels dy, const pn_geometry *g
   if (!kernels()) return pn_convolve_weight_plain(dw, x, dy, g), 0;
   pn_winograd_tile tile = pn_winograd_choose(dy, x, g);
   if (!pn_winograd_direct(tile)) return pn_winograd_weight(dw, x, dy, g, tile);
+  pn_fold folded = pn_fold_choose(dy, x, g);
+  if (!pn_winograd_direct(folded.tile)) return pn_fold_weight(dw, x, dy, g, &folded);
   int64_t *room = pn_gather_room(g);
   if (!room) return -1;
   int rc = 0;

@@ -17,7 +17,15 @@ static pn_winograd_tile forced;
 
 #ifndef PN_F64_BUILD
 
-enum { U_BYTES = 1 << 20, MOST_TILES = 48, CHUNK_BYTES = 16 << 20, FEW_BYTES = 8 << 20, MOST_CHUNK = 128, APART = 16 };
+enum {
+  U_BYTES = 1 << 20,
+  MOST_TILES = 48,
+  CHUNK_BYTES = 16 << 20,
+  FEW_BYTES = 8 << 20,
+  MOST_CHUNK = 128,
+  APART = 16,
+  MOST_TAPS = 64
+};
 
 static const pn_winograd_kernels *lines(void) {
   return pn_cpu() >= PN_CPU_AVX512 ? &pn_winograd_avx512 : pn_cpu() >= PN_CPU_AVX2 ? &pn_winograd_avx2 : NULL;
@@ -30,7 +38,7 @@ static const pn_product_kernels *products(void) {
 
 typedef struct scheme {
   const pn_winograd_kernels *lines;
-  int kind[3];          /* PN_F23, PN_F43, or -1: nothing to do along this axis */
+  int kind[3];          /* PN_F23, ..., or -1: nothing to do along this axis */
   int m[3], n[3], r[3]; /* outputs, inputs and taps of a tile */
   int points;           /* of the transformed tile */
 } scheme;
@@ -38,9 +46,9 @@ typedef struct scheme {
 static scheme scheme_of(pn_winograd_tile tile) {
   scheme s = { .lines = lines(), .points = 1 };
   for (int d = 0; d < 3; d++) {
-    s.kind[d] = tile.m[d] == 4 ? PN_F43 : tile.m[d] == 2 ? PN_F23 : -1;
+    s.kind[d] = tile.m[d] == 4 ? PN_F43 : tile.m[d] == 3 ? PN_F34 : tile.m[d] == 2 ? PN_F23 : -1;
     s.m[d] = tile.m[d] ? tile.m[d] : 1;
-    s.r[d] = tile.m[d] ? 3 : 1;
+    s.r[d] = tile.m[d] == 3 ? 4 : tile.m[d] ? 3 : 1;
     s.n[d] = s.m[d] + s.r[d] - 1;
     s.points *= s.n[d];
   }
@@ -166,7 +174,7 @@ static void transform_filters(const forward_job *j, const block *b, float *to, i
   const scheme *s = &j->s;
   int taps = s->r[0] * s->r[1] * s->r[2];
   int64_t width = (int64_t)b->nv * s->lines->vl;
-  const float *from[27];
+  const float *from[MOST_TAPS];
   for (int64_t k = begin; k < end; k++) {
     for (int t = 0; t < taps; t++) from[t] = j->w + (t * j->x.c + k) * j->y.c;
     ends e = { .from = from,
@@ -412,10 +420,11 @@ static void chunk_products(void *context, int64_t begin, int64_t end) { /* units
 }
 
 /* dw[k][channels of a block] += G' of its sums, for k = begin..end-1. */
-static void add_weights(const weight_job *j, const block *b, const float *sums, int64_t step, int64_t ld, int64_t begin, int64_t end) {
+static void add_weights(const weight_job *j, const block *b, const float *sums, int64_t step, int64_t ld, int64_t begin,
+                        int64_t end) {
   const scheme *s = &j->s;
   int taps = s->r[0] * s->r[1] * s->r[2];
-  float *to[27];
+  float *to[MOST_TAPS];
   for (int64_t k = begin; k < end; k++) {
     for (int t = 0; t < taps; t++) to[t] = j->dw + (t * j->x.c + k) * j->y.c;
     ends e = { .src = sums + k * ld,
@@ -512,12 +521,19 @@ static bool fits(pn_pixels y, pn_pixels x, const pn_geometry *g) {
 /* What a convolution takes, in multiply-adds of a vector; each transformed vector counts for PASSES of them. */
 enum { PASSES = 16 };
 
-static double cost_of(pn_winograd_tile tile, pn_pixels y, pn_pixels x) {
+double pn_winograd_cost(pn_winograd_tile tile, pn_pixels y, pn_pixels x) {
   scheme s = scheme_of(tile);
   double tiles = (double)tiles_of(&s, y).total, vl = s.lines->vl, in = (double)pn_ceil_div(x.c, s.lines->vl),
          out = (double)pn_ceil_div(y.c, s.lines->vl);
   return s.points * (tiles * (double)x.c * out + PASSES * (tiles * (in + out) + in * vl * out));
 }
+
+double pn_direct_cost(pn_pixels y, pn_pixels x, const pn_geometry *g) {
+  double taps = (double)(g->kernel[0] * g->kernel[1] * g->kernel[2]);
+  return (double)(y.n * y.t * y.h * y.w) * taps * (double)x.c * (double)pn_ceil_div(y.c, lines()->vl);
+}
+
+bool pn_winograd_off(void) { return mode == OFF || !lines(); }
 
 pn_winograd_tile pn_winograd_choose(pn_pixels y, pn_pixels x, const pn_geometry *g) {
   pn_winograd_tile best = {
@@ -529,13 +545,13 @@ pn_winograd_tile pn_winograd_choose(pn_pixels y, pn_pixels x, const pn_geometry 
     if (g->kernel[0] == 1) best.m[0] = 0;
     return best;
   }
-  double least = (double)(y.n * y.t * y.h * y.w * g->kernel[0] * 9 * x.c) * (double)pn_ceil_div(y.c, lines()->vl);
+  double least = pn_direct_cost(y, x, g);
   for (int t = 2; t <= 4; t += 2)
     for (int hw = 2; hw <= 4; hw += 2) {
       pn_winograd_tile tile = {
         {g->kernel[0] == 1 ? 0 : t, hw, hw}
       };
-      double cost = cost_of(tile, y, x);
+      double cost = pn_winograd_cost(tile, y, x);
       if (cost < least) least = cost, best = tile;
     }
   return best;

@@ -1,6 +1,5 @@
-/* winograd_body.h: the line transforms of winograd.h in GCC's vector types. Define WINOGRAD_BYTES (of a vector) and
-** WINOGRAD_TABLE before including it. The points of F(2,3) are 0, 1, -1 and infinity. */
-#include <string.h>
+/* winograd_body.h: the line transforms of winograd.h in GCC's vector types. The including file defines WINOGRAD_BYTES (of a vector),
+** WINOGRAD_TABLE, MASKED_LOAD(p, n) and MASKED_STORE(p, v, n) of the first n < VL floats (n <= 0: none). The points of F(2,3) are 0, 1, -1 and infinity. */
 #include "kernels/winograd.h"
 
 typedef float V __attribute__((vector_size(WINOGRAD_BYTES), aligned(4), may_alias));
@@ -85,13 +84,43 @@ INLINE void filter_out_f43(const V *v, V *w) {
   w[2] = A2 * sum_a + B2 * sum_b + v[5];
 }
 
-INLINE V load_some(const float *p, int64_t n) {
-  V v = { 0 };
-  memcpy(&v, p, (size_t)n * 4);
-  return v;
+/* F(3,4): the same points, so the same B'; one output less and one tap more. */
+INLINE void output_f34(const V *z, V *y) {
+  V sum_a = z[1] + z[2], sum_b = z[3] + z[4];
+  y[0] = z[0] + sum_a + sum_b;
+  y[1] = PA * (z[1] - z[2]) + PB * (z[3] - z[4]);
+  y[2] = A2 * sum_a + B2 * sum_b + z[5];
+}
+INLINE void expand_f34(const V *y, V *e) {
+  V even_a = y[0] + A2 * y[2], even_b = y[0] + B2 * y[2];
+  e[0] = y[0];
+  e[1] = even_a + PA * y[1];
+  e[2] = even_a - PA * y[1];
+  e[3] = even_b + PB * y[1];
+  e[4] = even_b - PB * y[1];
+  e[5] = y[2];
+}
+INLINE void filter_in_f34(const V *w, V *v) {
+  V even_a = GA * (w[0] + A2 * w[2]), odd_a = (GA * PA) * (w[1] + A2 * w[3]), even_b = GB * (w[0] + B2 * w[2]),
+    odd_b = (GB * PB) * (w[1] + B2 * w[3]);
+  v[0] = G0 * w[0];
+  v[1] = even_a + odd_a;
+  v[2] = even_a - odd_a;
+  v[3] = even_b + odd_b;
+  v[4] = even_b - odd_b;
+  v[5] = w[3];
+}
+INLINE void filter_out_f34(const V *v, V *w) {
+  V sum_a = GA * (v[1] + v[2]), odd_a = (GA * PA) * (v[1] - v[2]), sum_b = GB * (v[3] + v[4]), odd_b = (GB * PB) * (v[3] - v[4]);
+  w[0] = G0 * v[0] + sum_a + sum_b;
+  w[1] = odd_a + odd_b;
+  w[2] = A2 * sum_a + B2 * sum_b;
+  w[3] = A2 * odd_a + B2 * odd_b + v[5];
 }
 
-INLINE V load(const float *p, int64_t n) { return n >= VL ? *(const V *)p : load_some(p, n > 0 ? n : 0); }
+INLINE V load_some(const float *p, int64_t n) { return (V)MASKED_LOAD(p, n); }
+INLINE void store_some(float *p, V v, int64_t n) { MASKED_STORE(p, v, n); }
+INLINE V load(const float *p, int64_t n) { return n >= VL ? *(const V *)p : load_some(p, n); }
 
 /* What of v, channels i.. of the pass, goes to `to`. */
 INLINE void write_to(const pn_winograd_pass *p, float *to, int64_t i, V v) {
@@ -101,7 +130,7 @@ INLINE void write_to(const pn_winograd_pass *p, float *to, int64_t i, V v) {
   if (p->add) v += load(to, n);
   if (p->relu) v = (V)((bits)v & ~(bits)(v < 0)); /* NaN stays */
   if (n >= VL) *(V *)to = v;
-  else memcpy(to, &v, (size_t)n * 4);
+  else store_some(to, v, n);
 }
 
 /* gathers, scatters, plainly (nothing but a store of whole vectors) are constants where this is expanded. */
@@ -146,9 +175,14 @@ PASS(output_f43, 6, 4)
 PASS(expand_f43, 4, 6)
 PASS(filter_in_f43, 3, 6)
 PASS(filter_out_f43, 6, 3)
+PASS(output_f34, 6, 3)
+PASS(expand_f34, 3, 6)
+PASS(filter_in_f34, 4, 6)
+PASS(filter_out_f34, 6, 4)
 
 const pn_winograd_kernels WINOGRAD_TABLE = {
   VL,
   {{ pass_input_f23, pass_output_f23, pass_expand_f23, pass_filter_in_f23, pass_filter_out_f23 },
-    { pass_input_f43, pass_output_f43, pass_expand_f43, pass_filter_in_f43, pass_filter_out_f43 }},
+    { pass_input_f43, pass_output_f43, pass_expand_f43, pass_filter_in_f43, pass_filter_out_f43 },
+    { pass_input_f43, pass_output_f34, pass_expand_f34, pass_filter_in_f34, pass_filter_out_f34 }},
 };

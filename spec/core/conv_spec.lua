@@ -244,6 +244,31 @@ describe("the fast kernels", function()
     end
   end
 
+  -- The stem, whose strides fold into channels: 7 and 8 taps, odd sizes, paddings by hand, a 2-D stem, a kernel of 5.
+  local folded = {
+    { { 1, 3, 8, 45, 50 }, { 64, 3, 7, 7, 7 }, { stride = 2 } },
+    { { 2, 3, 5, 40, 43 }, { 24, 3, 7, 8, 7 }, { stride = 2, pad = { { 0, 4 }, { 3, 2 }, { 1, 5 } } } },
+    { { 1, 3, 1, 60, 61 }, { 64, 3, 1, 7, 7 }, { stride = { 1, 2, 2 } } },
+    { { 1, 8, 15, 40, 41 }, { 64, 8, 5, 5, 5 }, { stride = 2 } },
+    { { 1, 4, 6, 30, 30 }, { 32, 4, 3, 7, 7 }, { stride = { 1, 2, 2 } } },
+  }
+  for _, variant in ipairs { "avx2", "avx512" } do
+    it(variant .. " agree with direct sums where strides fold", function()
+      if C.pn_set_cpu_variant(variant) ~= 0 then pending("this CPU has no " .. variant) return end
+      for i, case in ipairs(folded) do
+        local x, w, bias = helper.random(case[1], "x" .. i), helper.random(case[2], "w" .. i), helper.random({ case[2][1] }, "b" .. i)
+        check(C.pn_set_winograd("off"))
+        local direct = all_of(pn.conv3d, x, w, bias, case[3])
+        check(C.pn_set_winograd("auto"))
+        local fast = all_of(pn.conv3d, x, w, bias, case[3])
+        for _, name in ipairs { "y", "dw" } do
+          local e = helper.relative_error(fast[name], direct[name])
+          assert.is_true(e > 0 and e < 1e-5, ("case %d %s: relative error %.3g"):format(i, name, e))
+        end
+      end
+    end)
+  end
+
   it("choose tiles where they pay, and never in exact mode", function()
     local x, w = helper.random({ 1, 32, 4, 24, 24 }, "x"), helper.random({ 48, 32, 3, 3, 3 }, "w")
     local function with(how)
@@ -269,6 +294,7 @@ describe("the fast kernels", function()
     local threads = C.pn_threads()
     local all = { unpack(cases) }
     for _, case in ipairs(filtered) do all[#all + 1] = { "conv3d", unpack(case) } end
+    for _, case in ipairs(folded) do all[#all + 1] = { "conv3d", unpack(case) } end
     for i, case in ipairs(all) do
       local x, w = helper.random(case[2], "x" .. i), helper.random(case[3], "w" .. i)
       check(C.pn_set_threads(1))
