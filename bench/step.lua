@@ -1,6 +1,6 @@
 -- bench/step.lua: what a training step of FCN-I3D costs, in the line format of its PyTorch twin:
 -- penumbra bench/step.lua frames=16 size=224 threads=2 runs=5
--- One step: forward, five weighted losses, backward, SGD; batch 1, batch norm in batch mode. Medians of `runs` after 2 warm-ups.
+-- One step: forward, five weighted losses, backward, SGD; batch 1, batch norm in batch mode, in evaluation frozen. Medians of `runs` after 2 warm-ups.
 local ffi = require "ffi"
 local pn = require "penumbra"
 
@@ -52,6 +52,13 @@ local function infer()
   pn.no_grad(function() net(x) end)
 end
 
+-- Trained with the statistics of the batch, evaluated with the stored ones: as the twin does.
+local function statistics(mode)
+  for _, entry in ipairs(net:modules()) do
+    if entry.module.kind == "batch_norm" then entry.module.mode = mode end
+  end
+end
+
 local function median(f)
   local seconds = {}
   for i = 1, cfg.runs + 2 do
@@ -67,13 +74,17 @@ end
 net:train()
 local train = not cfg.infer and median(step) or nil
 net:eval()
+statistics "frozen"
 local forward = median(infer)
 print(("penumbra %s cpu ndhwc %s %s T%d S%s: forward %.4f s, train step %s s, peak %.2f GiB"):format(pn.version,
   precision == "bf16" and "bf16" or "fp32", cfg.part, cfg.frames, cfg.size, forward, train and ("%.4f"):format(train) or "nan",
   peak_gib()))
 
 if cfg.profile then
-  net:train()
+  if not cfg.infer then
+    net:train()
+    statistics "batch"
+  end
   local one = cfg.infer and infer or step
   print("\n" .. pn.profile(function() pn.scope(one) end):text())
 end
