@@ -12,7 +12,7 @@
 #include "../cpu.h"
 #include "cells.h"
 
-enum { FEW_CHANNELS = 4, LEAST_PLACES = 4, MOST_PLACES = 1024 };
+enum { FEW_CHANNELS = 4, LEAST_PLACES = 4, MOST_PLACES = 1024, WIDE_CELL = 256, GAP = 16, LEAST_VECTOR = 8 };
 
 bool pn_cells_fit(int64_t x_channels, const pn_geometry *g) {
   if (pn_cpu() == PN_CPU_PLAIN || g->groups != 1 || x_channels < 1 || x_channels > FEW_CHANNELS) return false;
@@ -36,7 +36,7 @@ static int cells_new(shuffle *s, pn_tensor **held, pn_pixels x, const pn_geometr
                      int64_t seen_by) {
   *s = (shuffle){ .x = x, .g = g, .phase = phase, .n_phases = n_phases };
   const int64_t size[3] = { x.t, x.h, x.w };
-  int64_t shape[5] = { x.n, n_phases * g->stride[1] * g->stride[2] * x.c };
+  int64_t width = n_phases * g->stride[1] * g->stride[2] * x.c, shape[5] = { x.n, width + (width >= WIDE_CELL ? GAP : 0) };
   for (int d = 0; d < 3; d++) {
     s->first[d] = g->low[d] / g->stride[d];
     shape[2 + d] = (size[d] - 1 + g->low[d]) / g->stride[d] - s->first[d] + 1;
@@ -44,6 +44,7 @@ static int cells_new(shuffle *s, pn_tensor **held, pn_pixels x, const pn_geometr
   if (seen_by) s->first[2] = 0, shape[4] = seen_by + g->kernel[2] / g->stride[2] - 1;
   if (pn_tensor_new(held, PN_REAL_DTYPE, 5, shape, PN_CHANNELS_LAST, PN_CPU)) return -1;
   (void)pn_pixels_of(&s->cells, *held);
+  s->cells.c = width;
   return 0;
 }
 
@@ -55,7 +56,7 @@ static inline __attribute__((always_inline)) void move_whole(real *cell, int64_t
 }
 
 static void move_row(const shuffle *s, real *cell, real *row, bool to_cells) {
-  const int64_t step = s->g->stride[2], c = s->x.c, pitch = s->cells.c, n_w = s->x.w, sw = s->x.sw;
+  const int64_t step = s->g->stride[2], c = s->x.c, pitch = s->cells.sw, n_w = s->x.w, sw = s->x.sw;
   int64_t w = s->first[2] * step - s->g->low[2], end = s->cells.w;
   for (int64_t q = 0; q < end; q++, w += step, cell += pitch) {
     int64_t whole = sw == c && w >= 0 ? pn_min64((n_w - w) / step, end - q) : 0;
@@ -95,7 +96,7 @@ static void shuffle_rows(const shuffle *s, int64_t begin, int64_t end, bool to_c
                            (s->first[1] + h) * step[1] + ph - s->g->low[1]);
         if (row) move_row(s, cell, row, to_cells);
         else if (to_cells)
-          for (int64_t q = 0; q < s->cells.w; q++) memset(cell + q * s->cells.c, 0, sizeof(real) * (size_t)run);
+          for (int64_t q = 0; q < s->cells.w; q++) memset(cell + q * s->cells.sw, 0, sizeof(real) * (size_t)run);
       }
   }
 }
@@ -173,9 +174,10 @@ int pn_cells_data(pn_pixels x, pn_pixels y, const real *w, const real *bias, con
 
 /* ---- backward ----------------------------------------------------------------------------------------------------------------- */
 
-/* Cells as a pixel of y sees them: the taps along w are one run of channels, in the order of their weights. */
+/* Cells as a pixel of y sees them: without gaps the taps along w are one run of channels, in the order of their weights. */
 static pn_pixels runs_of(const shuffle *s, pn_geometry *dense) {
   pn_pixels cells = s->cells;
+  if (cells.sw != cells.c) return cells;
   cells.c *= dense->kernel[2];
   cells.w -= dense->kernel[2] - 1;
   dense->kernel[2] = 1;
@@ -192,14 +194,14 @@ static int back_small(const shuffle *s, pn_pixels dy, const real *w, pn_geometry
   return rc;
 }
 
-/* Vectors run over the larger of y's channels and the places: seen from the cells, cell Q looks at y[Q - j], which is a
+/* Vectors run over y's channels; where these are few, over places: seen from the cells, cell Q looks at y[Q - j], which is a
 ** convolution of y with its taps in reverse. */
 static int back_weight(const shuffle *s, real *dw, pn_pixels y, pn_geometry dense) {
   int64_t taps = taps_of(&dense), matrix = s->cells.c * y.c;
   real *room = pn_alloc_zero(sizeof(real) * (size_t)(2 * taps * matrix)), *sums = room;
   if (!room) return -1;
   int rc;
-  if (s->cells.c <= y.c) {
+  if (y.c >= LEAST_VECTOR) {
     pn_pixels cells = runs_of(s, &dense);
     rc = pn_convolve_weight(sums, cells, y, &dense);
   } else {

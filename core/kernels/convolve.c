@@ -35,10 +35,10 @@ static const pn_product_kernels *kernels(void) {
   return k && k->vl ? k : NULL;
 }
 
-/* A product of few columns leaves the longest vectors half empty: shorter ones, of which a core does twice as many. */
-static const pn_product_kernels *kernels_for(int64_t n, int64_t k) {
+/* Few columns leave the longest vectors half empty: then shorter ones, of which a core does twice as many. */
+static const pn_product_kernels *kernels_for(int64_t columns) {
   const pn_product_kernels *best = kernels();
-  return best == &pn_product_avx512 && (n > 2 ? n : k) <= pn_product_avx2.vl ? &pn_product_avx2 : best;
+  return best == &pn_product_avx512 && columns <= pn_product_avx2.vl ? &pn_product_avx2 : best;
 }
 
 /* ---- weights, packed into panels of NV vectors ------------------------------------------------------------------------------- */
@@ -151,7 +151,9 @@ static void multiply_blocks(void *context, int64_t begin, int64_t end) { /* few 
 }
 
 static int multiply(const pn_gather *g, const pn_weights *w, pn_epilogue end, bool add) {
-  product p = { .g = *g, .w = *w, .kernels = kernels_for(g->n, g->k), .n_taps = pn_gather_taps(g), .add = add, .relu = end.relu };
+  product p = {
+    .g = *g, .w = *w, .kernels = kernels_for(g->n > 2 ? g->n : g->k / 2), .n_taps = pn_gather_taps(g), .add = add, .relu = end.relu
+  };
   int64_t total, vl = p.kernels->vl, pixels = pn_gather_pixels(g);
   if (!pixels || !g->n) return 0;
   p.n_blocks = cut_blocks(g->n, g->k, (int)vl, p.kernels->most_nv, p.n_taps, true, p.blocks, &total);
@@ -246,7 +248,7 @@ static int outer_units(void *context, int64_t begin, int64_t end) {
 
 /* sums[tap][k][n]; the caller frees it. ld is n rounded up to vectors. */
 static int outer_products(const pn_gather *g, real **sums, int64_t *ld) {
-  outer_job j = { .g = *g, .kernels = kernels() };
+  outer_job j = { .g = *g, .kernels = kernels_for(g->n) };
   int64_t total;
   j.n_blocks = cut_blocks(g->n, 1, j.kernels->vl, j.kernels->outer_most_nv, 1, false, j.blocks, &total);
   if (!j.n_blocks) return pn_fail("convolution: %lld output channels are too many", (long long)g->n);
