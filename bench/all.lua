@@ -160,6 +160,8 @@ end
 
 -- ---- the parts -----------------------------------------------------------------------------------------------------------------
 
+local clip = ("frames=%d size=%d"):format(cfg.frames, cfg.size)
+local twin_clip = ("--frames %d --size %d"):format(cfg.frames, cfg.size)
 local work = { forward = 0, step = 0 }
 
 -- One process of convs.lua: its convolutions in order, and by what they are.
@@ -192,7 +194,7 @@ local function measure_convs(variant)
   os.remove(shapes)
   local rate = 0
   for _, turn in ipairs(a) do
-    if turn.machine then
+    if turn.machine then -- the last of the process, after its convolutions
       rate, work.forward, work.step = math.max(rate, turn.machine.sgemm), turn.machine.forward_flops, turn.machine.step_flops
     end
   end
@@ -221,12 +223,12 @@ local function measure_convs(variant)
   for _, title in ipairs(titles) do
     local s = sum[title[1]]
     if s then
-      add("convs", variant, "all, " .. title[2], "as often as the network has them", "ms", s.mine,
+      add("convs", variant, "all, " .. title[2], "as in the network, " .. clip .. cfg.only, "ms", s.mine,
         { flops = s.flops, peer = s.other == s.other and s.other or nil })
     end
   end
   for _, name in ipairs { "forward", "step" } do
-    add("roof", variant, "direct roof, " .. name, "its products at the rate of sgemm", "ms", work[name] / rate / 1e9)
+    add("roof", variant, "direct roof, " .. name, "products at sgemm's rate, " .. clip, "ms", work[name] / rate / 1e9)
   end
 end
 
@@ -282,15 +284,19 @@ local function measure_lines(part, variant)
   end
 end
 
-local clip = ("frames=%d size=%d"):format(cfg.frames, cfg.size)
-local twin_clip = ("--frames %d --size %d"):format(cfg.frames, cfg.size)
-
 local function measure(variant, is_best)
   measure_convs(variant)
   if not sgemm[variant.name] then return end
   heading "the network"
   local train
-  if wanted.step then train = measure_step("step", variant, "FCN-I3D ", clip, twin_clip, { train = true }) end
+  if wanted.step then
+    train = measure_step("step", variant, "FCN-I3D ", clip, twin_clip, { train = true })
+    if cfg.full then -- as the recipes train; the twin cannot
+      measure_step("step", variant, "frozen statistics ", clip .. " batchnorm=frozen", nil, { train = true })
+      measure_step("step", variant, "recompute ", clip .. " recompute=true", nil, { train = true })
+      measure_step("step", variant, "exact ", clip .. " exact=true", nil, { train = true })
+    end
+  end
   if wanted.backbone then
     measure_step("backbone", variant, "I3D to 4f ", "part=backbone " .. clip, "--part backbone " .. twin_clip, { train = true })
   end

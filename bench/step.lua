@@ -1,6 +1,7 @@
 -- bench/step.lua: what a training step of FCN-I3D costs, in the line format of its PyTorch twin:
 -- penumbra bench/step.lua frames=16 size=224 threads=2 runs=5
--- One step: forward, five weighted losses, backward, SGD; batch 1, batch norm in batch mode, in evaluation frozen. Medians of `runs` after 2 warm-ups.
+-- One step: forward, five weighted losses, backward, SGD; batch 1, batch norm in batch mode. Forward alone: with stored statistics,
+-- as the twin evaluates. Medians of `runs` after 2 warm-ups.
 local ffi = require "ffi"
 local pn = require "penumbra"
 
@@ -10,11 +11,15 @@ local cfg = pn.config{
   part      = "full",      -- full | backbone (I3D to Mixed_4f, its mean as loss)
   infer     = false,       -- forward only
   precision = pn.choice("f32", "bf16"),
+  exact     = false,       -- convolutions by their definition alone
+  batchnorm = "batch",     -- batch, as the twin; frozen, as the recipes train
+  recompute = false,       -- less memory, more time
   runs      = 5,
   profile   = false,       -- then one more, by operation and by layer
 }
 pn.threads(cfg.threads or 2)
 local precision = pn.precision(cfg.precision)
+pn.exact(cfg.exact)
 if cfg.part ~= "full" and cfg.part ~= "backbone" then error(("part is '%s', expects full or backbone"):format(cfg.part), 0) end
 local height, width = cfg.size:match("^(%d+)x(%d+)$")
 if not height then height, width = cfg.size:match("^(%d+)$"), cfg.size:match("^(%d+)$") end
@@ -32,8 +37,8 @@ local function peak_gib()
 end
 
 local backbone = cfg.part == "backbone"
-local net = backbone and require "models.i3d" { to = "mixed_4f", batchnorm = "batch" }
-  or require "models.fcn_i3d" { batchnorm = "batch" }
+local how = { to = backbone and "mixed_4f" or nil, batchnorm = cfg.batchnorm, recompute = cfg.recompute }
+local net = require(backbone and "models.i3d" or "models.fcn_i3d")(how)
 local rng = pn.random.stream(0, "bench")
 local x = rng:fill(pn.empty { 1, 3, cfg.frames, height, width, layout = "channels_last" }, "uniform", -1, 1)
 local y = rng:fill(pn.empty { 1, 1, cfg.frames, height, width, layout = "channels_last" }, "bernoulli", 0.2)
@@ -83,7 +88,7 @@ print(("penumbra %s cpu ndhwc %s %s T%d S%s: forward %.4f s, train step %s s, pe
 if cfg.profile then
   if not cfg.infer then
     net:train()
-    statistics "batch"
+    statistics(cfg.batchnorm)
   end
   local one = cfg.infer and infer or step
   print("\n" .. pn.profile(function() pn.scope(one) end):text())

@@ -3,7 +3,10 @@
 #include <cblas.h>
 #include "blas.h"
 
-enum { PANEL = 128 };
+enum { PANEL = 128, MOST = 512 };
+
+/* Rows of one call. A call packs all of b anew, so they are many where there are many; by shape, never by the number of threads. */
+static int64_t panel_of(int64_t m) { return pn_max64(PANEL, pn_min64(MOST, m / 4 / PANEL * PANEL)); }
 
 typedef struct job {
   bool ta, tb;
@@ -15,8 +18,9 @@ typedef struct job {
 
 static void panels(void *context, int64_t begin, int64_t end) {
   const job *j = context;
+  int64_t panel = panel_of(j->m);
   for (int64_t p = begin; p < end; p++) {
-    int64_t first = p * PANEL, rows = pn_min64(PANEL, j->m - first);
+    int64_t first = p * panel, rows = pn_min64(panel, j->m - first);
     const real *a = j->ta ? j->a + first : j->a + first * j->lda;
     CBLAS_TRANSPOSE ta = j->ta ? CblasTrans : CblasNoTrans, tb = j->tb ? CblasTrans : CblasNoTrans;
 #ifdef PN_F64_BUILD
@@ -36,5 +40,5 @@ void pn_gemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k
   static pthread_once_t once = PTHREAD_ONCE_INIT;
   pthread_once(&once, one_thread);
   job j = { transpose_a, transpose_b, m, n, k, lda, ldb, ldc, alpha, beta, a, b, c };
-  pn_parallel(pn_ceil_div(m, PANEL), 1, panels, &j);
+  pn_parallel(pn_ceil_div(m, panel_of(m)), 1, panels, &j);
 }
