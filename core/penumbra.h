@@ -40,6 +40,7 @@ PN_API int pn_set_winograd(const char *how) PN_CHECKED;
 PN_API const char *pn_winograd(void);        /* what was set */
 PN_API int pn_threads(void);                 /* worker threads in use; PENUMBRA_THREADS, else affinity and container limit */
 PN_API int pn_set_threads(int n) PN_CHECKED; /* 1..256; results do not depend on it */
+PN_API void pn_run_alone(bool on);           /* this thread leaves the worker threads to others: its operations run on it alone */
 PN_API double pn_clock(void);                /* monotonic seconds */
 
 /* ---- element types, layouts, devices ----------------------------------------------------------------------- */
@@ -98,6 +99,25 @@ PN_API int pn_tensor_crc32c(pn_tensor *t, uint32_t *out) PN_CHECKED;           /
 /* The grid: stride and centre, in input pixels (t,h,w), of element 0 along T,H,W (METHOD 4). Operations carry it along. */
 PN_API bool pn_tensor_grid(const pn_tensor *t, double *stride, double *centre); /* double[3] each; false when it has none */
 PN_API void pn_tensor_set_grid(pn_tensor *t, const double *stride, const double *centre);
+
+/* ---- messages between threads: bytes and tensors, first in, first out ------------------------------------------
+** Tensors travel by reference count: both sides see one memory. Any number of threads may send and receive. */
+typedef struct pn_channel pn_channel;
+typedef struct pn_message pn_message;
+PN_API int pn_channel_new(pn_channel **out) PN_CHECKED;
+PN_API void pn_channel_retain(pn_channel *c); /* a channel lives until all that hold it have released it */
+PN_API void pn_channel_release(pn_channel *c);
+PN_API int pn_channel_send(pn_channel *c, const char *bytes, int64_t n_bytes, pn_tensor *const *tensors, int n_tensors)
+    PN_CHECKED; /* copies the bytes, retains the tensors; refuses what takes part in a graph, and a closed channel */
+PN_API pn_message *pn_channel_receive(pn_channel *c,
+                                      double seconds); /* waits so long, for ever from 1e9; NULL: time is up, or closed and empty */
+PN_API int64_t pn_channel_count(pn_channel *c);        /* messages that wait */
+PN_API void pn_channel_close(pn_channel *c);           /* what is inside can still be received */
+PN_API bool pn_channel_closed(pn_channel *c);
+PN_API const char *pn_message_bytes(const pn_message *m, int64_t *n); /* belong to the message, as its tensors do */
+PN_API int pn_message_n_tensors(const pn_message *m);
+PN_API pn_tensor *pn_message_tensor(const pn_message *m, int i);
+PN_API void pn_message_free(pn_message *m);
 
 /* ---- memory ------------------------------------------------------------------------------------------------- */
 
@@ -252,6 +272,14 @@ PN_API int pn_masks_read(pn_tensor **out, const char *const *paths, int64_t n) P
 /* (H,W): with the DAVIS palette, or as grey; (H,W,1|3|4). Written beside the path, then renamed: what stood there stays whole on failure. */
 PN_API int pn_png_write(const char *path, pn_tensor *image, bool palette) PN_CHECKED;
 PN_API void pn_davis_colour(int object, uint8_t *rgb); /* uint8_t[3]; object & 255 */
+
+/* Decoded pictures, kept for all threads, least recently used first out; known by owner and name. Nobody writes into one. */
+PN_API uint64_t pn_cache_owner(void);                             /* a new number */
+PN_API pn_tensor *pn_cache_get(uint64_t owner, const char *name); /* retained; NULL when it is not there */
+PN_API void pn_cache_put(uint64_t owner, const char *name, pn_tensor *t,
+                         int64_t limit_bytes); /* others leave until all fit the limit; larger ones are not kept */
+PN_API void pn_cache_drop(uint64_t owner);     /* all of an owner */
+PN_API int64_t pn_cache_bytes(void);           /* held now, of all owners */
 
 /* Size and colour. AREA averages what each pixel covers (an axis that grows is bilinear); BILINEAR and NEAREST are on half-pixel
 ** centres. 2 dims: a mask; 3: (H,W,C), or masks (T,H,W) when asked; 4: frames. Element type u8 (rounded) or real. */

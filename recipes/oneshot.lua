@@ -31,7 +31,7 @@ local clip   = pn.data.davis(cfg.davis):sequence(cfg.sequence)
 local net    = require "models.fcn_i3d"(cfg)
 if cfg.weights ~= "" then net:load(cfg.weights, { allow_missing = true }) end
 local sgd    = pn.optim.sgd(net:parameters(), cfg.optim)
-local dreams = pn.lucid.stream(clip:frame(1), clip:mask(1), cfg)
+local dreams = pn.ahead(pn.lucid.stream(clip:frame(1), clip:mask(1), cfg), cfg) -- rendered while the network learns
 local norm   = { norm = cfg.loss_norm }
 
 run:keep{ net = net, optim = sgd }

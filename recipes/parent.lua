@@ -35,10 +35,10 @@ local set  = pn.data.davis(cfg.davis)
 local net  = require "models.fcn_i3d"(cfg)
 if cfg.weights ~= "" then net:load(cfg.weights, { allow_missing = true }) end
 local sgd  = pn.optim.sgd(net:parameters(), cfg.optim)
-local feed = pn.data.clips(set, {
+local feed = pn.ahead(pn.data.clips(set, {
   set = cfg.set, sequences = #cfg.sequences > 0 and cfg.sequences or nil, frames = cfg.frames, crop = cfg.crop, input = cfg.input,
   seed = cfg.seed, augment = cfg.augment,
-})
+}), cfg) -- decoded and augmented while the network learns
 local norm = { norm = cfg.loss_norm }
 
 run:keep{ net = net, optim = sgd }

@@ -23,7 +23,7 @@ local root   = pn.data.toy.write(run.dir .. "/toy", {
 local clip   = pn.data.davis(root):sequence "walk"
 local net    = require "models.fcn_i3d"(cfg)
 local sgd    = pn.optim.sgd(net:parameters(), cfg.optim)
-local dreams = pn.lucid.stream(clip:frame(1), clip:mask(1), cfg)
+local dreams = pn.ahead(pn.lucid.stream(clip:frame(1), clip:mask(1), cfg), cfg) -- rendered while the network learns
 
 run:keep{ net = net, optim = sgd }
 for epoch, batch in run:epochs(cfg.epochs, dreams) do

@@ -9,6 +9,7 @@ share="$to/share/penumbra"
 
 install -D -m 755 build/penumbra "$to/bin/penumbra"
 install -D -m 755 build/libpenumbra.so "$to/lib/libpenumbra.so"
+install -D -m 755 build/libpenumbra_worker.so "$to/lib/libpenumbra_worker.so"
 install -D -m 644 core/penumbra.h "$to/include/penumbra.h"
 for folder in lua models recipes; do
   [ -d "$folder" ] || continue

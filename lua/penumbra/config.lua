@@ -64,6 +64,10 @@ local function common(file)
   local text = handle and handle:read("*a")
   if handle then handle:close() end
   if text and not text:find("pn.run", 1, true) then return keys end
+  if text and text:find("pn.ahead", 1, true) then
+    keys.workers = config.optional("threads that make batches ahead; default 1, or 2 from 8 threads on; 0: none", "number")
+    keys.ahead = config.optional("batches made ahead; default 2 a worker", "number")
+  end
   keys.out = config.optional "directory of the run; default out/<recipe>-<sequence>-<date-time>"
   keys.resume = config.optional "directory of a run to go on with"
   keys.checkpoint_every = 10

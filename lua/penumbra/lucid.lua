@@ -148,6 +148,7 @@ function lucid.stream(frame, mask, cfg)
     scene = ffi.gc(scene[0], C.pn_scene_free), how = how, n_frames = frames, crop = crop, input = input, seed = seed,
     height = frame:size(1), width = frame:size(2), background = background:keep(), per_epoch = 1,
     outline = points, n_outline = n_points, -- x, y pairs
+    frame = frame:detach():keep(), mask = mask:detach():keep(), version = 0,
     box = { x = box[2] - 1, y = box[1] - 1, width = box[4], height = box[3] },
   }, Stream)
 end
@@ -420,7 +421,8 @@ end
 --- Places where the network was wrong on the annotated frame: a share of the windows (lucid.focus) is drawn around them.
 -- @tparam ?Tensor mask u8 (H,W) of the size of the frame, any value but 0 counts; nil or an empty one: no such places
 function Stream:focus(mask)
-  self.focus_points, self.n_focus = nil, nil
+  self.focus_points, self.n_focus, self.focus_mask = nil, nil, nil
+  self.version = self.version + 1
   if mask == nil then
     return self
   end
@@ -441,9 +443,21 @@ function Stream:focus(mask)
         at = at + 2
       end
     end
-    self.focus_points, self.n_focus = list, n
+    self.focus_points, self.n_focus, self.focus_mask = list, n, dense:detach():keep()
   end
   return self
+end
+
+--- How to make this stream again, in another Lua state (penumbra.ahead).
+function Stream:made_by()
+  return "penumbra.lucid", "again", self.frame, self.mask, {
+    frames = self.n_frames, crop = self.crop, input = self.input, seed = self.seed, lucid = self.how, background = self.background,
+  }, self.focus_mask
+end
+
+--- A stream from what `made_by` says.
+function lucid.again(frame, mask, cfg, focus)
+  return lucid.stream(frame, mask, cfg):focus(focus)
 end
 
 --- Dream number index as pictures, over the whole frame.

@@ -30,6 +30,9 @@ local function memory_of_machine()
   return math.min(total, limit or total)
 end
 
+--- The bytes of memory that the machine, or the container, has.
+pace.machine_bytes = memory_of_machine()
+
 --- The bytes of live tensors, on any one device, above which dropped handles are collected at every allocation that finds more
 -- (default: three quarters of the machine's memory). Below it they are collected each time the live bytes have doubled, from
 -- 256 MiB.
@@ -44,7 +47,7 @@ function pace.soft_limit(bytes)
   end
   return soft
 end
-pace.soft_limit(0.75 * memory_of_machine())
+pace.soft_limit(0.75 * pace.machine_bytes)
 
 --- Collects every handle that was dropped.
 function pace.collect()

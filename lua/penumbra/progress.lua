@@ -1,7 +1,7 @@
---- One line that says how far a run is: bar, epoch, loss (smoothed), seconds a step, time to go, memory. On a terminal it
--- updates in place; elsewhere a line appears now and then.
+--- One line that says how far a run is: bar, epoch, loss (smoothed), seconds a step, how long a step waits for its data, time to
+-- go, memory. On a terminal it updates in place; elsewhere a line appears now and then.
 --
---     epoch  37/200 ━━━━━━━╸────────────────────  loss 0.0431  1.82 s/step  4:57 to go  0.6 GiB (peak 1.7)
+--     epoch  37/200 ━━━━━━━╸────────────────────  loss 0.0431  1.82 s/step  data 3.1 ms  4:57 to go  0.6 GiB (peak 1.7)
 -- @module penumbra.progress
 local ffi = require "ffi"
 
@@ -46,6 +46,7 @@ function progress.new(options)
     total = options.total, done = options.done or 0, first = options.done or 0, what = options.what or "epoch",
     clock = options.clock, terminal = is_terminal, width = options.width, every = options.every or 30, memory = options.memory,
     write = options.write or function(text) io.stderr:write(text) end, weight = 0, smooth = 0,
+    waited = 0, n_waits = 0,
   }, Progress)
   self.began = self.clock()
   self.shown = -math.huge
@@ -57,6 +58,11 @@ end
 function Progress:loss(value)
   self.smooth = 0.9 * self.smooth + 0.1 * value
   self.weight = 0.9 * self.weight + 0.1
+end
+
+--- Takes the seconds that a step waited for its data; their mean is shown.
+function Progress:wait(seconds)
+  self.waited, self.n_waits = self.waited + seconds, self.n_waits + 1
 end
 
 local function bar(share, width)
@@ -75,6 +81,8 @@ local function figures(self, now)
   if steps > 0 then
     local each = (now - self.began) / steps
     parts[#parts + 1] = each < 0.1 and ("%.1f ms/step"):format(each * 1e3) or ("%.2f s/step"):format(each)
+    local data = self.n_waits > 0 and self.waited / self.n_waits * 1e3 or 0
+    if data >= 0.05 then parts[#parts + 1] = (data < 10 and "data %.1f ms" or "data %.0f ms"):format(data) end
     if self.done < self.total then
       parts[#parts + 1] = progress.duration(each * (self.total - self.done)) .. " to go"
     else

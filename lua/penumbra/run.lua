@@ -82,7 +82,7 @@ local function changes(before, now, prefix, into)
   return into
 end
 
-local not_compared = { out = true, resume = true, threads = true }
+local not_compared = { out = true, resume = true, threads = true, workers = true, ahead = true }
 
 -- ---- the state of what is kept: tensors into the file, the rest as text into its metadata ------------------------------------
 
@@ -387,9 +387,15 @@ function Run:epochs(n, source)
     self.current = self.epoch + 1
     scope.push()
     self.turn_depth = scope.depth()
-    if not watch then return self.current, draw(source, self.current, i), i end
-    watch.turn_begins()
-    return self.current, profile.part("batch", draw, source, self.current, i), i
+    if watch then watch.turn_begins() end
+    local asked = pn.clock()
+    local function arrived(batch)
+      self.waited = pn.clock() - asked
+      self.progress:wait(self.waited)
+      return self.current, batch, i
+    end
+    if not watch then return arrived(draw(source, self.current, i)) end
+    return arrived(profile.part("batch", draw, source, self.current, i))
   end
 end
 
@@ -436,13 +442,15 @@ local function spoilt_parameter(self)
 end
 
 --- Adds a line to the log and shows the loss on the progress line. The epoch, the step and the seconds since the start are
--- added. A loss (any key that ends in "loss") that is not finite ends the run with an error.
+-- added, and `data`, the seconds that the step waited for its batch. A loss (any key that ends in "loss") that is not finite ends
+-- the run with an error.
 -- @tparam table record name = number, tensor of one element, string or boolean
 function Run:log(record)
   if type(record) ~= "table" then raise("run:log: expects a table, got %s", type(record)) end
   local line = { epoch = self.current or self.epoch, step = self.step + 1 }
   for key, value in pairs(record) do line[tostring(key)] = plain_number(key, value) end
   line.seconds = math.floor((pn.clock() - self.began) * 1e3 + 0.5) / 1e3
+  line.data = self.waited and math.floor(self.waited * 1e5 + 0.5) / 1e5
   for key, value in pairs(line) do
     if key:match("loss$") and type(value) == "number" and not is_finite(value) then
       local name = spoilt_parameter(self)

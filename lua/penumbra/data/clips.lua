@@ -58,18 +58,46 @@ function clips.new(dataset, cfg)
   end
   local feed = setmetatable({
     names = names, per_epoch = #names, n_frames = named.whole("clips", "frames", cfg.frames or 16, 1, 1000), crop = crop,
-    input = input, seed = cfg.seed or 1, how = how, videos = {},
+    input = input, seed = cfg.seed or 1, how = how, videos = {}, dataset = dataset,
   }, Clips)
-  for _, name in ipairs(names) do -- what is wrong with a video shows now, not in the middle of the training
-    local video = dataset:sequence(name)
+  if not cfg.checked then -- what is wrong with a video shows now, not in the middle of the training
+    for _, name in ipairs(names) do
+      feed:video(name)
+    end
+  end
+  return feed
+end
+
+--- How to make this feed again, in another Lua state (penumbra.ahead).
+function Clips:made_by()
+  if type(self.dataset.made_by) ~= "function" then
+    raise("clips: the data set has no made_by() to open it again in a worker; give it one, or workers = 0")
+  end
+  local module, name, root, how = self.dataset:made_by()
+  return "penumbra.data.clips", "again", { module, name, root, how }, {
+    sequences = self.names, frames = self.n_frames, crop = self.crop, input = self.input, seed = self.seed, augment = self.how,
+    checked = true,
+  }
+end
+
+--- A feed from what `made_by` says.
+function clips.again(dataset, cfg)
+  return clips.new(require(dataset[1])[dataset[2]](dataset[3], dataset[4]), cfg)
+end
+
+--- The video of that name, opened and checked when it is first asked for.
+function Clips:video(name)
+  local video = self.videos[name]
+  if not video then
+    video = self.dataset:sequence(name)
     for i = 1, video.n_frames do
       if not video:has_mask(i) then
         raise("clips: frame %d of %s has no mask", i, name)
       end
     end
-    feed.videos[name] = video
+    self.videos[name] = video
   end
-  return feed
+  return video
 end
 
 --- The sequence that sample `index` of an epoch comes from.
@@ -114,7 +142,7 @@ end
 -- @treturn table params: sequence, visits (frame numbers), and all of augment.draw
 function Clips:sample(epoch, index)
   local name = self:sequence_of(epoch, index)
-  local video = self.videos[name]
+  local video = self:video(name)
   local rng = random.stream(self.seed, ("clips %d %d"):format(epoch, index))
   local step = rng:integer(self.how.steps[1], self.how.steps[2])
   local reverse = rng:coin(self.how.reverse)

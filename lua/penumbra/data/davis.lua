@@ -16,10 +16,15 @@ local tensor = require "penumbra.tensor"
 local image = require "penumbra.image"
 local named = require "penumbra.named"
 local nearest = require "penumbra.nearest"
+local pace = require "penumbra.pace"
 local raise = require "penumbra.raise"
 local scope = require "penumbra.scope"
 
+local C = binding.C
 local davis = {}
+
+--- The bytes of decoded pictures that are kept by default: an eighth of the machine's memory, at most 4 GB.
+davis.cache_bytes = math.floor(math.min(pace.machine_bytes / 8, 4e9))
 
 local function is_directory(path)
   return lfs.attributes(path, "mode") == "directory"
@@ -40,50 +45,25 @@ end
 
 -- ---- a cache of decoded pictures ----------------------------------------------------------------------------------------
 
--- Least recently used first out; counts bytes. Holds tensors outside any scope.
+-- In the C library, for all workers. The data set that opened it drops its pictures when it is collected.
 local Cache = {}
 Cache.__index = Cache
 
-local function new_cache(limit_bytes)
-  return setmetatable({ limit = limit_bytes, bytes = 0, clock = 0, entries = {} }, Cache)
-end
-
--- A fresh handle on the same memory, of the caller's scope: freeing it leaves the cache's own.
-local function share(t)
-  local p = binding.ptr(t)
-  binding.C.pn_tensor_retain(p)
-  return binding.wrap(p)
-end
-
-function Cache:get(key)
-  local entry = self.entries[key]
-  if not entry then
-    return nil
+local function new_cache(limit_bytes, owner)
+  if owner then
+    return setmetatable({ limit = limit_bytes, owner = owner }, Cache)
   end
-  self.clock = self.clock + 1
-  entry.used = self.clock
-  return share(entry.tensor)
+  local number = ffi.gc(ffi.new("uint64_t [1]", C.pn_cache_owner()), function(n) C.pn_cache_drop(n[0]) end)
+  return setmetatable({ limit = limit_bytes, number = number, owner = tonumber(number[0]) }, Cache)
+end
+
+-- A fresh handle, of the caller's scope: freeing it leaves the cache's own.
+function Cache:get(key)
+  return binding.wrap(C.pn_cache_get(self.owner, key))
 end
 
 function Cache:put(key, t)
-  local bytes = t:count()
-  if bytes > self.limit or self.entries[key] then
-    return
-  end
-  while self.bytes + bytes > self.limit do
-    local oldest
-    for name, entry in pairs(self.entries) do
-      if not oldest or entry.used < self.entries[oldest].used then
-        oldest = name
-      end
-    end
-    self.bytes = self.bytes - self.entries[oldest].bytes
-    self.entries[oldest].tensor:free()
-    self.entries[oldest] = nil
-  end
-  self.clock = self.clock + 1
-  self.bytes = self.bytes + bytes
-  self.entries[key] = { tensor = share(t):keep(), bytes = bytes, used = self.clock }
+  C.pn_cache_put(self.owner, key, binding.ptr(t), self.limit)
 end
 
 -- ---- a clip: the frames and masks of one video ----------------------------------------------------------------------------
@@ -353,9 +333,12 @@ Dataset.__index = Dataset
 --- Opens a DAVIS tree.
 -- @tparam string root the directory that holds JPEGImages
 -- @tparam ?table how object: the object number to follow (default: all of them as one; "all": masks keep the numbers);
---   resolution: "480p" (default), or another folder of JPEGImages; cache_bytes = 256e6: how much decoded picture is kept
+--   resolution: "480p" (default), or another folder of JPEGImages; cache_bytes = davis.cache_bytes: how much decoded picture
+--   is kept, of all data sets together; cache: the number of the cache of another data set, to be shared
 function davis.open(root, how)
-  how = named("davis", how, { object = named.optional, resolution = named.optional, cache_bytes = 256e6 })
+  how = named("davis", how, {
+    object = named.optional, resolution = named.optional, cache_bytes = davis.cache_bytes, cache = named.optional,
+  })
   if type(root) ~= "string" then
     raise("davis: expects the path of a DAVIS tree, got %s", root == nil and "nothing" or "a " .. type(root))
   end
@@ -380,8 +363,16 @@ function davis.open(root, how)
       table.concat(resolutions, ", "))
   end
   return setmetatable({
-    root = root, resolution = resolution, object = check_object("davis", how.object), cache = new_cache(how.cache_bytes),
+    root = root, resolution = resolution, object = check_object("davis", how.object),
+    cache = new_cache(how.cache_bytes, how.cache),
   }, Dataset)
+end
+
+--- How to open this data set again, in another Lua state (penumbra.ahead); the decoded pictures are shared.
+function Dataset:made_by()
+  return "penumbra.data.davis", "open", self.root, {
+    object = self.object, resolution = self.resolution, cache_bytes = self.cache.limit, cache = self.cache.owner,
+  }
 end
 
 -- Set name to the file that lists it. Where several folders of ImageSets have the name, the one that goes with the tree's
@@ -495,7 +486,7 @@ end
 -- @treturn Clip
 function davis.folder(path, how)
   how = named("folder", how, {
-    mask = named.optional, object = named.optional, name = named.optional, cache_bytes = 256e6,
+    mask = named.optional, object = named.optional, name = named.optional, cache_bytes = davis.cache_bytes,
   })
   if type(path) ~= "string" then
     raise("folder: expects the path of a folder of frames, got %s", path == nil and "nothing" or "a " .. type(path))
