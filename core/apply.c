@@ -118,14 +118,21 @@ static bool overlaps_itself(const pn_tensor *t) {
   return false;
 }
 
-int pn_call_dx_give(pn_call *call, int i, pn_tensor *view) {
-  if (!pn_call_wants(call, i)) return 0;
+/* A gradient's memory is its own, so what no one has begun to add to may take another's that has done its work. */
+static bool take(pn_call *call, int i, pn_tensor *view) {
   pn_tensor **grad = gradient_of(call->x[i]);
-  if (!*grad && call->x[i]->node && !overlaps_itself(view)) {
-    pn_tensor_retain(view);
-    *grad = view;
-    return 0;
-  }
+  if (*grad || !call->x[i]->node || overlaps_itself(view)) return false;
+  pn_tensor_retain(view);
+  *grad = view;
+  return true;
+}
+
+bool pn_call_dx_take(pn_call *call, int i) {
+  return pn_call_wants(call, i) && pn_same_shape(call->x[i], call->dy[0]) && take(call, i, call->dy[0]);
+}
+
+int pn_call_dx_give(pn_call *call, int i, pn_tensor *view) {
+  if (!pn_call_wants(call, i) || take(call, i, view)) return 0;
   pn_tensor *dx;
   bool fresh;
   if (pn_call_dx(call, i, &dx, &fresh)) return -1;

@@ -85,6 +85,8 @@ PN_CHECKED int pn_call_dx(pn_call *call, int i, pn_tensor **dx, bool *fresh);
 bool pn_call_wants(const pn_call *call, int i); /* does input i want a gradient? */
 /* Offers a view of dy as the gradient of input i: taken without a copy when nothing flowed into it yet, else added. */
 PN_CHECKED int pn_call_dx_give(pn_call *call, int i, pn_tensor *view);
+/* Makes dy[0] itself the gradient of input i, for the kernel to write over: true where that has none yet and is no leaf. */
+bool pn_call_dx_take(pn_call *call, int i);
 void pn_call_save(pn_call *call, int slot, pn_tensor *t); /* takes the reference */
 
 /* Value of a named argument; asking for a name the operation has not is a programming error (abort in debug builds). */

@@ -19,7 +19,7 @@ typedef struct pn_norm_kernels {
   /* With g = dy where line(x) passes relu, else 0: sum[c] of g, and product[c] = sum of g * (x - centre); product may be NULL */
   void (*gradient_sums)(real *sum, real *product, const real *x, int64_t sx, const real *dy, int64_t sdy, int64_t rows, int64_t c,
                         const pn_norm_line *line, const real *centre);
-  /* dx (+)= scale * g + slope * (x - centre) + level; slope NULL: the first term only */
+  /* dx (+)= scale * g + slope * (x - centre) + level; slope NULL: the first term only. dx may be dy */
   void (*gradient)(real *dx, int64_t sdx, bool add, const real *x, int64_t sx, const real *dy, int64_t sdy, int64_t rows, int64_t c,
                    const pn_norm_line *line, const real *slope, const real *centre, const real *level);
 } pn_norm_kernels;

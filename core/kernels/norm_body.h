@@ -48,6 +48,23 @@ static void moments(real *mean, real *m2, const real *x, int64_t sx, int64_t row
     }
     TO(mean + i) = a, TO(mean + i + WIDE) = b, TO(m2 + i) = u, TO(m2 + i + WIDE) = v;
   }
+  for (; i + WIDE <= c; i += WIDE) { /* one vector: rows take turns in two sums */
+    vec a = { 0 }, b = { 0 }, u = { 0 }, v = { 0 };
+    int64_t r = 0;
+    for (; r + 2 <= rows; r += 2) {
+      a += AT(x + r * sx + i);
+      b += AT(x + (r + 1) * sx + i);
+    }
+    if (r < rows) a += AT(x + r * sx + i);
+    a = (a + b) / (real)rows;
+    for (r = 0; r + 2 <= rows; r += 2) {
+      vec da = AT(x + r * sx + i) - a, db = AT(x + (r + 1) * sx + i) - a;
+      u += da * da;
+      v += db * db;
+    }
+    if (r < rows) u += (AT(x + r * sx + i) - a) * (AT(x + r * sx + i) - a);
+    TO(mean + i) = a, TO(m2 + i) = u + v;
+  }
   for (; i < c; i++) {
     real a = 0, u = 0;
     for (int64_t r = 0; r < rows; r++) a += x[r * sx + i];
@@ -91,6 +108,18 @@ static void gradient_sums(real *sum, real *product, const real *x, int64_t sx, c
     }
     TO(sum + i) = a, TO(sum + i + WIDE) = b;
   }
+  for (; i + WIDE <= c; i += WIDE) {
+    const vec scale = AT(line->scale + i), shift = AT(line->shift + i), middle = product ? AT(centre + i) : (vec){ 0 };
+    vec a = { 0 }, u = { 0 };
+    for (int64_t r = 0; r < rows; r++) {
+      vec g = AT(dy + r * sdy + i), v = product || line->relu ? AT(x + r * sx + i) : (vec){ 0 };
+      if (line->relu) g = passed(g, v, scale, shift);
+      a += g;
+      u += g * (v - middle);
+    }
+    TO(sum + i) = a;
+    if (product) TO(product + i) = u;
+  }
   for (; i < c; i++) {
     real a = 0, u = 0;
     for (int64_t r = 0; r < rows; r++) {
@@ -104,33 +133,39 @@ static void gradient_sums(real *sum, real *product, const real *x, int64_t sx, c
   }
 }
 
-static inline real passes(real y, real g) { return y > 0 ? g : 0; }
-
-#define EACH(GRADIENT)                                                                                                             \
-  for (int64_t r = 0; r < rows; r++) {                                                                                             \
-    real *restrict to = dx + r * sdx;                                                                                              \
-    const real *restrict from = x + r * sx, *restrict up = dy + r * sdy;                                                           \
-    (void)from;                                                                                                                    \
-    if (add) {                                                                                                                     \
-      for (int64_t i = 0; i < c; i++) to[i] += (GRADIENT);                                                                         \
-    } else {                                                                                                                       \
-      for (int64_t i = 0; i < c; i++) to[i] = (GRADIENT);                                                                          \
-    }                                                                                                                              \
+/* dx may be dy itself: each number is read before it is written. */
+static inline __attribute__((always_inline)) void gradient_rows(real *dx, int64_t sdx, const bool add, const real *x, int64_t sx,
+                                                                const real *dy, int64_t sdy, int64_t rows, int64_t c,
+                                                                const pn_norm_line *line, const real *slope, const real *centre,
+                                                                const real *level, const bool relu) {
+  const real *scale = line->scale, *shift = line->shift;
+  for (int64_t r = 0; r < rows; r++, dx += sdx, x += sx, dy += sdy) {
+    int64_t i = 0;
+    for (; i + WIDE <= c; i += WIDE) {
+      vec g = AT(dy + i), d = { 0 };
+      if (relu) g = passed(g, AT(x + i), AT(scale + i), AT(shift + i));
+      if (slope) d = AT(slope + i) * (AT(x + i) - AT(centre + i)) + AT(level + i);
+      d = AT(scale + i) * g + d;
+      if (add) d += AT(dx + i);
+      TO(dx + i) = d;
+    }
+    for (; i < c; i++) {
+      real g = relu && !(x[i] * scale[i] + shift[i] > 0) ? 0 : dy[i];
+      real d = scale[i] * g + (slope ? slope[i] * (x[i] - centre[i]) + level[i] : 0);
+      dx[i] = add ? dx[i] + d : d;
+    }
   }
-#define G passes(from[i] * scale[i] + shift[i], up[i])
+}
+
+#define GRADIENT(add, slope, relu) gradient_rows(dx, sdx, add, x, sx, dy, sdy, rows, c, line, slope, centre, level, relu)
 
 static void gradient(real *dx, int64_t sdx, bool add, const real *x, int64_t sx, const real *dy, int64_t sdy, int64_t rows,
                      int64_t c, const pn_norm_line *line, const real *slope, const real *centre, const real *level) {
-  const real *restrict scale = line->scale, *restrict shift = line->shift;
-  if (slope && line->relu) {
-    EACH(scale[i] * G + (slope[i] * (from[i] - centre[i]) + level[i]))
-  } else if (slope) {
-    EACH(scale[i] * up[i] + (slope[i] * (from[i] - centre[i]) + level[i]))
-  } else if (line->relu) {
-    EACH(scale[i] * G)
-  } else {
-    EACH(scale[i] * up[i])
-  }
+  if (slope && line->relu && add) GRADIENT(true, slope, true);
+  else if (slope && line->relu) GRADIENT(false, slope, true);
+  else if (slope) GRADIENT(add, slope, false);
+  else if (line->relu) GRADIENT(add, NULL, true);
+  else GRADIENT(add, NULL, false);
 }
 
 const pn_norm_kernels NORM_TABLE = { affine, moments, gradient_sums, gradient };

@@ -9,8 +9,8 @@
 ** update    (batch, moving) after normalising, stored = momentum * stored + (1 - momentum) * batch, in place, with the biased
 **           variance, as TensorFlow's unfused layer does. It is no part of the graph.
 **
-** Passes over memory: forward reads x once (twice where it needs statistics), backward reads x and dy once (twice). Only the
-** statistics are kept for backward; relu's mask is found again from x. Statistics are taken block by block, each block's mean
+** Passes over memory: forward reads x once (twice where it needs statistics) and writes y; backward reads x and dy once (twice),
+** and writes dx, over dy where that is free. Only the statistics are kept for backward; relu's mask is found again from x. Statistics are taken block by block, each block's mean
 ** and spread about it, then joined in double in a fixed order (Chan, Golub, LeVeque 1979). */
 #include <math.h>
 #include <string.h>
@@ -48,7 +48,7 @@ typedef struct job {
   int64_t count, rows; /* pixels; of a block */
   real *partial;       /* [block][2][c] */
   pn_norm_line line;
-  bool add, want_dx;
+  bool add, want_dx, backwards;
   const real *slope, *centre, *level;
 } job;
 
@@ -79,9 +79,11 @@ static void moments_blocks(void *context, int64_t begin, int64_t end) {
 
 static void affine_blocks(void *context, int64_t begin, int64_t end) {
   const job *j = context;
-  for (int64_t i = begin * j->rows, stop = pn_min64(end * j->rows, j->count), run; i < stop; i += run) {
-    run = pn_min64(pn_pixels_run(&j->x, i, stop), pn_pixels_run(&j->y, i, stop));
-    pn_norm()->affine(pn_pixel_at(&j->y, i), j->y.sw, pn_pixel_at(&j->x, i), j->x.sw, run, j->x.c, &j->line);
+  for (int64_t b = end - 1; b >= begin; b--) { /* backwards: what the statistics read last is still in the caches */
+    for (int64_t i = b * j->rows, stop = pn_min64(i + j->rows, j->count), run; i < stop; i += run) {
+      run = pn_min64(pn_pixels_run(&j->x, i, stop), pn_pixels_run(&j->y, i, stop));
+      pn_norm()->affine(pn_pixel_at(&j->y, i), j->y.sw, pn_pixel_at(&j->x, i), j->x.sw, run, j->x.c, &j->line);
+    }
   }
 }
 
@@ -96,7 +98,8 @@ static int gradient_blocks(void *context, int64_t begin, int64_t end) {
   int64_t c = j->x.c;
   real *more = pn_alloc((size_t)(2 * c) * sizeof(real));
   if (!more) return -1;
-  for (int64_t b = begin; b < end; b++) {
+  for (int64_t unit = begin; unit < end; unit++) {
+    int64_t b = j->backwards ? begin + end - 1 - unit : unit;
     real *sums = j->partial ? j->partial + b * 2 * c : NULL;
     bool first = true;
     for (int64_t i = b * j->rows, stop = pn_min64(i + j->rows, j->count), run; i < stop; i += run) {
@@ -271,7 +274,7 @@ static int backward_on(pn_call *call, job *j, real *room, double *total) {
     through_statistics(j, mode == BATCH ? 1 : pn_arg_real(call, "alpha"), stats, total, slope, level);
     j->slope = slope;
     j->level = level;
-    j->want_dx = true;
+    j->want_dx = j->backwards = true; /* from what the first pass left in the caches */
     rc = pn_parallel_try(n_blocks(j), grain, gradient_blocks, j);
   }
   return rc;
@@ -280,8 +283,9 @@ static int backward_on(pn_call *call, job *j, real *room, double *total) {
 static int backward(pn_call *call) {
   job j = { 0 };
   pn_tensor *dx, *held_x = NULL, *held_dy = NULL, *held_dx = NULL;
-  bool fresh;
-  if (pn_call_dx(call, 0, &dx, &fresh)) return -1;
+  bool fresh = true;
+  if (pn_tensor_is_dense(call->dy[0], PN_CHANNELS_LAST) && pn_call_dx_take(call, 0)) dx = call->dy[0];
+  else if (pn_call_dx(call, 0, &dx, &fresh)) return -1;
   j.add = !fresh;
   j.want_dx = dx != NULL;
   int rc = pn_pixels_open(&j.x, &held_x, call->x[0]) || pn_pixels_open(&j.dy, &held_dy, call->dy[0]) ||

@@ -122,6 +122,26 @@ describe("batch_norm", function()
     end
   end)
 
+  it("writes its gradient over that of its result where no one else has begun one", function()
+    local mean, var = pn.zeros { 37 }, pn.ones { 37 }
+    local x, beta = helper.random({ 2, 37, 2, 5, 7 }, "x"), helper.random({ 37 }, "beta")
+    for _, mode in ipairs { "frozen", "batch", "moving" } do
+      local function norm(t)
+        return pn.batch_norm(t, beta, mean, var, { mode = mode, relu = true })
+      end
+      local _, of_leaf = helper.with_gradients(norm, x)
+      local leaf = of_leaf[1]:clone() -- the next run begins a new one
+      local _, alone = helper.with_gradients(function(t) return norm(pn.contiguous(t * 1, { layout = "channels_last" })) end, x)
+      helper.assert_close(alone[1], leaf, 1e-6, mode .. ": over dy")
+      local _, both = helper.with_gradients(function(t)
+        local z = pn.contiguous(t * 1, { layout = "channels_last" })
+        return norm(z) + pn.square(z)
+      end, x)
+      local _, square = helper.with_gradients(function(t) return pn.square(t) end, x)
+      helper.assert_close(both[1], leaf + square[1], 1e-6, mode .. ": added")
+    end
+  end)
+
   it("refuses what does not fit", function()
     local x = pn.zeros { 1, 3, 1, 2, 2 }
     helper.failure(function() pn.batch_norm(x, pn.zeros { 3 }, pn.zeros { 4 }, pn.ones { 3 }) end,
