@@ -18,9 +18,9 @@ static pn_winograd_tile forced;
 #ifndef PN_F64_BUILD
 
 enum {
-  U_BYTES = 1 << 20,
+  U_BYTES = 1400 << 10,
   MOST_TILES = 48,
-  CHUNK_BYTES = 16 << 20,
+  CHUNK_BYTES = 28 << 20,
   FEW_BYTES = 8 << 20,
   MOST_CHUNK = 128,
   APART = 16,
