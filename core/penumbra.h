@@ -271,6 +271,8 @@ PN_API int pn_mask_read(pn_tensor **out, const char *path) PN_CHECKED;
 PN_API int pn_masks_read(pn_tensor **out, const char *const *paths, int64_t n) PN_CHECKED;
 /* (H,W): with the DAVIS palette, or as grey; (H,W,1|3|4). Written beside the path, then renamed: what stood there stays whole on failure. */
 PN_API int pn_png_write(const char *path, pn_tensor *image, bool palette) PN_CHECKED;
+/* (T,H,W), (T,H,W,C): a path each, by all threads. */
+PN_API int pn_frames_write(const char *const *paths, int64_t n, pn_tensor *pictures, bool palette) PN_CHECKED;
 PN_API void pn_davis_colour(int object, uint8_t *rgb); /* uint8_t[3]; object & 255 */
 
 /* Decoded pictures, kept for all threads, least recently used first out; known by owner and name. Nobody writes into one. */

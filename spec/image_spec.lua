@@ -299,6 +299,31 @@ describe("writing PNG", function()
     helper.failure(function() image.write(path "x.png", pn.zeros { 2, 2, 3, dtype = "u8" }, { palette = true }) end, "only a mask")
     helper.failure(function() image.write(path "x.png", pn.zeros { 0, 2, 3, dtype = "u8" }) end,
       "x.png: cannot encode PNG: the picture is 2 x 0")
+    local two = pn.zeros { 2, 3, 4, 3, dtype = "u8" }
+    helper.failure(function() image.write_frames({ path "x.png" }, two) end, "frames_write: 1 paths for 2 pictures")
+    helper.failure(function() image.write_frames({}, two) end, "write_frames: expects a list of at least one path")
+    helper.failure(function() image.write_frames({ path "x.png", path "no/such/y.png" }, two) end, "no/such/y.png: cannot write")
+    helper.failure(function() image.write_frames({ path "x.png", path "y.png" }, two, { palette = true }) end,
+      "only a mask (H,W) is written with the palette; this has 3 channels")
+  end)
+
+  it("are written many at a time as one by one, by any number of threads", function()
+    local frames = pn.random.stream(1, "frames"):fill(pn.empty { 5, 9, 11, 3 }, "uniform", 0, 256):cast "u8"
+    local masks = pn.random.stream(1, "masks"):fill(pn.empty { 5, 9, 11 }, "uniform", 0, 3):cast "u8"
+    local threads = pn.threads()
+    for _, n in ipairs { 1, 3 } do
+      pn.threads(n)
+      for kind, all in pairs { frame = frames, mask = masks } do
+        local paths = {}
+        for i = 1, 5 do paths[i] = path(kind .. i .. ".png") end
+        image.write_frames(paths, all)
+        for i = 1, 5 do
+          image.write(path "one.png", image.frame(all, i))
+          assert.equal(load_bytes(path "one.png"), load_bytes(paths[i]))
+        end
+      end
+    end
+    pn.threads(threads)
   end)
 end)
 

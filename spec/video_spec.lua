@@ -59,6 +59,14 @@ it("takes a folder or a list of files, and scales", function()
   local paths = video.read { path = directory .. "/folder.mp4", directory = directory .. "/folder" }
   assert.equal(3, #paths)
   assert.same({ 10, 20, 3 }, { image.size(paths[1]) })
+  local asked = {}
+  video.write { path = directory .. "/asked.mp4", frames = function(i)
+    asked[i] = true
+    return i <= 3 and image.frame(t, i) or nil
+  end }
+  assert.same({ true, true, true, true }, asked)
+  assert.equal(3, #video.read { path = directory .. "/asked.mp4", directory = directory .. "/asked" })
+  helper.failure(function() video.write { path = "a.mp4", frames = function() end } end, "a.mp4: there is no first frame")
   paths = video.read { path = directory .. "/list.mp4", directory = directory .. "/list" }
   assert.near(120, brightness(paths[1]), 6)
   assert.near(40, brightness(paths[2]), 6)

@@ -132,9 +132,9 @@ int pn_png_encode(uint8_t **data, size_t *bytes, const char *path, const uint8_t
                       : c == 3 ? SPNG_COLOR_TYPE_TRUECOLOR
                                : SPNG_COLOR_TYPE_TRUECOLOR_ALPHA;
   int code = spng_set_option(ctx, SPNG_ENCODE_TO_BUFFER, 1);
-  if (code == 0)
-    code =
-        spng_set_option(ctx, SPNG_IMG_COMPRESSION_LEVEL, c == 1 ? 6 : 3); /* pictures: most of the size for a third of the time */
+  /* Of a picture of 854 x 480, level 6 and every filter tried take 97 ms for 605 KB; these 17 ms for 637 KB. */
+  if (code == 0) code = spng_set_option(ctx, SPNG_IMG_COMPRESSION_LEVEL, c == 1 ? 6 : 1);
+  if (code == 0 && c > 1) code = spng_set_option(ctx, SPNG_FILTER_CHOICE, SPNG_FILTER_CHOICE_SUB);
   if (code == 0) code = spng_set_ihdr(ctx, &header);
   if (code == 0 && palette) {
     struct spng_plte table = { .n_entries = 256 };
@@ -153,20 +153,46 @@ int pn_png_encode(uint8_t **data, size_t *bytes, const char *path, const uint8_t
   return 0;
 }
 
-int pn_png_write(const char *path, pn_tensor *image, bool palette) {
-  if (!path) return pn_fail("png_write: expected a path, got nothing");
+typedef struct writing {
+  const char *const *paths;
   pn_picture p;
-  if (pn_picture_of(&p, image, PN_IS_MASK | PN_IS_IMAGE, "png_write") != 0) return -1;
-  uint8_t *data = NULL;
-  size_t bytes = 0;
+  bool palette;
+} writing;
+
+static int write_range(void *context, int64_t begin, int64_t end) {
+  const writing *k = context;
   int rc = 0;
-  if (palette && image->n_dims != 2)
-    rc = pn_fail("%s: only a mask (H,W) is written with the palette; this has %d channels", path, (int)p.c);
-  else if (p.h < 1 || p.w < 1 || p.h > MAX_SIDE || p.w > MAX_SIDE)
-    rc = pn_fail("%s: cannot encode PNG: the picture is %d x %d", path, (int)p.w, (int)p.h);
-  if (rc == 0) rc = pn_png_encode(&data, &bytes, path, p.data, p.h, p.w, p.c, palette);
-  if (rc == 0) rc = pn_file_replace(path, data, bytes);
-  free(data);
-  pn_tensor_release(p.held);
+  for (int64_t i = begin; i < end && rc == 0; i++) {
+    uint8_t *data = NULL;
+    size_t bytes = 0;
+    rc = pn_png_encode(&data, &bytes, k->paths[i], k->p.data + i * k->p.h * k->p.w * k->p.c, k->p.h, k->p.w, k->p.c, k->palette);
+    if (rc == 0) rc = pn_file_replace(k->paths[i], data, bytes);
+    free(data);
+  }
   return rc;
+}
+
+static int write_all(const char *const *paths, int64_t n, pn_tensor *pictures, int kinds, bool palette, const char *who) {
+  for (int64_t i = 0; i < n; i++)
+    if (!paths || !paths[i]) return pn_fail("%s: expected a path, got nothing", who);
+  writing k = { .paths = paths, .palette = palette };
+  if (pn_picture_of(&k.p, pictures, kinds, who) != 0) return -1;
+  int rc = 0;
+  if (n != k.p.n) rc = pn_fail("%s: %lld paths for %lld pictures", who, (long long)n, (long long)k.p.n);
+  else if (palette && (pictures->n_dims == 4 || (pictures->n_dims == 3 && kinds & PN_IS_IMAGE)))
+    rc = pn_fail("%s: only a mask (H,W) is written with the palette; this has %d channels", paths[0], (int)k.p.c);
+  else if (k.p.h < 1 || k.p.w < 1 || k.p.h > MAX_SIDE || k.p.w > MAX_SIDE)
+    rc = pn_fail("%s: cannot encode PNG: the picture is %d x %d", paths[0], (int)k.p.w, (int)k.p.h);
+  if (rc == 0) rc = pn_parallel_try(n, 1, write_range, &k);
+  pn_tensor_release(k.p.held);
+  return rc;
+}
+
+int pn_png_write(const char *path, pn_tensor *image, bool palette) {
+  return write_all(&path, 1, image, PN_IS_MASK | PN_IS_IMAGE, palette, "png_write");
+}
+
+int pn_frames_write(const char *const *paths, int64_t n, pn_tensor *pictures, bool palette) {
+  if (n < 1) return pn_fail("frames_write: expected at least one path, got none");
+  return write_all(paths, n, pictures, PN_IS_MASKS | PN_IS_FRAMES, palette, "frames_write");
 }

@@ -124,6 +124,17 @@ function image.write(path, picture, how)
   check(C.pn_png_write(text("write", path), ptr(picture, "write"), palette and true or false))
 end
 
+--- Writes frames (T,H,W,C) or masks (T,H,W) as PNGs, by all threads; otherwise as `write`.
+-- @tparam {string} paths one for each
+function image.write_frames(paths, pictures, how)
+  local list, n = paths_of("write_frames", paths)
+  local palette = named("write_frames", how, { palette = named.optional }).palette
+  if palette == nil then
+    palette = ptr(pictures, "write_frames") ~= nil and pictures:dims() == 3
+  end
+  check(C.pn_frames_write(list, n, ptr(pictures, "write_frames"), palette and true or false))
+end
+
 --- Red, green and blue (0-255) of an object number in the DAVIS palette.
 function image.davis_colour(object)
   local rgb = ffi.new "uint8_t [3]"

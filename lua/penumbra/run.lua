@@ -16,6 +16,7 @@
 -- checkpoint, and a source gives its batch by the number of the epoch. Ctrl-C ends the step at hand, writes a checkpoint, stops.
 -- @module penumbra.run
 local about = require "penumbra.about"
+local ffi = require "ffi"
 local config = require "penumbra.config"
 local files = require "penumbra.files"
 local formats = require "penumbra.formats"
@@ -27,6 +28,8 @@ local raise = require "penumbra.raise"
 local scope = require "penumbra.scope"
 local usage = require "penumbra.usage"
 local pn = require "penumbra"
+
+local SAVED_TOGETHER = 8 -- frames in memory while masks and overlays are written
 
 local Run = {}
 Run.__index = Run
@@ -515,21 +518,44 @@ function Run:save_masks(masks, clip)
   check_masks("run:save_masks", masks, clip)
   local image = require "penumbra.image"
   local mask_dir, overlay_dir = directory(self, "masks", clip.name), directory(self, "overlays", clip.name)
-  for i = 1, clip.n_frames do
-    scope.run(function()
-      local mask, name = image.frame(masks, i), clip:frame_name(i) .. ".png"
-      image.write(mask_dir .. "/" .. name, mask)
-      image.write(overlay_dir .. "/" .. name, image.overlay(clip:frame(i), mask))
-    end)
+  local n, done = clip.n_frames, 0
+  local function save(first) -- some at a time, by all threads; gives the overlays
+    local count = math.min(SAVED_TOGETHER, n - first + 1)
+    local some = masks:slice { axis = 1, first = first, count = count }
+    local looks = pn.empty { count, masks:size(2), masks:size(3), 3, dtype = "u8" }
+    local mask_paths, look_paths, bytes = {}, {}, looks:count() / count
+    for k = 1, count do
+      local name = clip:frame_name(first + k - 1) .. ".png"
+      mask_paths[k], look_paths[k] = mask_dir .. "/" .. name, overlay_dir .. "/" .. name
+      local look = image.overlay(clip:frame(first + k - 1), image.frame(masks, first + k - 1))
+      ffi.copy(looks:data() + (k - 1) * bytes, look:data(), bytes)
+    end
+    image.write_frames(mask_paths, some)
+    image.write_frames(look_paths, looks)
+    done = first + count - 1
+    return looks
   end
+  local looks, first
+  local function look(i) -- what is written goes on to the video
+    if i > n then return nil end
+    if i > done then
+      if looks then looks:free() end
+      first, looks = i, scope.run(save, i)
+    end
+    return image.frame(looks, i - first + 1)
+  end
+  local video = require "penumbra.video"
+  local has_video, ok, path = video.available()
+  if has_video then
+    ok, path = pcall(video.write, { path = self.dir .. "/" .. clip.name .. ".mp4", frames = look })
+  end
+  while done < n do -- without a video, or when it failed: no reason to lose the masks
+    scope.run(function() save(done + 1) end)
+  end
+  if looks then looks:free() end
   self:say("masks     %s", mask_dir)
   self:say("overlays  %s", overlay_dir)
-  local video = require "penumbra.video"
-  if video.available() then
-    -- A failure here is no reason to lose the masks.
-    local ok, path = pcall(video.write, { path = self.dir .. "/" .. clip.name .. ".mp4", frames = overlay_dir })
-    self:say("video     %s", ok and path or (tostring(path):gsub("^%S+%.lua:%d+: ", "")))
-  end
+  if has_video then self:say("video     %s", ok and path or (tostring(path):gsub("^%S+%.lua:%d+: ", ""))) end
   return masks
 end
 

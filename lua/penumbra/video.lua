@@ -77,20 +77,24 @@ end
 
 local kinds = {
   -- Even sizes for 4:2:0; an index at the front, so that a browser can begin to play.
-  mp4 = "-vf 'pad=ceil(iw/2)*2:ceil(ih/2)*2' -c:v libx264 -crf 18 -pix_fmt yuv420p -movflags +faststart -f mp4",
+  mp4 = "-vf 'pad=ceil(iw/2)*2:ceil(ih/2)*2' -c:v libx264 -preset veryfast -crf 18 -pix_fmt yuv420p -movflags +faststart -f mp4",
   gif = "-filter_complex 'split[a][b];[a]palettegen[p];[b][p]paletteuse=dither=bayer:bayer_scale=4' -loop 0 -f gif",
 }
 
--- A function that gives frame i as u8 (H,W,3), and their number.
+-- A function that gives frame i as u8 (H,W,3), and nil after the last.
 local function frames_of(frames)
+  if type(frames) == "function" then
+    return frames
+  end
   if binding.is_tensor(frames) then
     if frames:dims() ~= 4 or frames:size(4) ~= 3 or frames:dtype() ~= "u8" then
       raise("video.write: frames expects a u8 tensor (T,H,W,3), got %s of shape %s", frames:dtype(),
         table.concat(frames:shape(), ","))
     end
+    local n = frames:size(1)
     return function(i)
-      return image.frame(frames, i)
-    end, frames:size(1)
+      return i <= n and image.frame(frames, i) or nil
+    end
   end
   local paths = frames
   if type(frames) == "string" then
@@ -103,13 +107,14 @@ local function frames_of(frames)
     raise("video.write: frames expects a folder, a list of at least one path, or a tensor (T,H,W,3)")
   end
   return function(i)
-    return image.read(paths[i])
-  end, #paths
+    return paths[i] and image.read(paths[i])
+  end
 end
 
 --- Writes a video; what stood at the path stays whole until the new one is complete. Returns the path.
--- @tparam table how path: .mp4 or .gif; frames: a folder (by name), a list of paths, or a u8 tensor (T,H,W,3); fps = 24 frames a
---   second; width: pixels to scale to (default: as the frames are)
+-- @tparam table how path: .mp4 or .gif; frames: a folder (by name), a list of paths, a u8 tensor (T,H,W,3), or a function that
+--   gives picture i, u8 (H,W,3), asked for one after the other, and nil after the last; fps = 24 frames a second; width:
+--   pixels to scale to (default: as the frames are)
 function video.write(how)
   how = named("video.write", how, { path = named.required, frames = named.required, fps = 24, width = named.optional })
   local kind = type(how.path) == "string" and how.path:lower():match "%.(%w+)$"
@@ -120,8 +125,11 @@ function video.write(how)
     raise("video.write: fps is %g, expects more than 0", how.fps)
   end
   need_program "video.write"
-  local frame, n = frames_of(how.frames)
+  local frame = frames_of(how.frames)
   local first = frame(1)
+  if not first then
+    raise("video.write: %s: there is no first frame", how.path)
+  end
   local h, w, width, height = first:size(1), first:size(2), nil, nil
   if how.width then
     width = named.whole("video.write", "width", how.width, 2, 8192)
@@ -131,8 +139,8 @@ function video.write(how)
   local arguments = ("-f rawvideo -pix_fmt rgb24 -s %dx%d -r %g -i - %s %s"):format(width or w, height or h, how.fps, kinds[kind],
     quoted("file:" .. beside))
   local ok, problem = pcall(run, arguments, function(pipe)
-    for i = 1, n do
-      local picture = i == 1 and first or frame(i)
+    local i, picture = 1, first
+    while picture do
       if picture:size(1) ~= h or picture:size(2) ~= w then
         raise("video.write: frame %d is %d x %d (width x height), the first is %d x %d", i, picture:size(2), picture:size(1), w, h)
       end
@@ -140,6 +148,8 @@ function video.write(how)
       pipe:write(ffi.string(shown:data(), shown:count()))
       shown:free()
       picture:free()
+      i = i + 1
+      picture = frame(i)
     end
   end)
   if not ok then
