@@ -11,12 +11,12 @@ local program = require "penumbra.program"
 local usage = require "penumbra.usage"
 local pn = require "penumbra"
 
-local order = { "convs", "step", "backbone", "infer", "bf16", "threads", "ops", "images", "dreams" }
-local quick = { convs = true, step = true, backbone = true, infer = true, threads = true }
+local order = { "convs", "step", "backbone", "infer", "bf16", "threads", "start", "ops", "images", "dreams", "oneshot" }
+local quick = { convs = true, step = true, backbone = true, infer = true, threads = true, start = true }
 
 local cfg = pn.config{
-  what     = {},     -- some of convs, step, backbone, infer, bf16, threads, ops, images, dreams; none: the quick ones
-  full     = false,  -- all of them, every CPU variant, twice in turns
+  what     = {},     -- of convs, step, backbone, infer, bf16, threads, start, ops, images, dreams, oneshot; none: the quick ones
+  full     = false,  -- all but oneshot, every CPU variant, twice in turns
   frames   = 16,
   size     = 224,    -- pixels of a training clip
   infer    = "480x864", -- pixels of inference
@@ -27,6 +27,7 @@ local cfg = pn.config{
   peer     = true,   -- beside PyTorch, where it is installed
   peers    = "",     -- the folder of make peers; default $PENUMBRA_PEERS, else ../peers
   twin     = "../shared/peers/fcn_i3d_torch.py", -- FCN-I3D in PyTorch
+  davis    = "../shared/davis2016", -- for oneshot: a sequence of 50 frames, the whole recipe
   history  = history.directory(), -- where runs are kept; "" for nowhere
 }
 
@@ -35,7 +36,7 @@ local cfg = pn.config{
 local n_threads = cfg.threads or pn.threads()
 local n_turns = cfg.turns or (cfg.full and 2 or 1)
 local wanted = {}
-for _, name in ipairs(order) do wanted[name] = #cfg.what == 0 and (cfg.full or quick[name]) or nil end
+for _, name in ipairs(order) do wanted[name] = #cfg.what == 0 and (cfg.full and name ~= "oneshot" or quick[name]) or nil end
 for _, name in ipairs(cfg.what) do
   local known
   for _, part in ipairs(order) do known = known or part == name end
@@ -147,7 +148,8 @@ local function add(part, variant, operation, sizes, unit, value, options)
   rows[#rows + 1] = row
   local function cell(format, number) return number and format:format(number) or "" end
   local shown = unit == "ms" and ("%.2f"):format(row.value) or ("%.2f %s"):format(row.value, unit)
-  print(("%-34s %-44s %9s %8s %6s %9s %7s"):format(operation, sizes, shown, cell("%.1f", row.gflops), cell("%.2f", row.share),
+  local head = ("%-34s %s"):format(operation, sizes)
+  print(("%-79s %9s %8s %6s %9s %7s"):format(head, shown, cell("%.1f", row.gflops), cell("%.2f", row.share),
     cell("%.2f", row.peer), cell("%.2f", row.peer and row.peer / row.value)))
 end
 
@@ -261,18 +263,19 @@ local function measure_step(part, variant, title, keys, options, wants)
     flops = direct and work.forward })
   local mine, other = least(a, "peak"), least(b, "peak")
   add(part, variant, title .. "peak resident", sizes, "GiB", mine, { peer = other })
-  return least(a, "train")
+  return least(a, "train"), least(b, "train")
 end
 
--- The scripts that print "title  1.23 ms": a row for each number.
+-- The scripts that print "title  1.23 ms", or "title  forward 1.23 ms, with backward 4.56 ms": a row for each number.
 local function measure_lines(part, variant)
   local a = in_turns(function() return ours(variant, part .. ".lua", ("threads=%d runs=%d"):format(n_threads, cfg.runs)) end)
   local values, names = {}, {}
   for _, lines in ipairs(a) do
     for _, line in ipairs(lines) do
-      local title = line:match "^(.-)%s%s+%S" or line:match "^(.-) forward" or line
-      for label, number in line:gmatch "([%a ]-)%s+([%d.]+) ms" do
-        local name = title .. (label:match "%a" and #label < 20 and not title:find(label, 1, true) and "," .. label or "")
+      local title
+      for text, number in line:gmatch "(.-)([%d.]+) ms" do
+        local name = text:gsub("%s+", " "):gsub("^[ ,]+", ""):gsub(" $", "")
+        name, title = title and title .. " " .. name or name, title or name:gsub(" forward$", "")
         if not values[name] then names[#names + 1] = name end
         values[name] = math.min(values[name] or math.huge, tonumber(number))
       end
@@ -284,13 +287,41 @@ local function measure_lines(part, variant)
   end
 end
 
+-- The program from its start to its first tensor, interpreter, library and all.
+local function measure_start(variant)
+  local seconds = {}
+  for i = 1, 2 * cfg.runs do
+    local began = pn.clock()
+    local failed = os.execute(("env %s %s -e 'pn.zeros{1}'"):format(variant.ours, quote(program.exe))) ~= 0
+    seconds[i] = not failed and { time = pn.clock() - began } or nil
+  end
+  add("start", variant, "start to first tensor", "penumbra -e 'pn.zeros{1}'", "ms", least(seconds, "time"))
+end
+
+-- The one-shot recipe from start to scores, untrained: beside it, the bare training steps of the peer, 200 of them.
+local function measure_oneshot(variant, peer_step)
+  local out = os.tmpname()
+  os.remove(out)
+  local davis = files.exists(cfg.davis, "directory") and cfg.davis or program.home .. "/" .. cfg.davis
+  if not files.exists(davis, "directory") then return print(("oneshot: there is no %s (davis=)"):format(cfg.davis)) end
+  local began = pn.clock()
+  local done = lines_of("oneshot", ("env %s %s oneshot davis=%s sequence=blackswan weights= threads=%d out=%s"):format(variant.ours,
+    quote(program.exe), quote(davis), n_threads, quote(out)))
+  local seconds = pn.clock() - began
+  os.execute("rm -rf " .. quote(out))
+  if done then
+    add("oneshot", variant, "oneshot, whole recipe", "blackswan; peer: 200 bare steps", "ms", seconds,
+      { peer = peer_step and 200 * peer_step })
+  end
+end
+
 local function measure(variant, is_best)
   measure_convs(variant)
   if not sgemm[variant.name] then return end
   heading "the network"
-  local train
+  local train, peer_train
   if wanted.step then
-    train = measure_step("step", variant, "FCN-I3D ", clip, twin_clip, { train = true })
+    train, peer_train = measure_step("step", variant, "FCN-I3D ", clip, twin_clip, { train = true })
     if cfg.full then -- as the recipes train; the twin cannot
       measure_step("step", variant, "frozen statistics ", clip .. " batchnorm=frozen", nil, { train = true })
       measure_step("step", variant, "recompute ", clip .. " recompute=true", nil, { train = true })
@@ -315,6 +346,8 @@ local function measure(variant, is_best)
       add("threads", variant, "threads 1 to " .. n_threads, clip, "x", alone / train)
     end
   end
+  if wanted.start then measure_start(variant) end
+  if wanted.oneshot then measure_oneshot(variant, peer_train) end
   for _, part in ipairs { "ops", "images", "dreams" } do
     if wanted[part] then
       heading(part)

@@ -82,7 +82,7 @@ esac]])
       return bench("all.lua", "frames=2", "size=32", "infer=32x48", "runs=1", "threads=2", "history=" .. kept,
         "peers=" .. top .. "/peers", "twin=" .. top .. "/twin.py", ...)
     end
-    local output, code = all("what=convs,step,infer,threads", "only=mixed_3b.branch1")
+    local output, code = all("what=convs,step,infer,threads,start", "only=mixed_3b.branch1")
     assert.equal(0, code, output)
     assert.truthy(output:find("peer: PyTorch 9.9.9", 1, true), output)
     local function row(title)
@@ -100,6 +100,7 @@ esac]])
     assert.truthy(row("threads 1 to 2"):match " [%d.]+ x")
     row "sgemm, OpenBLAS"
     row "direct roof, step"
+    assert.truthy(row("start to first tensor"):match " [%d.]+%s*$")
     assert.truthy(output:find("no run of another commit on this machine to compare with", 1, true))
 
     local path = output:match "kept in (%S+)"
@@ -112,6 +113,24 @@ esac]])
       keys[r.key] = r
       assert.is_true(r.value > 0, r.key)
     end
+    -- As the tables of a page:
+    local page = write("page.md", "# Speed\n<!-- bench -->\nold\n<!-- /bench -->\nend\n")
+    output, code = bench("table.lua", "history=" .. kept, "into=" .. page)
+    assert.same({ "", 0 }, { output, code })
+    local tables = files.read(page)
+    assert.truthy(tables:match "^# Speed\n<!%-%- bench %-%->\n\n.*\n<!%-%- /bench %-%->\nend\n$", tables)
+    assert.is_nil(tables:find("old", 1, true))
+    local cells = "| mixed_3b.branch1b | [^|]+ | [%d.]+ / 1000 | [%d.]+ | [%d.]+ / 2000 | [%d.]+ | [%d.]+ / 3000 | [%d.]+ |\n"
+    assert.truthy(tables:match(cells), tables)
+    assert.truthy(tables:match "| FCN%-I3D train step | frames=2 size=32 | [%d.]+ | %d+ | [%d.]+ | 20000 | [%d.]+ |\n", tables)
+    assert.truthy(tables:match "| FCN%-I3D peak resident | [^|]+ | [%d.]+ GiB |  |  | 3.00 GiB | [%d.]+ |\n", tables)
+    output, code = bench("table.lua", path, "into=" .. top .. "/twin.py")
+    assert.equal(2, code)
+    assert.equal("penumbra: into: " .. top .. "/twin.py lacks the lines <!-- bench --> and <!-- /bench -->\n", output)
+    output, code = bench("table.lua", page)
+    assert.same({ 2, "penumbra: " .. page .. ": not a run of make bench\n" }, { code, output })
+    output, code = bench("table.lua", "history=" .. top .. "/none")
+    assert.same({ 2, "penumbra: there is no " .. top .. "/none: make bench\n" }, { code, output })
     -- Made into an earlier run of another commit that was a hundred times faster:
     run.commit, run.date = "earlier", "2000-01-01T00:00:00Z"
     for _, r in ipairs(run.rows) do r.value = r.unit == "ms" and r.value / 100 or r.value end
@@ -139,6 +158,8 @@ esac]])
       "twin=" .. top .. "/twin.py")
     assert.truthy(output:find("twin.py failed: too little memory", 1, true), output)
     assert.equal(0, code)
+    output = bench("all.lua", "what=oneshot", "peer=false", "history=", "davis=" .. top .. "/none")
+    assert.truthy(output:find("oneshot: there is no " .. top .. "/none (davis=)", 1, true), output)
     output, code = bench("all.lua", "what=stepp")
     assert.equal(2, code)
     assert.truthy(output:find("what: there is no part 'stepp': the nearest is 'step'", 1, true), output)
