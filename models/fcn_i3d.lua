@@ -118,11 +118,11 @@ function Side:new(o)
 end
 
 -- Upsampling to features and fusing them are both linear: so the weights are joined, not the images, and 16 channels of the clip's
--- size are never made. fuse (1,features,1,1,1): this side's part of the fusion.
+-- size are never made. fuse (features): this side's part of the fusion.
 --- @return this side's part of the fused logits (N,1,T,H,W); the side's own logits, the same shape, unless not wanted
 function Side:forward(y, clip, fuse, wants_mask)
   y = self.reduce(y)
-  local joined = pn.sum(self.up_features.weight * fuse, { axes = { 2 }, keep = true }) -- (features,1,kt,kh,kw)
+  local joined = pn.weighted_sum(self.up_features.weight, fuse, { axis = 2 }) -- (features,1,kt,kh,kw)
   return self.up_features(y, clip, joined), wants_mask and self.up_score(self.score(y), clip) or nil
 end
 
@@ -160,7 +160,7 @@ function FCN:forward(clip, wants)
   end
   i3d.run(self, clip, self.captured, function(_, features) -- each side while its features are there
     i = i + 1
-    local fuse = self.fuse.weight:slice(2, (i - 1) * width + 1, width)
+    local fuse = pn.reshape(self.fuse.weight, { shape = { self.fuse.n_from } }):slice(1, (i - 1) * width + 1, width)
     local part
     part, masks[i] = self["side_" .. self.sides[i][1]](features, clip, fuse, wants_sides)
     if fused then
