@@ -13,6 +13,7 @@
 #ifdef PN_F64_BUILD
 
 bool pn_takes_bf16(pn_pixels y, pn_pixels x, const pn_geometry *g) { return (void)y, (void)x, (void)g, false; }
+double pn_bf16_cost(void) { return 1; }
 int pn_convolve_bf16(pn_pixels y, pn_pixels x, const real *w, pn_epilogue end, const pn_geometry *g) {
   return pn_convolve_plain(y, x, w, end, g), 0;
 }
@@ -46,6 +47,8 @@ bool pn_takes_bf16(pn_pixels y, pn_pixels x, const pn_geometry *g) {
   enum { FEW = 2 }; /* a channel or two: bound by memory, and the f32 kernels for single channels read it only once */
   return pn_in_bf16() && y.c / g->groups > FEW && x.c / g->groups > FEW;
 }
+
+double pn_bf16_cost(void) { return pn_cpu() == PN_CPU_AMX || pn_emulated_amx() ? 1.0 / 16 : 0.5; }
 
 static int64_t round_up(int64_t n, int64_t to) { return pn_ceil_div(n, to) * to; }
 
@@ -214,8 +217,10 @@ static int pack_taps(void *context, int64_t begin, int64_t end) { /* units: bloc
     pn_pair *to = p->packed + b->at + tap * b->tap_size;
     memset(to, 0, sizeof *to * (size_t)b->tap_size);
     if (p->w.sn == 1)
-      for (int64_t i = 0; i < k; i += 2)
-        p->kernels->pairs(to + i / 2 * width, from + i * p->w.sk, i + 1 < k ? from + (i + 1) * p->w.sk : p->nothing, b->count);
+      for (int64_t i = 0; i < k; i += 2) {
+        const void *two[2] = { from + i * p->w.sk, i + 1 < k ? from + (i + 1) * p->w.sk : p->nothing };
+        p->kernels->pairs(to + i / 2 * width, width, two, 0, b->count, 1);
+      }
     else /* k runs along memory: rows of n, rounded, then turned */
       for (int64_t n = 0; n < b->count; n += VL) {
         int64_t count = pn_min64(VL, b->count - n);
@@ -389,14 +394,17 @@ typedef struct outer_job {
   real *sums;          /* np x ld */
 } outer_job;
 
+/* Channels of dy lie in bands: a vector of them, or as many as a tile takes. */
+static int64_t band_of(const pn_bf16_kernels *kernel) { return pn_max64(VL, kernel->outer_mi); }
+
 static int outer_units(void *context, int64_t begin, int64_t end) {
   const outer_job *j = context;
   const pn_gather *g = &j->g;
   const pn_bf16_kernels *kernel = j->kernels;
-  const int64_t most = kernel->outer_most_nv * VL;
+  const int64_t most = kernel->outer_most_nv * VL, mi = kernel->outer_mi, band = band_of(kernel);
   int64_t pixels = pn_gather_pixels(g), k = g->k, columns = pn_gather_taps(g) * k;
   pn_panel here;
-  const void *rows[PIXELS];
+  const void *rows[PIXELS + 1]; /* an odd one is paired with zeros */
   int32_t at[PIXELS];
   for (int32_t i = 0; i < PIXELS; i++) at[i] = i;
   int64_t dy_pairs = PAIRS * j->np, turned = kernel->transposed ? dy_pairs : 0;
@@ -404,34 +412,36 @@ static int outer_units(void *context, int64_t begin, int64_t end) {
   if (!memory) return -1;
   pn_pair *dy = memory, *dy_turned = memory + dy_pairs, *x = memory + dy_pairs + turned;
   if (kernel->begin) kernel->begin();
-  for (int64_t first = 0; first < pixels; first += PIXELS) {
-    int64_t count = pn_min64(PIXELS, pixels - first), n_pairs = pn_ceil_div(count, 2), padded = round_up(n_pairs, 16);
+  int64_t panel = round_up(pn_ceil_div(pixels, pn_ceil_div(pixels, PIXELS)), 32); /* of even size */
+  for (int64_t first = 0; first < pixels; first += panel) {
+    int64_t count = pn_min64(panel, pixels - first), n_pairs = pn_ceil_div(count, 2), padded = round_up(n_pairs, 16);
     pn_find_panel(g, first, count, &here);
-    for (int64_t i = 0; i < count; i += 2)
-      kernel->pairs(dy + i / 2 * j->np, here.out[i], i + 1 < count ? here.out[i + 1] : g->zeros, g->n);
-    memset(dy + n_pairs * j->np, 0, sizeof *dy * (size_t)((padded - n_pairs) * j->np));
-    if (kernel->transposed) kernel->transpose(dy_turned, PAIRS, dy, j->np, padded, j->np);
+    for (int64_t i = 0; i < count; i++) rows[i] = here.out[i];
+    rows[count] = g->zeros;
+    for (int64_t n = 0; n < j->np; n += band) { /* [band][pair][channel], and turned [channel][pair] */
+      pn_pair *to = dy + n * PAIRS;
+      kernel->pairs(to, band, rows, n, pn_min64(band, g->n - n), n_pairs);
+      memset(to + n_pairs * band, 0, sizeof *to * (size_t)((padded - n_pairs) * band));
+      if (kernel->transposed) kernel->transpose(dy_turned + n * PAIRS, PAIRS, to, band, padded, band);
+    }
     int64_t seen = -1;
     for (int64_t unit = begin; unit < end; unit++) {
       const block *b = &j->blocks[unit];
       int64_t width = b->nv * VL, last = pn_min64(b->first + b->count, columns);
       for (int64_t c = b->first; c < last;) {
         int64_t tap = c / k, i0 = c % k, n = pn_min64(k - i0, last - c);
-        if (tap != seen) {
-          pn_look_through(g, &here, tap, rows, at);
-          if (count & 1) rows[count] = g->zeros;
-          seen = tap;
-        }
-        for (int64_t p = 0; p < n_pairs; p++)
-          kernel->pairs(x + p * width + c - b->first, (const real *)rows[2 * p] + i0, (const real *)rows[2 * p + 1] + i0, n);
+        if (tap != seen) pn_look_through(g, &here, tap, rows, at);
+        seen = tap;
+        kernel->pairs(x + c - b->first, width, rows, i0, n, n_pairs);
         c += n;
       }
-      for (int64_t p = n_pairs; p < padded; p++) memset(x + p * width, 0, sizeof *x * (size_t)width);
       for (int64_t p = 0; last < b->first + width && p < n_pairs; p++)
         memset(x + p * width + last - b->first, 0, sizeof *x * (size_t)(b->first + width - last));
-      for (int64_t n = 0; n < j->np; n += kernel->outer_mi)
-        kernel->outer[b->nv](j->sums + n * j->ld + b->first, j->ld, kernel->transposed ? dy_turned + n * PAIRS : dy + n,
-                             kernel->transposed ? PAIRS : j->np, x, width, kernel->transposed ? padded : n_pairs);
+      memset(x + n_pairs * width, 0, sizeof *x * (size_t)((padded - n_pairs) * width));
+      for (int64_t n = 0; n < g->n; n += mi)
+        kernel->outer[b->nv](j->sums + n * j->ld + b->first, j->ld,
+                             kernel->transposed ? dy_turned + n * PAIRS : dy + n / band * band * PAIRS + n % band,
+                             kernel->transposed ? PAIRS : band, x, width, kernel->transposed ? padded : n_pairs);
     }
   }
   if (kernel->end) kernel->end();
@@ -462,7 +472,7 @@ static int outer_products(real *dw, int64_t ld_dw, const pn_gather *g) {
   /* Units of at most outer_most_nv vectors, of even size; some for every thread where there are few. A sum does not depend on it. */
   int64_t n_units = pn_ceil_div(vectors, j.kernels->outer_most_nv);
   if (n_units < 4 * pn_threads()) n_units = pn_min64(vectors, round_up(n_units, pn_threads()));
-  j.np = round_up(g->n, j.kernels->outer_mi);
+  j.np = round_up(g->n, band_of(j.kernels));
   j.ld = vectors * VL;
   int64_t n_sums = j.np * j.ld, zeros = round_up(pn_max64(g->k, g->n) + VL, LINE);
   real *memory = pn_alloc_zero(sizeof(real) * (size_t)(n_sums + zeros));

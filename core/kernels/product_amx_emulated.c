@@ -39,8 +39,11 @@ static void round_row(pn_bf16 *to, const float *from, int64_t n) {
   for (int64_t i = 0; i < n; i++) to[i] = pn_bf16_of(from[i]);
 }
 
-static void pair_rows(pn_pair *to, const float *a, const float *b, int64_t n) {
-  for (int64_t i = 0; i < n; i++) to[i] = pn_bf16_of(a[i]) | (pn_pair)pn_bf16_of(b[i]) << 16;
+static void pair_rows(pn_pair *to, int64_t ld, const void *const *rows, int64_t at, int64_t n, int64_t n_p) {
+  for (int64_t p = 0; p < n_p; p++) {
+    const float *a = (const float *)rows[2 * p] + at, *b = (const float *)rows[2 * p + 1] + at;
+    for (int64_t i = 0; i < n; i++) to[p * ld + i] = pn_bf16_of(a[i]) | (pn_pair)pn_bf16_of(b[i]) << 16;
+  }
 }
 
 static void transpose_pairs(pn_pair *to, int64_t to_ld, const pn_pair *from, int64_t from_ld, int64_t rows, int64_t columns) {

@@ -12,10 +12,17 @@ static void round_row(pn_bf16 *to, const float *from, int64_t n) {
   }
 }
 
-static void pair_rows(pn_pair *to, const float *a, const float *b, int64_t n) {
+static void pair_rows(pn_pair *to, int64_t ld, const void *const *rows, int64_t at, int64_t n, int64_t n_p) {
   const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4,
                                          19, 3, 18, 2, 17, 1, 16, 0);
-  for (int64_t i = 0; i < n; i += 16) {
+  for (int64_t p = 0; p < n_p; p++, to += ld) {
+    const float *a = (const float *)rows[2 * p] + at, *b = (const float *)rows[2 * p + 1] + at;
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16) {
+      __m512i both = (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(b + i), _mm512_loadu_ps(a + i));
+      _mm512_storeu_si512(to + i, _mm512_permutexvar_epi16(order, both));
+    }
+    if (i == n) continue;
     __mmask16 mask = first_of(n - i);
     __m512i both = (__m512i)_mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(mask, b + i), _mm512_maskz_loadu_ps(mask, a + i));
     _mm512_mask_storeu_epi32(to + i, mask, _mm512_permutexvar_epi16(order, both));

@@ -29,7 +29,8 @@ typedef struct pn_bf16_kernels {
   void (*begin)(void), (*end)(void); /* around a thread's use of tile and outer; NULL for nothing to do */
   /* what feeds them */
   void (*round)(pn_bf16 *to, const float *from, int64_t n);
-  void (*pairs)(pn_pair *to, const float *a, const float *b, int64_t n); /* (a[i], b[i]) */
+  /* to[p][i] = (rows[2p][i], rows[2p + 1][i]), i < n, p < n_p; rows of to are ld apart, rows[] point at floats, `at` beyond */
+  void (*pairs)(pn_pair *to, int64_t ld, const void *const *rows, int64_t at, int64_t n, int64_t n_p);
   void (*transpose)(pn_pair *to, int64_t to_ld, const pn_pair *from, int64_t from_ld, int64_t rows, int64_t columns);
 } pn_bf16_kernels;
 

@@ -9,6 +9,7 @@
 ** Only f32: the f64 build computes by the definition. */
 #include <stdio.h>
 #include <string.h>
+#include "convolve_bf16.h"
 #include "winograd.h"
 #include "product.h"
 
@@ -531,8 +532,8 @@ double pn_winograd_cost(pn_winograd_tile tile, pn_pixels y, pn_pixels x) {
 }
 
 double pn_direct_cost(pn_pixels y, pn_pixels x, const pn_geometry *g) {
-  double taps = (double)(g->kernel[0] * g->kernel[1] * g->kernel[2]);
-  return (double)(y.n * y.t * y.h * y.w) * taps * (double)x.c * (double)pn_ceil_div(y.c, lines()->vl);
+  double taps = (double)(g->kernel[0] * g->kernel[1] * g->kernel[2]), product = pn_takes_bf16(y, x, g) ? pn_bf16_cost() : 1;
+  return product * (double)(y.n * y.t * y.h * y.w) * taps * (double)x.c * (double)pn_ceil_div(y.c, lines()->vl);
 }
 
 bool pn_winograd_off(void) { return mode == OFF || !lines(); }

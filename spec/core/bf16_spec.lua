@@ -48,6 +48,7 @@ local function with(variant, precision, f)
   if C.pn_set_cpu_variant(emulated and best or variant) ~= 0 then return false end
   C.pn_debug_emulate_amx(emulated)
   check(C.pn_set_precision(precision))
+  check(C.pn_set_winograd "off")
   f()
   return true
 end
@@ -55,6 +56,7 @@ end
 local function reset()
   C.pn_debug_emulate_amx(false)
   check(C.pn_set_precision("f32"))
+  check(C.pn_set_winograd "auto")
   check(C.pn_set_cpu_variant(best))
 end
 
@@ -109,6 +111,16 @@ describe("precision bf16", function()
       end
     end)
   end
+
+  it("leaves minimal filtering in f32, and takes it where it is faster", function()
+    if C.pn_set_precision("bf16") ~= 0 then pending(ffi.string(C.pn_error())) return end
+    local x, w = helper.random({ 1, 64, 4, 16, 16 }, "x"), helper.random({ 64, 64, 3, 3, 3 }, "w")
+    local y = pn.conv3d(x, w)
+    local direct = with("plain", "f32", function() end) and pn.conv3d(x, w)
+    local faster = best ~= "amx"
+    reset()
+    assert.equal(faster, helper.relative_error(y, direct) < 1e-5)
+  end)
 
   it("gives the same bits for any number of threads", function()
     local threads = C.pn_threads()
