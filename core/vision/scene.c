@@ -181,13 +181,21 @@ typedef struct render_job {
   real value[256]; /* what the network reads for a byte */
 } render_job;
 
-static v4 read_rgba(const pn_plane *from, float x, float y) {
-  int64_t x0 = pn_floor(x), y0 = pn_floor(y);
-  v4 fx = pn_splat(x - (float)x0), fy = pn_splat(y - (float)y0), a, b, c, d;
-  if (x0 >= 0 && y0 >= 0 && x0 + 1 < from->w && y0 + 1 < from->h) {
+/* Do the four pixels around (x, y) lie inside? Where they do, floor is no more than a conversion. */
+static inline bool inside(const pn_plane *from, float x, float y) {
+  return x >= 0 && y >= 0 && x < (float)(from->w - 1) && y < (float)(from->h - 1);
+}
+
+static inline v4 read_rgba(const pn_plane *from, float x, float y) {
+  v4 fx, fy, a, b, c, d;
+  if (inside(from, x, y)) {
+    int x0 = (int)x, y0 = (int)y;
+    fx = pn_splat(x - (float)x0), fy = pn_splat(y - (float)y0);
     const uint8_t *p = from->data + (y0 * from->w + x0) * 4, *q = p + from->w * 4;
     a = pn_pixel(p), b = pn_pixel(p + 4), c = pn_pixel(q), d = pn_pixel(q + 4);
   } else {
+    int64_t x0 = pn_floor(x), y0 = pn_floor(y);
+    fx = pn_splat(x - (float)x0), fy = pn_splat(y - (float)y0);
     int64_t u0 = pn_reflect(x0, from->w), u1 = pn_reflect(x0 + 1, from->w);
     const uint8_t *p = from->data + pn_reflect(y0, from->h) * from->w * 4,
                   *q = from->data + pn_reflect(y0 + 1, from->h) * from->w * 4;
@@ -197,10 +205,22 @@ static v4 read_rgba(const pn_plane *from, float x, float y) {
   return top + (low - top) * fy;
 }
 
-static bool read_mask(const pn_plane *from, float x, float y) {
-  int64_t x0 = pn_floor(x), y0 = pn_floor(y), u0 = pn_reflect(x0, from->w), u1 = pn_reflect(x0 + 1, from->w);
-  float fx = x - (float)x0, fy = y - (float)y0;
-  const uint8_t *p = from->data + pn_reflect(y0, from->h) * from->w, *q = from->data + pn_reflect(y0 + 1, from->h) * from->w;
+static inline bool read_mask(const pn_plane *from, float x, float y) {
+  int64_t u0, u1;
+  float fx, fy;
+  const uint8_t *p, *q;
+  if (inside(from, x, y)) {
+    int x0 = (int)x, y0 = (int)y;
+    fx = x - (float)x0, fy = y - (float)y0;
+    u0 = x0, u1 = x0 + 1;
+    p = from->data + y0 * from->w, q = p + from->w;
+    if (p[u0] == p[u1] && p[u0] == q[u0] && p[u0] == q[u1]) return p[u0] >= 128; /* most are */
+  } else {
+    int64_t x0 = pn_floor(x), y0 = pn_floor(y);
+    fx = x - (float)x0, fy = y - (float)y0;
+    u0 = pn_reflect(x0, from->w), u1 = pn_reflect(x0 + 1, from->w);
+    p = from->data + pn_reflect(y0, from->h) * from->w, q = from->data + pn_reflect(y0 + 1, from->h) * from->w;
+  }
   float top = (float)p[u0] + (float)(p[u1] - p[u0]) * fx, low = (float)q[u0] + (float)(q[u1] - q[u0]) * fx;
   return top + (low - top) * fy >= 127.5f;
 }
@@ -231,19 +251,26 @@ static void render_rows(void *context, int64_t begin, int64_t end) {
     const pn_plane *object = scene->object + p->object_level, *mask = scene->mask + p->object_level;
     float scale = 1.0f / (float)(1 << p->object_level), shift = 0.5f * scale - 0.5f, fy = (float)y;
     const float *b = p->background, *o = p->object;
-    bool paint = job->frame_bytes || job->frame_reals;
+    bool paint = job->frame_bytes || job->frame_reals, lit = !whole->identity, lit_behind = !behind->identity;
+    int64_t c_stride = job->frame_stride[3], x_stride = job->frame_stride[2], m_stride = job->mask_stride[2];
+    int64_t frame_row = t * job->frame_stride[0] + y * job->frame_stride[1], mask_row = t * job->mask_stride[0] + y * job->mask_stride[1];
+    uint8_t *bytes = job->frame_bytes ? job->frame_bytes + frame_row : NULL, *in_bytes = job->mask_bytes ? job->mask_bytes + mask_row : NULL;
+    real *reals = job->frame_reals ? job->frame_reals + frame_row : NULL, *in_reals = job->mask_reals ? job->mask_reals + mask_row : NULL;
+    int64_t red = job->bgr ? 2 * c_stride : 0, blue = job->bgr ? 0 : 2 * c_stride;
+    float x0 = scene->x0, x1 = scene->x1, y0 = scene->y0, y1 = scene->y1, reach = p->reach;
+    float b2 = b[1] * fy + b[2], b5 = b[4] * fy + b[5], o2 = o[1] * fy + o[2], o5 = o[4] * fy + o[5];
     for (int64_t x = 0; x < job->w; x++) {
       float fx = (float)x;
       v4 colour = pn_splat(0);
       if (paint) {
-        colour = read_rgba(ground, b[0] * fx + (b[1] * fy + b[2]), b[3] * fx + (b[4] * fy + b[5]));
-        if (!behind->identity) colour = pn_relight_pixel(behind, colour);
+        colour = read_rgba(ground, b[0] * fx + b2, b[3] * fx + b5);
+        if (lit_behind) colour = pn_relight_pixel(behind, colour);
       }
       bool in = false;
-      float u = o[0] * fx + (o[1] * fy + o[2]), v = o[3] * fx + (o[4] * fy + o[5]);
-      if (u > scene->x0 - p->reach && u < scene->x1 + p->reach && v > scene->y0 - p->reach && v < scene->y1 + p->reach) {
+      float u = o[0] * fx + o2, v = o[3] * fx + o5;
+      if (u > x0 - reach && u < x1 + reach && v > y0 - reach && v < y1 + reach) {
         if (p->deformed) deform(scene, p->move, &u, &v);
-        if (u > scene->x0 && u < scene->x1 && v > scene->y0 && v < scene->y1) {
+        if (u > x0 && u < x1 && v > y0 && v < y1) {
           u = u * scale + shift, v = v * scale + shift;
           in = read_mask(mask, u, v);
           if (paint && !p->as_annotated) {
@@ -252,17 +279,17 @@ static void render_rows(void *context, int64_t begin, int64_t end) {
           }
         }
       }
-      if (paint && !whole->identity) colour = pn_relight_pixel(whole, colour);
-      if (job->frame_bytes) {
-        uint8_t *to = job->frame_bytes + t * job->frame_stride[0] + y * job->frame_stride[1] + x * job->frame_stride[2];
-        for (int c = 0; c < 3; c++) to[c * job->frame_stride[3]] = pn_to_byte(colour[c]);
-      } else if (job->frame_reals) { /* through bytes, as frames from a file are */
-        real *to = job->frame_reals + t * job->frame_stride[0] + y * job->frame_stride[1] + x * job->frame_stride[2];
-        for (int c = 0; c < 3; c++) to[(job->bgr ? 2 - c : c) * job->frame_stride[3]] = job->value[pn_to_byte(colour[c])];
+      if (in_bytes) in_bytes[x * m_stride] = in;
+      else if (in_reals) in_reals[x * m_stride] = in;
+      if (!paint) continue;
+      if (lit) colour = pn_relight_pixel(whole, colour);
+      i4 byte = pn_to_bytes(colour);
+      if (bytes) {
+        for (int c = 0; c < 3; c++) bytes[x * x_stride + c * c_stride] = (uint8_t)byte[c];
+      } else { /* through bytes, as frames from a file are */
+        real *to = reals + x * x_stride;
+        to[red] = job->value[byte[0]], to[c_stride] = job->value[byte[1]], to[blue] = job->value[byte[2]];
       }
-      int64_t at = t * job->mask_stride[0] + y * job->mask_stride[1] + x * job->mask_stride[2];
-      if (job->mask_bytes) job->mask_bytes[at] = in;
-      else if (job->mask_reals) job->mask_reals[at] = in;
     }
   }
 }

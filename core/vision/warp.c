@@ -128,8 +128,6 @@ static void read_bilinear(const pn_plane *from, uint8_t *to, float x, float y, p
                       weight[2] * (float)from->data[at[2] + k] + weight[3] * (float)from->data[at[3] + k] + 0.5f);
 }
 
-typedef int32_t i4 __attribute__((vector_size(16)));
-
 /* Where the pixels of one output row read: the same in all frames. */
 typedef struct tap {
   v4 weight[4];

@@ -9,6 +9,7 @@
 #include "../internal.h"
 
 typedef float v4 __attribute__((vector_size(16)));
+typedef int32_t i4 __attribute__((vector_size(16)));
 
 /* Four bytes (one RGBA pixel) as four floats, 0-255. The compilers make four single conversions of the plain loop. */
 static inline v4 pn_pixel(const uint8_t *p) {
@@ -92,6 +93,15 @@ static inline v4 pn_relight_pixel(const pn_light *light, v4 c) {
   return out;
 }
 static inline uint8_t pn_to_byte(float x) { return x <= 0 ? 0 : x >= 255 ? 255 : (uint8_t)(x + 0.5f); }
+/* The same of four. */
+static inline i4 pn_to_bytes(v4 x) {
+#ifdef __SSE2__
+  __m128 clamped = _mm_min_ps(_mm_max_ps((__m128)x, _mm_setzero_ps()), _mm_set1_ps(255));
+  return (i4)_mm_cvttps_epi32(_mm_add_ps(clamped, _mm_set1_ps(0.5f)));
+#else
+  return (i4){ pn_to_byte(x[0]), pn_to_byte(x[1]), pn_to_byte(x[2]), pn_to_byte(x[3]) };
+#endif
+}
 
 /* Is t what a function of core/vision takes: u8 on the CPU, so many dims? 'channels' 0: any number in the last axis. */
 PN_CHECKED int pn_need_image(const pn_tensor *t, const char *what, int n_dims, int64_t channels);
