@@ -1,4 +1,4 @@
--- bench/ahead.lua: what its data costs a training step of FCN-I3D: penumbra bench/ahead.lua davis=../shared/davis2016 steps=8 rounds=3
+-- bench/ahead.lua: what its data costs a training step of FCN-I3D: penumbra bench/ahead.lua davis=davis2016 steps=8 rounds=3
 -- The same step on one batch again and again (bare), on dreams and on clips, made in line (0 workers) and ahead; in turns, a
 -- line each: median step, and how long it waited. Without davis= on a painted clip of that size.
 local pn = require "penumbra"
