@@ -253,9 +253,12 @@ static void render_rows(void *context, int64_t begin, int64_t end) {
     const float *b = p->background, *o = p->object;
     bool paint = job->frame_bytes || job->frame_reals, lit = !whole->identity, lit_behind = !behind->identity;
     int64_t c_stride = job->frame_stride[3], x_stride = job->frame_stride[2], m_stride = job->mask_stride[2];
-    int64_t frame_row = t * job->frame_stride[0] + y * job->frame_stride[1], mask_row = t * job->mask_stride[0] + y * job->mask_stride[1];
-    uint8_t *bytes = job->frame_bytes ? job->frame_bytes + frame_row : NULL, *in_bytes = job->mask_bytes ? job->mask_bytes + mask_row : NULL;
-    real *reals = job->frame_reals ? job->frame_reals + frame_row : NULL, *in_reals = job->mask_reals ? job->mask_reals + mask_row : NULL;
+    int64_t frame_row = t * job->frame_stride[0] + y * job->frame_stride[1],
+            mask_row = t * job->mask_stride[0] + y * job->mask_stride[1];
+    uint8_t *bytes = job->frame_bytes ? job->frame_bytes + frame_row : NULL,
+            *in_bytes = job->mask_bytes ? job->mask_bytes + mask_row : NULL;
+    real *reals = job->frame_reals ? job->frame_reals + frame_row : NULL,
+         *in_reals = job->mask_reals ? job->mask_reals + mask_row : NULL;
     int64_t red = job->bgr ? 2 * c_stride : 0, blue = job->bgr ? 0 : 2 * c_stride;
     float x0 = scene->x0, x1 = scene->x1, y0 = scene->y0, y1 = scene->y1, reach = p->reach;
     float b2 = b[1] * fy + b[2], b5 = b[4] * fy + b[5], o2 = o[1] * fy + o[2], o5 = o[4] * fy + o[5];
