@@ -18,7 +18,7 @@ void pn_find_panel(const pn_gather *g, int64_t first, int64_t count, pn_panel *p
     *r = (pn_run){ m, length, ot * t->step, oh * h->step, ow * w->step, NULL };
     r->in = (const char *)g->in + g->size * (n * g->in_batch + r->t * t->in_stride + r->h * h->in_stride + r->w * w->in_stride);
     real *out = g->out + n * g->out_batch + ot * t->out_stride + oh * h->out_stride + ow * w->out_stride;
-    for (int64_t i = 0; i < length; i++) p->out[m++] = out + i * w->out_stride;
+    for (int64_t i = 0; i < length; i++) p->out[m++] = !g->kept || ow + i < g->kept ? out + i * w->out_stride : NULL;
   }
 }
 

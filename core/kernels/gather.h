@@ -23,6 +23,7 @@ typedef struct pn_gather {
   real *out;
   int64_t k, n;      /* channels of in and out */
   const void *zeros; /* k elements of zero: what lies outside the input */
+  int64_t kept;      /* where not 0: of a row of outputs only so many are wanted; others have no place, NULL */
 } pn_gather;
 
 static inline int64_t pn_gather_taps(const pn_gather *g) { return g->axis[0].n_taps * g->axis[1].n_taps * g->axis[2].n_taps; }

@@ -10,23 +10,32 @@ enum { SIDE = 16, STEP = PN_BF16_STEP, ROW = 64 };
 /* The 16 pixels of a tile at one distance from each other are loaded where they lie; others are copied together first. */
 typedef struct pixels {
   const char *first;
-  int64_t step; /* 0: they are not */
+  int64_t step; /* 0 where all see the padding */
+  bool even;
 } pixels;
 
 static inline pixels look_at(const void *const *a) {
   intptr_t step = (intptr_t)((uintptr_t)a[1] - (uintptr_t)a[0]);
   bool even = true;
   for (int m = 2; m < SIDE; m++) even &= (intptr_t)((uintptr_t)a[m] - (uintptr_t)a[m - 1]) == step;
-  return (pixels){ a[0], even ? step : 0 };
+  return (pixels){ a[0], step, even };
 }
 
 static inline void copy_pixels(char *to, const void *const *a, int64_t at) {
   for (int m = 0; m < SIDE; m++) memcpy(to + m * ROW, (const char *)a[m] + at, ROW);
 }
 
+/* The floats from one row of results to the next, 0 where that varies. */
+static inline int64_t even_rows(float *const *c) {
+  intptr_t step = (intptr_t)((uintptr_t)c[1] - (uintptr_t)c[0]);
+  bool even = true;
+  for (int m = 2; m < 2 * SIDE; m++) even &= (intptr_t)((uintptr_t)c[m] - (uintptr_t)c[m - 1]) == step;
+  return even ? step / (intptr_t)sizeof(float) : 0;
+}
+
 #define LOAD_PIXELS(t, p, rows, at)                                                                                                \
   do {                                                                                                                             \
-    if ((p).step) TILE_LOAD(t, (p).first + (at), (p).step);                                                                        \
+    if ((p).even) TILE_LOAD(t, (p).first + (at), (p).step);                                                                        \
     else {                                                                                                                         \
       copy_pixels(together, rows, at);                                                                                             \
       TILE_LOAD(t, together, ROW);                                                                                                 \
@@ -39,11 +48,23 @@ static inline __attribute__((always_inline)) void tile(float *const *c, const vo
   _Alignas(64) char together[SIDE * ROW];
   _Alignas(64) float sums[2 * SIDE][2 * SIDE];
   const int64_t width = (int64_t)sizeof(pn_pair) * nv * SIDE;
-  TILE_ZERO(0);
-  TILE_ZERO(2);
-  if (nv == 2) {
-    TILE_ZERO(1);
-    TILE_ZERO(3);
+  /* Sums go straight to results that lie at one distance and need nothing else; the others by way of a buffer. */
+  int64_t c_row = (int64_t)sizeof(float) * even_rows(c);
+  bool straight = c_row && n == nv * SIDE && !bias && !relu;
+  if (straight && add) {
+    TILE_LOAD(0, c[0], c_row);
+    TILE_LOAD(2, c[SIDE], c_row);
+    if (nv == 2) {
+      TILE_LOAD(1, c[0] + SIDE, c_row);
+      TILE_LOAD(3, c[SIDE] + SIDE, c_row);
+    }
+  } else {
+    TILE_ZERO(0);
+    TILE_ZERO(2);
+    if (nv == 2) {
+      TILE_ZERO(1);
+      TILE_ZERO(3);
+    }
   }
   for (int64_t tap = 0; tap < n_taps; tap++, a += 2 * SIDE) {
     pixels upper = look_at(a), lower = look_at(a + SIDE);
@@ -59,6 +80,15 @@ static inline __attribute__((always_inline)) void tile(float *const *c, const vo
         TILE_DOT(3, 5, 7);
       }
     }
+  }
+  if (straight) {
+    TILE_STORE(0, c[0], c_row);
+    TILE_STORE(2, c[SIDE], c_row);
+    if (nv == 2) {
+      TILE_STORE(1, c[0] + SIDE, c_row);
+      TILE_STORE(3, c[SIDE] + SIDE, c_row);
+    }
+    return;
   }
   TILE_STORE(0, &sums[0][0], (int64_t)sizeof sums[0]);
   TILE_STORE(2, &sums[SIDE][0], (int64_t)sizeof sums[0]);
@@ -114,5 +144,5 @@ TILE(1)
 TILE(2)
 
 #define AMX_TABLE                                                                                                                  \
-  .k_step = STEP, .most_nv = 2, .mr = { 0, 2 * SIDE, 2 * SIDE }, .tile = { NULL, tile_1, tile_2 }, .outer_mi = 2 * SIDE,           \
-  .outer_most_nv = 2, .transposed = true, .outer = { NULL, outer_1, outer_2 }, .begin = begin, .end = end
+  .k_step = STEP, .even = true, .most_nv = 2, .mr = { 0, 2 * SIDE, 2 * SIDE }, .tile = { NULL, tile_1, tile_2 },                   \
+  .outer_mi = 2 * SIDE, .outer_most_nv = 2, .transposed = true, .outer = { NULL, outer_1, outer_2 }, .begin = begin, .end = end

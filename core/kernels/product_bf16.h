@@ -22,6 +22,7 @@ typedef void pn_bf16_outer_fn(float *g, int64_t ldg, const pn_pair *a, int64_t l
 
 typedef struct pn_bf16_kernels {
   int k_step, most_nv, mr[PN_BF16_MOST_NV + 1];
+  bool even; /* tile reads pixels fastest where they lie at one distance from each other */
   pn_bf16_tile_fn *tile[PN_BF16_MOST_NV + 1];
   int outer_mi, outer_most_nv;
   bool transposed;
