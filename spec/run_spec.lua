@@ -398,7 +398,7 @@ describe("masks and scores", function()
 end)
 
 describe("progress", function()
-  local function line(terminal, width)
+  local function line(terminal, width, waited)
     local now, text = 0, ""
     local p = progress.new {
       total = 200, clock = function() return now end, terminal = terminal, width = width,
@@ -407,6 +407,7 @@ describe("progress", function()
     for i = 1, 50 do
       now = now + 2
       p:loss(0.25)
+      if waited then p:wait(waited) end
       p:update(i)
     end
     return text
@@ -419,6 +420,12 @@ describe("progress", function()
     assert.truthy(last:find("loss 0.25  2.00 s/step  5:00 to go  600 MiB (peak 1.7 GiB)", 1, true))
     assert.is_nil(text:find("\n", 1, true))
     for narrow in line(true, 50):gmatch "\r([^\r]*)\27" do assert.is_true(#narrow < 50) end
+  end)
+
+  it("says how long a step waits for its data, where that is worth a word", function()
+    assert.truthy(line(true, 120, 0.0031):find("2.00 s/step  data 3.1 ms  5:00 to go", 1, true))
+    assert.truthy(line(true, 120, 0.25):find("2.00 s/step  data 250 ms  5:00 to go", 1, true))
+    assert.is_nil(line(true, 120, 0.00001):find("data", 1, true))
   end)
 
   it("writes a line now and then elsewhere", function()

@@ -46,7 +46,7 @@ function progress.new(options)
     total = options.total, done = options.done or 0, first = options.done or 0, what = options.what or "epoch",
     clock = options.clock, terminal = is_terminal, width = options.width, every = options.every or 30, memory = options.memory,
     write = options.write or function(text) io.stderr:write(text) end, weight = 0, smooth = 0,
-    waited = 0, n_waits = 0,
+    waited = 0, wait_weight = 0,
   }, Progress)
   self.began = self.clock()
   self.shown = -math.huge
@@ -60,9 +60,9 @@ function Progress:loss(value)
   self.weight = 0.9 * self.weight + 0.1
 end
 
---- Takes the seconds that a step waited for its data; their mean is shown.
+--- Takes the seconds that a step waited for its data; they are smoothed as the loss is.
 function Progress:wait(seconds)
-  self.waited, self.n_waits = self.waited + seconds, self.n_waits + 1
+  self.waited, self.wait_weight = 0.9 * self.waited + 0.1 * seconds, 0.9 * self.wait_weight + 0.1
 end
 
 local function bar(share, width)
@@ -81,7 +81,7 @@ local function figures(self, now)
   if steps > 0 then
     local each = (now - self.began) / steps
     parts[#parts + 1] = each < 0.1 and ("%.1f ms/step"):format(each * 1e3) or ("%.2f s/step"):format(each)
-    local data = self.n_waits > 0 and self.waited / self.n_waits * 1e3 or 0
+    local data = self.wait_weight > 0 and self.waited / self.wait_weight * 1e3 or 0
     if data >= 0.05 then parts[#parts + 1] = (data < 10 and "data %.1f ms" or "data %.0f ms"):format(data) end
     if self.done < self.total then
       parts[#parts + 1] = progress.duration(each * (self.total - self.done)) .. " to go"
