@@ -114,6 +114,15 @@ describe("ahead", function()
     assert.equal(9, made[2].frames:item())
   end)
 
+  it("lets a source hold tensors for as long as it is needed", function()
+    local given = pn.full { 2, value = 3 }
+    local list = { { 1 }, { 2 }, { 3 }, { 4 } }
+    local made = assert_same_for_any_number(function() return require("spec.fixtures.jobs").holding(given) end, list)
+    assert.same({ 12.5, 12.5 }, made[4].frames:totable())
+    made = assert_same_for_any_number(function() return function(epoch) return { frames = given * epoch } end end, list)
+    assert.same({ 12, 12 }, made[4].frames:totable())
+  end)
+
   it("makes a source anew that has changed", function()
     local places = pn.zeros { 64, 96, dtype = "u8" }
     places:set(1, 50, 80)

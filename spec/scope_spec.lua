@@ -34,6 +34,27 @@ describe("a scope", function()
     assert.is_nil(c)
   end)
 
+  it("can be stepped out of, for what must outlive it", function()
+    local outlives, inside
+    pn.scope(function()
+      outlives = pn.scope.outside(function(value)
+        assert.equal(0, pn.scope.depth())
+        return pn.full { 2, value = value }
+      end, 5)
+      assert.equal(1, pn.scope.depth())
+      helper.failure(function()
+        pn.scope.outside(function()
+          pn.scope.push()
+          error("within")
+        end)
+      end, "within")
+      assert.equal(1, pn.scope.depth())
+      inside = pn.zeros { 1 }
+    end)
+    assert.same({ 5, 5 }, outlives:totable())
+    helper.failure(function() inside:count() end, "tensor used after its scope ended")
+  end)
+
   it("nests: what leaves the inner one belongs to the outer", function()
     local middle
     local out = pn.scope(function()

@@ -24,6 +24,8 @@ local pack = require "penumbra.pack"
 local named = require "penumbra.named"
 local raise = require "penumbra.raise"
 local random = require "penumbra.random"
+local scope = require "penumbra.scope"
+local is_tensor = require("penumbra.ffi").is_tensor
 local worker = require "penumbra.worker"
 
 local ahead = {}
@@ -75,16 +77,46 @@ end
 local made, order = {}, {}
 local KEPT = 4
 
+-- What the source is made of outlives the job that brought it: tensors in tables, and in what functions close over.
+local function keep(value, seen)
+  if is_tensor(value) then
+    value:keep()
+  elseif type(value) == "table" and not seen[value] then
+    seen[value] = true
+    for _, inner in next, value do
+      keep(inner, seen)
+    end
+  elseif type(value) == "function" and not seen[value] then
+    seen[value] = true
+    for i = 1, 256 do
+      local name, inner = debug.getupvalue(value, i)
+      if not name then
+        break
+      end
+      keep(inner, seen)
+    end
+  end
+end
+
+local function make_source(maker)
+  if maker.source then
+    return maker.source
+  end
+  local module = require(maker.module)
+  local make = maker.name and module[maker.name] or module
+  return make(unpack(maker, 1, maker.n))
+end
+
 local function source_of(key, maker)
   if made[key] then
     return made[key]
   end
-  local source = maker.source
-  if not source then
-    local module = require(maker.module)
-    local make = maker.name and module[maker.name] or module
-    source = make(unpack(maker, 1, maker.n))
+  local seen = {} -- modules were required here: nothing in them came with the job
+  for _, loaded in pairs(package.loaded) do
+    seen[loaded] = true
   end
+  keep(maker, seen)
+  local source = scope.outside(make_source, maker)
   order[#order + 1] = key
   made[key] = source
   if #order > KEPT then

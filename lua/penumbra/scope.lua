@@ -145,6 +145,23 @@ function scope.run(f, ...)
   return finish(before, scope.protect(f, ...))
 end
 
+local function inside_again(saved, before, ok, ...)
+  scope.unwind(0)
+  stack, depth = saved, before
+  if not ok then
+    error((...), 0)
+  end
+  return ...
+end
+
+--- Runs f as if no scope were open: for what must outlive the one at hand. The collector alone looks after the tensors it makes.
+-- @return the results of f
+function scope.outside(f, ...)
+  local saved, before = stack, depth
+  stack, depth = {}, 0
+  return inside_again(saved, before, scope.protect(f, ...))
+end
+
 --- Set by the binding: is this cdata a tensor handle?
 function scope.is_tensor(_)
   return false
