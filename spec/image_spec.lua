@@ -237,6 +237,22 @@ describe("reading images", function()
   end)
 end)
 
+describe("the size of a JPEG", function()
+  local directory = helper.directory(teardown)
+
+  it("is found behind a long comment", function()
+    local file = assert(io.open("spec/fixtures/ramp.jpg", "rb"))
+    local bytes = file:read "*a"
+    file:close()
+    local path = directory .. "/comment.jpg"
+    file = assert(io.open(path, "wb"))
+    file:write(bytes:sub(1, 2), "\255\254\39\16", ("c"):rep(9998), bytes:sub(3)) -- a segment of 10000 bytes before all others
+    file:close()
+    assert.same({ image.size "spec/fixtures/ramp.jpg" }, { image.size(path) })
+    helper.assert_same_bits(image.read "spec/fixtures/ramp.jpg", image.read(path))
+  end)
+end)
+
 describe("writing PNG", function()
   it("gives back what was written", function()
     local frame = helper.random({ 7, 5, 3 }, "frame", 0, 255):cast "u8"

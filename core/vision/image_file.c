@@ -158,7 +158,7 @@ int pn_image_size(const char *path, int64_t *size) {
   if (!path) return pn_fail("size: expected a path, got nothing");
   FILE *f = fopen(path, "rb");
   if (!f) return pn_fail_errno(path, "read");
-  uint8_t head[32];
+  uint8_t head[4096]; /* the frame header of most JPEGs lies within */
   size_t n = fread(head, 1, sizeof head, f);
   int rc = 0;
   if (pn_is_png(head, n) && n >= 26) {
@@ -167,13 +167,16 @@ int pn_image_size(const char *path, int64_t *size) {
     size[1] = (int64_t)head[16] << 24 | head[17] << 16 | head[18] << 8 | head[19];
     size[2] = channels[head[25] < 7 ? head[25] : 1];
   } else if (pn_is_jpeg(head, n)) {
-    uint8_t *data;
+    uint8_t *data = NULL;
     size_t bytes;
     int64_t got[3] = { 0, 0, 0 };
-    rc = pn_file_read(&data, &bytes, path);
-    if (rc == 0) {
-      (void)pn_jpeg_scan(data, bytes, got);
+    (void)pn_jpeg_scan(head, n, got);
+    if (got[0] <= 0 || got[1] <= 0) {
+      rc = pn_file_read(&data, &bytes, path);
+      if (rc == 0) (void)pn_jpeg_scan(data, bytes, got);
       pn_free(data);
+    }
+    if (rc == 0) {
       if (got[0] <= 0 || got[1] <= 0) rc = pn_fail("%s: cannot find the size of this JPEG: the header is cut off", path);
       else memcpy(size, got, sizeof got);
     }
