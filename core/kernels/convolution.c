@@ -1,5 +1,7 @@
 /* convolution.c: between tensors of any strides and the pixels that convolve.c works on. */
 #include "convolution.h"
+#include "norm.h"
+#include "pixels.h"
 
 void pn_convolution_geometry(const pn_call *call, const pn_tensor *spatial, bool transposed, pn_geometry *g, int64_t *high) {
   const pn_value *stride = pn_call_arg(call, "stride"), *pad = pn_call_arg(call, "pad"), *dilation = pn_call_arg(call, "dilation");
@@ -60,14 +62,87 @@ int pn_convolution_weight_gradient(pn_call *call, pn_tensor *big, pn_tensor *sma
   return rc;
 }
 
-int pn_convolution_bias_gradient(pn_call *call, pn_tensor *dy) {
-  pn_tensor *db, *rows;
+/* ---- behind the product: relu, scale, bias ----------------------------------------------------------------------------- */
+
+typedef struct end_job {
+  pn_pixels y, dy, dz; /* y, dz: data NULL for none */
+  const real *scale;
+  real *sums; /* [block][c] */
+  int64_t count, rows;
+} end_job;
+
+static void end_blocks(void *context, int64_t begin, int64_t end) {
+  const end_job *j = context;
+  int64_t c = j->dy.c;
+  real more[256];
+  for (int64_t b = begin; b < end; b++) {
+    int64_t stop = pn_min64((b + 1) * j->rows, j->count);
+    for (int64_t i = b * j->rows, run; i < stop; i += run) {
+      run = pn_pixels_run(&j->dy, i, stop);
+      if (j->y.data) run = pn_min64(run, pn_pixels_run(&j->y, i, stop));
+      if (j->dz.data) run = pn_min64(run, pn_pixels_run(&j->dz, i, stop));
+      const real *dy = pn_pixel_at(&j->dy, i), *y = j->y.data ? pn_pixel_at(&j->y, i) : NULL;
+      real *dz = j->dz.data ? pn_pixel_at(&j->dz, i) : NULL, *sums = j->sums + b * c;
+      for (int64_t k = 0, n; k < c; k += n) { /* a pixel's channels in pieces, for their sums to fit */
+        bool first = i == b * j->rows;
+        n = first ? c : pn_min64(c - k, (int64_t)PN_LENGTH(more));
+        pn_norm()->end_gradient(first ? sums : more, dz ? dz + k : NULL, j->dz.sw, y ? y + k : NULL, j->y.sw, dy + k, j->dy.sw, run,
+                                n, j->scale ? j->scale + k : NULL);
+        for (int64_t l = 0; l < n && !first; l++) sums[k + l] += more[l];
+      }
+    }
+  }
+}
+
+/* Sweeps blocks cut by the shape alone; db[k] (stride apart) += the sums, joined in double in order. */
+static int end_sweep(end_job *j, real *db, int64_t stride) {
+  int64_t c = j->dy.c;
+  j->count = pn_pixels_count(&j->dy);
+  j->rows = pn_min64(1024, pn_max64(16, 8192 / pn_max64(c, 1)));
+  int64_t blocks = pn_ceil_div(j->count, j->rows);
+  j->sums = pn_alloc(sizeof(real) * (size_t)(blocks * c + 1));
+  if (!j->sums) return -1;
+  pn_parallel(blocks, 2, end_blocks, j);
+  for (int64_t k = 0; k < c && db; k++) {
+    double sum = 0;
+    for (int64_t b = 0; b < blocks; b++) sum += (double)j->sums[b * c + k];
+    db[k * stride] += (real)sum;
+  }
+  pn_free(j->sums);
+  return 0;
+}
+
+static int end_sweep_with_bias(pn_call *call, end_job *j) {
+  pn_tensor *db;
   if (pn_call_dx(call, 2, &db, NULL)) return -1;
-  if (!db) return 0;
+  return db || j->dz.data ? end_sweep(j, db ? pn_real_of(db) : NULL, db ? db->stride[0] : 0) : 0;
+}
+
+int pn_convolution_bias_gradient(pn_call *call, pn_tensor *dy) {
+  pn_tensor *rows;
+  if (!pn_call_wants(call, 2)) return 0;
   if (pn_channels_last(&rows, dy)) return -1;
-  pn_pixels p;
-  (void)pn_pixels_of(&p, rows);
-  int rc = pn_convolve_bias(pn_real_of(db), p);
+  end_job j = { .scale = NULL };
+  (void)pn_pixels_of(&j.dy, rows);
+  int rc = end_sweep_with_bias(call, &j);
   pn_tensor_release(rows);
+  return rc;
+}
+
+int pn_convolution_end_gradient(pn_call *call, pn_tensor **dz, pn_tensor *dy, pn_tensor *y, const real *scale) {
+  pn_tensor *held = NULL;
+  bool alone = atomic_load(&dy->refs) == (dy == call->dy[0] ? 2 : 1) && atomic_load(&dy->storage->refs) == 1;
+  end_job j = { .scale = scale };
+  int rc = y ? pn_pixels_open(&j.y, &held, y) : 0;
+  *dz = dy;
+  if (!rc && !alone) rc = pn_tensor_new(dz, dy->dtype, 5, dy->shape, PN_CHANNELS_LAST, pn_device_of(dy));
+  if (!rc) {
+    (void)pn_pixels_of(&j.dy, dy);
+    (void)pn_pixels_of(&j.dz, *dz);
+    rc = end_sweep_with_bias(call, &j);
+    if (rc && !alone) pn_tensor_release(*dz);
+  }
+  pn_tensor_release(held);
+  if (rc || !alone) pn_tensor_release(dy);
   return rc;
 }

@@ -17,4 +17,7 @@ PN_CHECKED int pn_filter_close(pn_tensor *dense, pn_tensor *dw, int rc);
 /* dw += the weight gradient; and db += the sums of dy, where wanted. big is gathered by taps, small is not (dy of conv3d, x of its transpose). */
 PN_CHECKED int pn_convolution_weight_gradient(pn_call *call, pn_tensor *big, pn_tensor *small, const pn_geometry *g);
 PN_CHECKED int pn_convolution_bias_gradient(pn_call *call, pn_tensor *dy);
+/* Behind y = relu(scale * z + bias): *dz = scale * (dy where y is positive), retained, in dy's own memory where nobody else sees it;
+** and the bias gradient, where wanted. y NULL: no relu; scale NULL: 1. dy's channels lie together; it is released. */
+PN_CHECKED int pn_convolution_end_gradient(pn_call *call, pn_tensor **dz, pn_tensor *dy, pn_tensor *y, const real *scale);
 #endif

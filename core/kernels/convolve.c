@@ -411,19 +411,3 @@ int pn_convolve_weight(real *dw, pn_pixels x, pn_pixels dy, const pn_geometry *g
 }
 
 #endif
-
-/* Channels of one pixel after another, in blocks whose sums are added in order. */
-int pn_convolve_bias(real *db, pn_pixels dy) {
-  double *sums = pn_alloc_zero(sizeof(double) * (size_t)dy.c);
-  if (!sums) return -1;
-  for (int64_t n = 0; n < dy.n; n++)
-    for (int64_t t = 0; t < dy.t; t++)
-      for (int64_t h = 0; h < dy.h; h++)
-        for (int64_t w = 0; w < dy.w; w++) {
-          const real *p = pn_pixel(dy, n, t, h, w);
-          for (int64_t c = 0; c < dy.c; c++) sums[c] += (double)p[c];
-        }
-  for (int64_t c = 0; c < dy.c; c++) db[c] += (real)sums[c];
-  pn_free(sums);
-  return 0;
-}

@@ -22,8 +22,6 @@ PN_CHECKED int pn_convolve(pn_pixels y, pn_pixels x, const real *w, pn_epilogue 
 PN_CHECKED int pn_convolve_data(pn_pixels dx, pn_pixels dy, const real *w, const real *bias, bool add, const pn_geometry *g);
 /* dw += the adjoint in w. */
 PN_CHECKED int pn_convolve_weight(real *dw, pn_pixels x, pn_pixels dy, const pn_geometry *g);
-/* db[c] += sum of dy over pixels, in fixed order. */
-PN_CHECKED int pn_convolve_bias(real *db, pn_pixels dy);
 
 /* The plain-C definitions that every variant is judged by. */
 void pn_convolve_plain(pn_pixels y, pn_pixels x, const real *w, pn_epilogue end, const pn_geometry *g);

@@ -1,4 +1,4 @@
-/* norm.h: the four sweeps of batch normalisation over rows of pixels: rows of c channels, `sx` elements from one to the next.
+/* norm.h: the sweeps of batch normalisation, and of what ends a convolution, over rows of pixels: rows of c channels, `sx` elements from one to the next.
 **
 ** norm_body.h holds the text once; norm.c compiles it for every CPU, norm_avx2.c and norm_avx512.c for wider vectors. */
 #ifndef PENUMBRA_KERNELS_NORM_H
@@ -22,6 +22,10 @@ typedef struct pn_norm_kernels {
   /* dx (+)= scale * g + slope * (x - centre) + level; slope NULL: the first term only. dx may be dy */
   void (*gradient)(real *dx, int64_t sdx, bool add, const real *x, int64_t sx, const real *dy, int64_t sdy, int64_t rows, int64_t c,
                    const pn_norm_line *line, const real *slope, const real *centre, const real *level);
+  /* Behind y = relu(scale * z + bias), with g = dy where y is positive (everywhere without y): sum[c] of g, and dz = scale * g
+  ** (dz = g without scale; no dz without dz). dz may be dy. */
+  void (*end_gradient)(real *sum, real *dz, int64_t sdz, const real *y, int64_t sy, const real *dy, int64_t sdy, int64_t rows,
+                       int64_t c, const real *scale);
 } pn_norm_kernels;
 
 const pn_norm_kernels *pn_norm(void); /* those of the CPU variant in force */

@@ -168,4 +168,40 @@ static void gradient(real *dx, int64_t sdx, bool add, const real *x, int64_t sx,
   else GRADIENT(add, NULL, false);
 }
 
-const pn_norm_kernels NORM_TABLE = { affine, moments, gradient_sums, gradient };
+/* One vector of channels down the rows; dz may be dy itself: each number is read before it is written. */
+static inline __attribute__((always_inline)) vec end_column(real *dz, int64_t sdz, const real *y, int64_t sy, const real *dy,
+                                                            int64_t sdy, int64_t rows, vec scale, const bool relu,
+                                                            const bool wanted) {
+  vec sum = { 0 };
+  for (int64_t r = 0; r < rows; r++) {
+    vec g = AT(dy + r * sdy);
+    if (relu) g = (vec)((bits)g & (AT(y + r * sy) > (vec){ 0 }));
+    sum += g;
+    if (wanted) TO(dz + r * sdz) = scale * g;
+  }
+  return sum;
+}
+
+static void end_gradient(real *sum, real *dz, int64_t sdz, const real *y, int64_t sy, const real *dy, int64_t sdy, int64_t rows,
+                         int64_t c, const real *scale) {
+  int64_t i = 0;
+  for (; i + WIDE <= c; i += WIDE) {
+    vec s = (vec){ 0 } + 1;
+    if (scale) s = AT(scale + i);
+    if (y && dz) TO(sum + i) = end_column(dz + i, sdz, y + i, sy, dy + i, sdy, rows, s, true, true);
+    else if (y) TO(sum + i) = end_column(NULL, 0, y + i, sy, dy + i, sdy, rows, s, true, false);
+    else if (dz) TO(sum + i) = end_column(dz + i, sdz, NULL, 0, dy + i, sdy, rows, s, false, true);
+    else TO(sum + i) = end_column(NULL, 0, NULL, 0, dy + i, sdy, rows, s, false, false);
+  }
+  for (; i < c; i++) {
+    real total = 0;
+    for (int64_t r = 0; r < rows; r++) {
+      real g = !y || y[r * sy + i] > 0 ? dy[r * sdy + i] : 0;
+      total += g;
+      if (dz) dz[r * sdz + i] = scale ? scale[i] * g : g;
+    }
+    sum[i] = total;
+  }
+}
+
+const pn_norm_kernels NORM_TABLE = { affine, moments, gradient_sums, gradient, end_gradient };

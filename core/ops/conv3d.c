@@ -1,8 +1,9 @@
-/* conv3d: y = x * weight + bias, then relu where asked. x (N,C,T,H,W), weight (O,C/groups,kt,kh,kw), bias (O) -> y (N,O,T',H',W').
+/* conv3d: y = (x * weight) scale + bias, then relu where asked. x (N,C,T,H,W), weight (O,C/groups,kt,kh,kw), bias (O) -> y (N,O,T',H',W').
 ** T' = floor((T + pads - dilation*(kt-1) - 1) / stride) + 1; pad "same" is the TensorFlow rule (T' = ceil(T/stride)).
-** relu is part of the write-back: no second pass, and its gradient needs only the sign of y. */
+** scale (O), constants, is joined with the weights; relu is part of the write-back and its gradient needs only the sign of y. So
+** a convolution with batch norm of stored statistics behind it is one pass. */
 #include "../kernels/convolution.h"
-#include "../kernels/pixels.h"
+#include "../kernels/norm.h"
 
 static const pn_arg args[] = {
   {"stride",                PN_INT3, "1", 1, 4096, NULL, "step between windows" },
@@ -19,11 +20,13 @@ static const char *const cases[] = {
   "1,5,3,7,7 3,5,1,3,3 stride=1,2,2 dilation=1,2,1 pad=0,0,1,2,0,1",
   "1,18,2,3,4 35,18,1,1,1 pad=0",
   "2,3,3,4,5 5,3,3,3,3 5 relu=true",
+  "2,3,3,4,5 5,3,3,3,3 5 5 relu=true",
+  "1,4,2,4,5 6,2,1,3,3 - 6 groups=2",
   0,
 };
 
 static int shape(pn_call *call) {
-  pn_tensor *x = call->x[0], *w = call->x[1], *bias = call->x[2];
+  pn_tensor *x = call->x[0], *w = call->x[1], *bias = call->x[2], *scale = call->x[3];
   if (pn_need_dims(call, 0, 5) || pn_need_dims(call, 1, 5) || pn_need_real(call, 0) || pn_need_real(call, 1)) return -1;
   pn_geometry g;
   int64_t high[3], channels = x->shape[1], to = w->shape[0], dims[5] = { x->shape[0], to, 0, 0, 0 }, taps = 1;
@@ -38,6 +41,8 @@ static int shape(pn_call *call) {
                           (long long)channels);
   if (bias && (bias->n_dims != 1 || bias->shape[0] != to || pn_need_real(call, 2)))
     return pn_fail_shapes(call, "bias must be %s of %lld values", pn_dtype_name(PN_REAL_DTYPE), (long long)to);
+  if (scale && (scale->n_dims != 1 || scale->shape[0] != to || pn_need_real(call, 3)))
+    return pn_fail_shapes(call, "scale must be %s of %lld values", pn_dtype_name(PN_REAL_DTYPE), (long long)to);
   for (int d = 0; d < 3; d++) {
     int64_t span = x->shape[2 + d] + g.low[d] + high[d] - (g.kernel[d] - 1) * g.dilation[d] - 1;
     if (span < 0)
@@ -76,15 +81,53 @@ static int write_dx(pn_pixels dx, void *context) {
   return pn_convolve_data(dx, j->x, j->w, NULL, j->add, &j->g);
 }
 
+/* The weights in FILTER memory, times scale where there is one. */
+typedef struct scaling {
+  real *to;
+  const real *from;
+  int64_t c;
+  pn_norm_line line;
+} scaling;
+
+static void scale_rows(void *context, int64_t begin, int64_t end) {
+  const scaling *s = context;
+  pn_norm()->affine(s->to + begin * s->c, s->c, s->from + begin * s->c, s->c, end - begin, s->c, &s->line);
+}
+
+static int scaled_filter(pn_tensor **out, pn_tensor *weight, const real *scale) {
+  pn_tensor *w, *made = NULL;
+  if (pn_filter_of(&w, weight)) return -1;
+  *out = w;
+  if (!scale) return 0;
+  scaling s = { .from = pn_real_of(w), .c = w->shape[0] };
+  real *zeros = pn_alloc_zero(sizeof(real) * (size_t)s.c);
+  int rc = zeros ? pn_tensor_new(&made, w->dtype, 5, w->shape, PN_FILTER, pn_device_of(w)) : -1;
+  if (!rc) {
+    s.to = pn_real_of(made);
+    s.line = (pn_norm_line){ scale, zeros, false };
+    pn_parallel(pn_tensor_count(w) / pn_max64(s.c, 1), pn_max64(1, 16384 / pn_max64(s.c, 1)), scale_rows, &s);
+    *out = made;
+  }
+  pn_free(zeros);
+  pn_tensor_release(w);
+  return rc;
+}
+
+static int row_of(pn_tensor **out, pn_tensor *t) { /* an optional vector, dense; NULL for none */
+  *out = NULL;
+  return t ? pn_tensor_contiguous(out, t, PN_ROWS) : 0;
+}
+
 static int forward(pn_call *call) {
-  pn_tensor *x, *w, *bias = NULL;
+  pn_tensor *x, *w, *bias = NULL, *scale = NULL;
   int64_t high[3];
   job j = { .end.relu = pn_arg_int(call, "relu") != 0 };
   pn_convolution_geometry(call, call->x[0], false, &j.g, high);
   if (pn_channels_last(&x, call->x[0])) return -1;
-  int rc = call->x[2] ? pn_tensor_contiguous(&bias, call->x[2], PN_ROWS) : 0;
+  int rc = row_of(&bias, call->x[2]);
+  rc = rc ? rc : row_of(&scale, call->x[3]);
   if (bias) j.end.bias = pn_real_of(bias);
-  rc = rc ? rc : pn_filter_of(&w, call->x[1]);
+  rc = rc ? rc : scaled_filter(&w, call->x[1], scale ? pn_real_of(scale) : NULL);
   if (!rc) {
     (void)pn_pixels_of(&j.x, x);
     j.w = pn_real_of(w);
@@ -92,6 +135,7 @@ static int forward(pn_call *call) {
     pn_tensor_release(w);
   }
   pn_tensor_release(bias);
+  pn_tensor_release(scale);
   pn_tensor_release(x);
   if (!rc && call->recording && j.end.relu) {
     pn_tensor_retain(call->y[0]);
@@ -100,74 +144,52 @@ static int forward(pn_call *call) {
   return rc;
 }
 
-/* ---- backward ---------------------------------------------------------------------------------------------------------- */
-
-typedef struct mask_job {
-  pn_pixels y, dy, to;
-} mask_job;
-
-static void mask_rows(void *context, int64_t begin, int64_t end) {
-  const mask_job *j = context;
-  for (int64_t i = begin, run; i < end; i += run) {
-    run = pn_min64(pn_pixels_run(&j->y, i, end), pn_min64(pn_pixels_run(&j->dy, i, end), pn_pixels_run(&j->to, i, end)));
-    const real *y = pn_pixel_at(&j->y, i), *dy = pn_pixel_at(&j->dy, i);
-    real *to = pn_pixel_at(&j->to, i);
-    for (int64_t r = 0; r < run; r++, y += j->y.sw, dy += j->dy.sw, to += j->to.sw) {
-      if (to == dy)
-        for (int64_t c = 0; c < j->y.c; c++) to[c] = y[c] > 0 ? to[c] : 0;
-      else
-        for (int64_t c = 0; c < j->y.c; c++) to[c] = y[c] > 0 ? dy[c] : 0;
-    }
-  }
-}
-
-/* dy before relu (retained): what of it passes where y > 0. In dy's own memory where nobody else can see it. */
-static int gradient_before_relu(pn_call *call, pn_tensor **out) {
-  pn_tensor *dy, *y = call->saved[0], *held = NULL;
+/* dz, the gradient of the bare product (retained), and the bias gradient. */
+static int product_gradient(pn_call *call, pn_tensor **dz) {
+  pn_tensor *dy, *scale;
   if (pn_channels_last(&dy, call->dy[0])) return -1;
-  *out = dy;
-  if (!y) return 0;
-  mask_job j;
-  bool alone = atomic_load(&dy->refs) == (dy == call->dy[0] ? 2 : 1) && atomic_load(&dy->storage->refs) == 1;
-  int rc = pn_pixels_open(&j.y, &held, y);
-  if (!rc && !alone) rc = pn_tensor_new(out, dy->dtype, 5, dy->shape, PN_CHANNELS_LAST, pn_device_of(dy));
-  if (!rc) {
-    (void)pn_pixels_of(&j.dy, dy);
-    (void)pn_pixels_of(&j.to, *out);
-    pn_parallel(pn_pixels_count(&j.y), pn_max64(1, 16384 / pn_max64(j.y.c, 1)), mask_rows, &j);
+  *dz = dy;
+  if (!call->saved[0] && !call->x[3]) {
+    int rc = pn_convolution_bias_gradient(call, dy);
+    if (rc) pn_tensor_release(dy);
+    return rc;
   }
-  pn_tensor_release(held);
-  if (rc || !alone) pn_tensor_release(dy);
+  if (row_of(&scale, call->x[3])) {
+    pn_tensor_release(dy);
+    return -1;
+  }
+  int rc = pn_convolution_end_gradient(call, dz, dy, call->saved[0], scale ? pn_real_of(scale) : NULL);
+  pn_tensor_release(scale);
   return rc;
 }
 
 static int backward(pn_call *call) {
-  pn_tensor *dx, *dy, *w;
+  pn_tensor *dx, *dz, *w;
   int64_t high[3];
   bool fresh;
   job j = { .end = { 0 } };
   pn_convolution_geometry(call, call->x[0], false, &j.g, high);
-  if (gradient_before_relu(call, &dy)) return -1;
+  if (product_gradient(call, &dz)) return -1;
   int rc = pn_call_dx(call, 0, &dx, &fresh);
   if (!rc && dx && !(rc = pn_filter_of(&w, call->x[1]))) {
-    (void)pn_pixels_of(&j.x, dy);
+    (void)pn_pixels_of(&j.x, dz);
     j.w = pn_real_of(w);
     j.add = !fresh;
     rc = pn_write_pixels(dx, !fresh, write_dx, &j);
     pn_tensor_release(w);
   }
-  rc = rc ? rc : pn_convolution_weight_gradient(call, call->x[0], dy, &j.g);
-  rc = rc ? rc : pn_convolution_bias_gradient(call, dy);
-  pn_tensor_release(dy);
+  rc = rc ? rc : pn_convolution_weight_gradient(call, call->x[0], dz, &j.g);
+  pn_tensor_release(dz);
   return rc;
 }
 
 const pn_op pn_op_conv3d = {
   .name = "conv3d",
   .help = "3-D convolution (cross-correlation); 2-D is T = 1 with a kernel of 1 along time",
-  .inputs = "x weight bias?",
+  .inputs = "x weight bias? scale?",
   .args = args,
   .cases = cases,
   .shape = shape,
   .cpu = {forward, backward},
+  .constant_inputs = { false, false,      false, true },
 };

@@ -61,6 +61,9 @@ describe("conv3d", function()
     { "bias must be f%d+ of 2 values", function()
       return pn.conv3d(pn.zeros { 1, 3, 1, 1, 1 }, pn.zeros { 2, 3, 1, 1, 1 }, pn.zeros { 3 })
     end },
+    { "scale must be f%d+ of 2 values", function()
+      return pn.conv3d(pn.zeros { 1, 3, 1, 1, 1 }, pn.zeros { 2, 3, 1, 1, 1 }, nil, pn.zeros { 3 })
+    end },
     { "x has 4 axes, expected 5", function()
       return pn.conv3d(pn.zeros { 3, 1, 1, 1 }, pn.zeros { 2, 3, 1, 1, 1 })
     end },
@@ -104,6 +107,39 @@ describe("conv3d", function()
     local up = pn.conv_transpose3d(y, pn.zeros { 1, 1, 4, 4, 4 }, { stride = 2, pad = 1 })
     assert.is_true(C.pn_tensor_grid(binding.ptr(up), stride, centre))
     assert.same({ 1, 1, 1, 0.5, 0.5, 0.5 }, { stride[0], stride[1], stride[2], centre[0], centre[1], centre[2] })
+  end)
+end)
+
+describe("what stands behind a convolution", function()
+  it("is done in its pass: scale, bias and relu give what three operations give, gradients too", function()
+    for _, case in ipairs {
+      { { 1, 5, 3, 9, 8 }, { 21, 5, 3, 3, 3 }, {} }, { { 2, 6, 2, 7, 7 }, { 300, 3, 1, 1, 1 }, { groups = 2 } },
+      { { 1, 16, 4, 14, 14 }, { 64, 16, 3, 3, 3 }, {} }, { { 1, 3, 5, 9, 11 }, { 7, 3, 7, 7, 7 }, { stride = 2 } },
+    } do
+      local n = case[2][1]
+      local x, w = helper.random(case[1], "x"), helper.random(case[2], "w")
+      local bias, scale = helper.random({ n }, "bias"), helper.random({ n }, "scale") -- of any sign
+      local together = { relu = true }
+      for name, value in pairs(case[3]) do together[name] = value end
+      local one = all_of(function(a, b, c, args) return pn.conv3d(a, b, c, scale, args) end, x, w, bias, together)
+      local three = all_of(function(a, b, c, args)
+        local shape = { shape = { 1, n, 1, 1, 1 } }
+        return pn.relu(pn.conv3d(a, b, nil, args) * pn.reshape(scale, shape) + pn.reshape(c, shape))
+      end, x, w, bias, case[3])
+      for _, name in ipairs { "y", "dx", "dw", "db" } do
+        helper.assert_close(one[name], three[name], 1e-5, name)
+      end
+      assert.is_nil(scale:grad())
+    end
+  end)
+
+  it("leaves a gradient that another operation reads alone", function()
+    local x, w = helper.random({ 1, 3, 2, 5, 5 }, "x"), helper.random({ 4, 3, 1, 3, 3 }, "w"):requires_grad(true)
+    local other = helper.random({ 1, 4, 2, 5, 5 }, "other"):requires_grad(true)
+    local seed = helper.random({ 1, 4, 2, 5, 5 }, "seed"):contiguous "channels_last"
+    local y = pn.conv3d(x, w, nil, pn.full { 4, value = 3 }, { relu = true })
+    pn.add(other, y):backward(seed) -- both get the same memory
+    helper.assert_same_bits(other:grad():contiguous(), seed:contiguous())
   end)
 end)
 

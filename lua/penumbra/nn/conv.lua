@@ -89,12 +89,12 @@ Conv3d.describe = describe
 
 --- @param x tensor
 -- @param into ?tensor where to write the result
--- @tparam ?table joined {weight, bias, relu = boolean}: another weight and bias than the layer's own, its own joined with what
---   stands behind it, say; and whether relu is part of the same pass
-function Conv3d:forward(x, into, joined)
+-- @tparam ?table behind what stands behind it, done in the same pass: scale and bias (a number a channel; bias in place of the
+--   layer's own), relu (boolean)
+function Conv3d:forward(x, into, behind)
   local named = self.named
-  named.into, named.relu = into, joined and joined.relu
-  local y = ops.conv3d(x, joined and joined[1] or self.weight, joined and joined[2] or self.bias, named)
+  named.into, named.relu = into, behind and behind.relu
+  local y = ops.conv3d(x, self.weight, behind and behind.bias or self.bias, behind and behind.scale, named)
   named.into = nil
   return y
 end

@@ -54,6 +54,13 @@ function BatchNorm:describe()
   return self.mode .. (self.named.relu and " relu" or "")
 end
 
+--- What frozen statistics do to a channel: y = scale·x + bias, scale = 1/√(var + eps), bias = beta - mean·scale. Two tensors
+-- (channels); the gradient goes to beta.
+function BatchNorm:line()
+  local scale = 1 / ops.sqrt(self.var + self.named.eps)
+  return scale, self.beta - self.mean * scale
+end
+
 --- @param x (N,channels,T,H,W)
 -- @param into ?tensor where to write the result
 function BatchNorm:forward(x, into)
@@ -67,7 +74,7 @@ end
 local Unit = module.class "unit"
 
 --- Convolution (no bias, pad "same") → batch norm → ReLU. Children: conv, bn. With frozen statistics the three are one
--- convolution (`folded`), in training as in evaluation. With the statistics of the input and no gradient to come, batch norm
+-- convolution, in training as in evaluation. With the statistics of the input and no gradient to come, batch norm
 -- works over the convolution's result in place. A hook on conv or bn gets each of them as a step of its own.
 -- @tparam table options from, to, kernel, stride, pad, dilation, groups, init as conv3d; batchnorm (the mode: "frozen"), eps,
 --   alpha, momentum as batch_norm; relu (true)
@@ -91,16 +98,6 @@ function Unit:describe()
   return self.conv:describe() .. ", bn " .. self.bn:describe()
 end
 
---- The weight and the bias with which the convolution alone does what convolution and frozen batch norm do:
--- (W·x - mean)·gain + beta = (gain·W)·x + (beta - mean·gain), gain = 1/√(var + eps). Differentiable in weight and beta.
--- @return weight (to,from/groups,kt,kh,kw)
--- @return bias (to)
-function Unit:folded()
-  local bn = self.bn
-  local gain = 1 / ops.sqrt(bn.var + bn.named.eps)
-  return self.conv.weight * ops.reshape(gain, { shape = { self.n_to, 1, 1, 1, 1 } }), bn.beta - bn.mean * gain
-end
-
 --- @param x (N,from,T,H,W)
 -- @param into ?tensor where to write the result
 function Unit:forward(x, into)
@@ -108,8 +105,8 @@ function Unit:forward(x, into)
   if #self.conv.own.hooks > 0 or #bn.own.hooks > 0 then
     return bn(self.conv(x), into)
   elseif bn.mode == "frozen" then
-    local weight, bias = self:folded()
-    return self.conv(x, into, { weight, bias, relu = bn.named.relu })
+    local scale, bias = bn:line()
+    return self.conv(x, into, { scale = scale, bias = bias, relu = bn.named.relu })
   end
   local y = self.conv(x)
   return bn(y, into or not tensor.recording() and y or nil)
