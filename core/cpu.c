@@ -11,8 +11,8 @@
 #include <unistd.h>
 #endif
 
-static int chosen = -1;
-static bool wants_bf16, emulated_amx;
+static atomic_int chosen = -1;
+static atomic_bool wants_bf16, emulated_amx;
 static const char *const names[PN_N_CPU_VARIANTS] = { "plain", "avx2", "avx512", "avx512_bf16", "amx" };
 
 #if defined(__x86_64__) && defined(__linux__)
@@ -40,7 +40,7 @@ static int look(void) {
 }
 
 static int best(void) {
-  static int found = -1;
+  static atomic_int found = -1;
   if (found < 0) found = look();
   return found;
 }

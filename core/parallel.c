@@ -31,7 +31,8 @@ static pthread_cond_t wake = PTHREAD_COND_INITIALIZER, done = PTHREAD_COND_INITI
 static job current;
 static atomic_uint generation;
 static atomic_int pending;
-static int n_threads, n_started;
+static atomic_int n_threads;
+static int n_started;
 static _Thread_local bool inside;
 
 double pn_clock(void) {

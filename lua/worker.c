@@ -50,6 +50,10 @@ static int serve(lua_State *L) {
   lua_setfield(L, -2, "path");
   lua_pushstring(L, w->cpath);
   lua_setfield(L, -2, "cpath");
+  lua_getfield(L, -1, "loaded");
+  lua_pushboolean(L, true);
+  lua_setfield(L, -2, "penumbra.in_worker");
+  lua_pop(L, 1);
   lua_getglobal(L, "require");
   lua_pushliteral(L, "penumbra.worker");
   lua_call(L, 1, 1);

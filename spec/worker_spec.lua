@@ -101,6 +101,17 @@ describe("workers", function()
     pn.threads(before)
   end)
 
+  it("leave the CPU variant as it was chosen", function()
+    local text = said([[package.path = "./?.lua;" .. package.path
+      local pn, ffi = require "penumbra", require "ffi"
+      assert(pn.C.pn_set_cpu_variant("plain") == 0)
+      ffi.cdef "int setenv(const char *, const char *, int);"
+      ffi.C.setenv("PENUMBRA_CPU", "nonsense", 1)
+      local pool = pn.worker.pool(1)
+      print(pool:collect(pool:submit("spec.fixtures.jobs", "variant")))]])
+    assert.equal("plain\nexit 0\n", text)
+  end)
+
   it("tell whether a job is done", function()
     local pool = worker.pool(1)
     local ticket = pool:submit(jobs, "slow", 0.1)

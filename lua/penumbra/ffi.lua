@@ -81,8 +81,8 @@ end
 binding.C = library
 local C = library
 
--- A variant that does not exist, or that this CPU cannot run, must not be passed over in silence.
-local variant = os.getenv("PENUMBRA_CPU")
+-- A variant that does not exist, or that this CPU cannot run, must not be passed over in silence. A worker finds it chosen.
+local variant = not package.loaded["penumbra.in_worker"] and os.getenv("PENUMBRA_CPU")
 if variant and variant ~= "" and C.pn_set_cpu_variant(variant) ~= 0 then
   error("PENUMBRA_CPU: " .. ffi.string(C.pn_error()), 0)
 end
