@@ -77,6 +77,7 @@ PN_API bool pn_tensor_is_dense(const pn_tensor *t, pn_layout layout);
 PN_API void *pn_tensor_data(
     pn_tensor *t); /* address of element 0: host memory on PN_CPU, device memory else; writing through it bypasses autograd */
 PN_API uint64_t pn_tensor_storage_id(const pn_tensor *t); /* equal for views of one storage */
+PN_API uint32_t pn_tensor_version(const pn_tensor *t);    /* grows with each in-place write to its storage */
 PN_API int pn_tensor_view(pn_tensor **out, pn_tensor *t, int n_dims, const int64_t *shape, const int64_t *stride, int64_t offset)
     PN_CHECKED; /* not differentiable; offset in elements from element 0 of t; refused when it leaves the storage */
 PN_API int pn_tensor_slot(pn_tensor **out, pn_tensor *t, int axis, int64_t first, int64_t count)

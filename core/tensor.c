@@ -164,6 +164,7 @@ pn_dtype pn_tensor_dtype(const pn_tensor *t) { return t->dtype; }
 int pn_tensor_device(const pn_tensor *t) { return pn_device_of(t); }
 void *pn_tensor_data(pn_tensor *t) { return pn_bytes_of(t); }
 uint64_t pn_tensor_storage_id(const pn_tensor *t) { return t->storage->id; }
+uint32_t pn_tensor_version(const pn_tensor *t) { return t ? t->storage->version : 0; }
 
 int64_t pn_tensor_count(const pn_tensor *t) {
   int64_t count = 1;

@@ -118,12 +118,18 @@ function Side:new(o)
 end
 
 -- Upsampling to features and fusing them are both linear: so the weights are joined, not the images, and 16 channels of the clip's
--- size are never made. fuse (features): this side's part of the fusion.
+-- size are never made. Where upsampling is interpolation, the same for each channel, fusing comes first.
+-- fuse (features): this side's part of the fusion.
 --- @return this side's part of the fused logits (N,1,T,H,W); the side's own logits, the same shape, unless not wanted
 function Side:forward(y, clip, fuse, wants_mask)
   y = self.reduce(y)
-  local joined = pn.weighted_sum(self.up_features.weight, fuse, { axis = 2 }) -- (features,1,kt,kh,kw)
-  return self.up_features(y, clip, joined), wants_mask and self.up_score(self.score(y), clip) or nil
+  local part
+  if self.up_features:interpolates(y, clip) then
+    part = self.up_features(pn.conv3d(y, pn.reshape(fuse, { shape = { 1, fuse:size(1), 1, 1, 1 } })), clip)
+  else
+    part = self.up_features(y, clip, pn.weighted_sum(self.up_features.weight, fuse, { axis = 2 })) -- (features,1,kt,kh,kw)
+  end
+  return part, wants_mask and self.up_score(self.score(y), clip) or nil
 end
 
 -- ---- the network --------------------------------------------------------------------------------------------------------------

@@ -44,7 +44,14 @@ static void weighted(real *y, bool add, const real *x, const int64_t *offset, co
   }
 }
 
-const pn_tap_kernels pn_taps_plain = { largest, routed, weighted };
+static void between(real *y, const real *x, const int32_t *low, const real *share, int64_t n) {
+  for (int64_t i = 0; i < n; i++) {
+    const real *p = x + low[i], w = share[i];
+    y[i] = w == 0 ? p[0] : w == 1 ? p[1] : (1 - w) * p[0] + w * p[1];
+  }
+}
+
+const pn_tap_kernels pn_taps_plain = { largest, routed, weighted, between };
 
 const pn_tap_kernels *pn_taps(void) {
 #if defined(__x86_64__) && !defined(PN_F64_BUILD)

@@ -1,4 +1,5 @@
-/* taps.h: for one pixel, what its neighbours say: the largest of a list of pixels, its gradient, and a weighted sum.
+/* taps.h: for one pixel, what its neighbours say: the largest of a list of pixels, its gradient, and a weighted sum; and, for a
+** row of single numbers, what lies between two neighbours.
 **
 ** A list names pixels by offset (in elements) from one address; each pixel is c channels in a row. The lists are built by
 ** pooling and resizing once for many pixels, so these loops hold all the arithmetic of those operations.
@@ -15,6 +16,8 @@ typedef struct pn_tap_kernels {
                  const uint8_t *number, int64_t n, int64_t c);
   /* y[c] (+)= sum over k of weight[k] * x[offset[k] + c] */
   void (*weighted)(real *y, bool add, const real *x, const int64_t *offset, const real *weight, int64_t n, int64_t c);
+  /* y[i] = (1 - share[i]) * x[low[i]] + share[i] * x[low[i] + 1], or just the one whose share is 1 */
+  void (*between)(real *y, const real *x, const int32_t *low, const real *share, int64_t n);
 } pn_tap_kernels;
 
 const pn_tap_kernels *pn_taps(void); /* those of the CPU variant in force */

@@ -75,5 +75,18 @@ static void weighted(real *y, bool add, const real *x, const int64_t *offset, co
   if (i < c) pn_taps_plain.weighted(y + i, add, x + i, offset, weight, n, c - i);
 }
 
-const pn_tap_kernels pn_taps_avx2 = { largest, routed, weighted };
+static void between(real *y, const real *x, const int32_t *low, const real *share, int64_t n) {
+  const __m256 one = _mm256_set1_ps(1), none = _mm256_setzero_ps();
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    __m256i at = _mm256_loadu_si256((const __m256i *)(const void *)(low + i));
+    __m256 a = _mm256_i32gather_ps(x, at, 4), b = _mm256_i32gather_ps(x + 1, at, 4), w = _mm256_loadu_ps(share + i);
+    __m256 mix = _mm256_add_ps(_mm256_mul_ps(_mm256_sub_ps(one, w), a), _mm256_mul_ps(w, b));
+    mix = _mm256_blendv_ps(mix, a, _mm256_cmp_ps(w, none, _CMP_EQ_OQ));
+    _mm256_storeu_ps(y + i, _mm256_blendv_ps(mix, b, _mm256_cmp_ps(w, one, _CMP_EQ_OQ)));
+  }
+  pn_taps_plain.between(y + i, x, low + i, share + i, n - i);
+}
+
+const pn_tap_kernels pn_taps_avx2 = { largest, routed, weighted, between };
 #endif

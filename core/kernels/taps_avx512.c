@@ -115,5 +115,18 @@ static void weighted(real *y, bool add, const real *x, const int64_t *offset, co
   }
 }
 
-const pn_tap_kernels pn_taps_avx512 = { largest, routed, weighted };
+static void between(real *y, const real *x, const int32_t *low, const real *share, int64_t n) {
+  const __m512 one = _mm512_set1_ps(1), none = _mm512_setzero_ps();
+  for (int64_t i = 0; i < n; i += 16) {
+    __mmask16 live = mask_of(n - i);
+    __m512i at = _mm512_maskz_loadu_epi32(live, low + i);
+    __m512 a = _mm512_mask_i32gather_ps(none, live, at, x, 4), b = _mm512_mask_i32gather_ps(none, live, at, x + 1, 4);
+    __m512 w = _mm512_maskz_loadu_ps(live, share + i);
+    __m512 mix = _mm512_fmadd_ps(w, b, _mm512_mul_ps(_mm512_sub_ps(one, w), a));
+    mix = _mm512_mask_mov_ps(mix, _mm512_cmp_ps_mask(w, none, _CMP_EQ_OQ), a);
+    _mm512_mask_storeu_ps(y + i, live, _mm512_mask_mov_ps(mix, _mm512_cmp_ps_mask(w, one, _CMP_EQ_OQ), b));
+  }
+}
+
+const pn_tap_kernels pn_taps_avx512 = { largest, routed, weighted, between };
 #endif

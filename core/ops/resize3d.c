@@ -53,6 +53,8 @@ static int shape(pn_call *call) {
 typedef struct samples {
   int64_t n_in, n_out, *low, *first, *last;
   double *w;
+  int32_t *place; /* low and w once more, as rows of single numbers are read */
+  real *share;
 } samples;
 
 static int samples_new(samples *s, const pn_call *call, int d, int64_t n_out) {
@@ -60,11 +62,13 @@ static int samples_new(samples *s, const pn_call *call, int d, int64_t n_out) {
   axis_map map = map_of(call, d, n_out);
   s->n_in = call->x[0]->shape[2 + d];
   s->n_out = n_out;
-  s->low = pn_alloc((size_t)(2 * n_out + 2 * s->n_in) * sizeof(int64_t));
+  s->low = pn_alloc((size_t)(2 * n_out + 2 * s->n_in) * sizeof(int64_t) + (size_t)n_out * (sizeof(int32_t) + sizeof(real)));
   if (!s->low) return -1;
   s->w = (double *)(void *)(s->low + n_out);
   s->first = s->low + 2 * n_out;
   s->last = s->first + s->n_in;
+  s->share = (real *)(void *)(s->last + s->n_in);
+  s->place = (int32_t *)(void *)(s->share + n_out);
   for (int64_t i = 0; i < s->n_in; i++) s->first[i] = n_out, s->last[i] = -1;
   for (int64_t j = 0; j < n_out; j++) {
     double u = map.a * (double)j + map.b;
@@ -75,6 +79,8 @@ static int samples_new(samples *s, const pn_call *call, int d, int64_t n_out) {
     int64_t low = pn_min64((int64_t)u, pn_max64(s->n_in - 2, 0));
     s->low[j] = low;
     s->w[j] = u - (double)low;
+    s->place[j] = (int32_t)low;
+    s->share[j] = (real)s->w[j];
     for (int64_t i = low; i < pn_min64(low + 2, s->n_in); i++) {
       if ((i == low ? 1 - s->w[j] : s->w[j]) == 0) continue;
       s->first[i] = pn_min64(s->first[i], j);
@@ -110,8 +116,9 @@ static int forward_rows(void *context, int64_t begin, int64_t end) {
   const pn_pixels *x = &j->x, *y = &j->y;
   const pn_tap_kernels *kernels = pn_taps();
   const int64_t c = x->c;
-  real *sum = pn_alloc((size_t)(x->w * c) * sizeof(real));
+  real *sum = pn_alloc((size_t)((x->w + 1) * c) * sizeof(real)); /* one pixel more: `between` reads it where x is one wide */
   if (!sum) return -1;
+  memset(sum + x->w * c, 0, (size_t)c * sizeof(real));
   for (int64_t row = begin; row < end; row++) {
     int64_t ho = row % y->h, to = row / y->h % y->t, n = row / y->h / y->t, n_rows = 0, offset[4];
     real weight[4];
@@ -125,12 +132,8 @@ static int forward_rows(void *context, int64_t begin, int64_t end) {
     }
     sum_rows(sum, x, offset, weight, n_rows);
     real *into = y->data + n * y->sn + to * y->st + ho * y->sh;
-    const int64_t next = x->w > 1 ? 1 : 0;
-    if (c == 1) {
-      for (int64_t wo = 0; wo < y->w; wo++) {
-        const real *p = sum + j->w.low[wo], w = (real)j->w.w[wo];
-        into[wo * y->sw] = w == 0 ? p[0] : w == 1 ? p[next] : (1 - w) * p[0] + w * p[next];
-      }
+    if (c == 1 && y->sw == 1) {
+      kernels->between(into, sum, j->w.place, j->w.share, y->w);
       continue;
     }
     for (int64_t wo = 0; wo < y->w; wo++) {

@@ -229,6 +229,62 @@ describe("registered upsampling", function()
     end
   end)
 
+  it("runs as plain interpolation while its weights are that and do not learn, the same to the last digits", function()
+    for _, size in ipairs { { 5, 37, 54 }, { 1, 33, 64 }, { 16, 45, 70 } } do
+      for _, skip in ipairs(fcn.skips) do
+        local s = skip.stride
+        local like = clip(size[1], size[2], size[3])
+        local shape = { 1, 3 }
+        for d = 1, 3 do
+          shape[d + 2] = math.ceil(size[d] / s[d])
+        end
+        local x = helper.random(shape, "x"):requires_grad(true)
+        x:set_grid(s, { math.floor(s[1] / 2), math.floor(s[2] / 2), s[3] - 1 })
+        local up = registered { channels = 3, stride = s }
+        up:reset(1)
+        local function both()
+          x:set_grad(nil)
+          local y = up(x, like)
+          pn.sum(y * y):backward()
+          return y:detach():clone():keep(), x:grad():clone():keep()
+        end
+        assert.is_false(up:interpolates(x, like))
+        local y, dx = both()
+        up:freeze()
+        assert.is_true(up:interpolates(x, like))
+        local frozen_y, frozen_dx = both()
+        helper.assert_close(frozen_y, y, 2e-6, skip[1])
+        helper.assert_close(frozen_dx, dx, 5e-6, skip[1])
+        assert.same(like:grid(), up(x, like):grid())
+        up.weight:fill(0.5) -- another version of the weights: one look more
+        assert.is_false(up:interpolates(x, like))
+        assert.is_true(helper.relative_error((both()), y) > 1e-3)
+      end
+    end
+  end)
+
+  it("is no interpolation where it began as something else, or stands between pixels", function()
+    local x, like = helper.random({ 1, 1, 2, 3, 3 }, "x"), clip(4, 6, 6)
+    x:set_grid({ 2, 2, 2 }, { 1, 1, 1 })
+    for key, value in pairs { init = "nearest", time = "repeat", overlap = "s", align = "caffe" } do
+      local up = registered { channels = 1, stride = 2, [key] = value }
+      assert.is_false(up:reset(1):freeze():interpolates(x, like), key)
+    end
+    local up = registered { channels = 1, stride = 2 }
+    assert.is_true(up:reset(1):freeze():interpolates(x, like))
+    assert.is_false(up:interpolates(x:set_grid({ 2, 2, 2 }, { 1, 0.5, 1 }), like))
+    assert.is_false(up:interpolates(x:set_grid({ 2, 4, 2 }, { 1, 1, 1 }), like))
+  end)
+
+  it("fuses before a frozen interpolation as after one that learns", function()
+    local net, x = tiny {}, clip(5, 37, 54)
+    local learning = net(x).fused:detach():clone()
+    net:freeze("up_")
+    helper.assert_close(net(x).fused, learning, 1e-5)
+    assert.is_true(pcall(function() net(x).fused:mean():backward() end))
+    assert.is_truthy(net.fuse.weight:grad())
+  end)
+
   it("asks for a grid, and names what it does not know", function()
     local up = registered { channels = 1, stride = { 1, 2, 2 } }
     helper.failure(function() up(pn.zeros { 1, 1, 1, 2, 2 }, pn.zeros { 1, 1, 1, 4, 4 }) end, "carry their grid")

@@ -82,6 +82,37 @@ describe("resize3d", function()
     end
   end)
 
+  local C, best = pn.C, require("ffi").string(pn.C.pn_cpu_variant())
+  for _, variant in ipairs { "avx2", "avx512" } do
+    it(variant .. " agrees with the plain definition, one channel and many, one element wide", function()
+      if C.pn_set_cpu_variant(variant) ~= 0 then
+        pending("this CPU has no " .. variant)
+        return
+      end
+      for _, shape in ipairs { { 1, 1, 3, 4, 5 }, { 2, 1, 1, 2, 1 }, { 1, 7, 2, 3, 4 }, { 1, 1, 2, 2, 40 } } do
+        for _, align in ipairs { "half_pixel", "corners", "asymmetric" } do
+          local made = {}
+          for _, name in ipairs { variant, "plain" } do
+            assert.equal(0, C.pn_set_cpu_variant(name))
+            local y, d = helper.with_gradients(function(t)
+              return pn.resize3d(t, { size = { 3, 5, 37 }, align = align })
+            end, helper.random(shape, "x"))
+            made[#made + 1] = { y, d[1] }
+          end
+          helper.assert_close(made[1][1], made[2][1], 2e-6)
+          helper.assert_close(made[1][2], made[2][2], 2e-6)
+        end
+      end
+      assert.equal(0, C.pn_set_cpu_variant(best))
+    end)
+  end
+
+  it("takes an end for itself, whatever lies beside it", function()
+    local y = pn.resize3d(pn.tensor { { { { { 1, 1 / 0 } } } } }, { size = { 1, 1, 19 }, align = "corners" })
+    assert.equal(1, y:get(1, 1, 1, 1, 1))
+    assert.equal(1 / 0, y:get(1, 1, 1, 1, 19))
+  end)
+
   it("refuses an empty axis", function()
     helper.failure(function() pn.resize3d(pn.zeros { 1, 1, 0, 2, 2 }, { size = 2 }) end, "resize3d: the t axis is empty")
   end)

@@ -6,8 +6,13 @@
 -- whole number and a kernel of even size has its middle between two taps, the filter begins with its peak on tap `stride`
 -- (counted from 0), so that bilinear interpolation is exact. Before the first and behind the last centre the end values are held.
 --
+-- While the weights are the interpolation they began as, and do not learn (frozen, or no gradient is asked for), the layer is run
+-- as that: resize3d, one axis after the other. `interpolates` says so; weights that learn go the general way.
+--
 -- Alignments: grid = as above; centre = the middle of the full result; caffe = the offset that Caffe's Crop layer works out from
 -- symmetric pads ⌊k/2⌋, which puts every c at 0 but for the pool of even size before stage 5.
+local ffi = require "ffi"
+local binding = require "penumbra.ffi"
 local init = require "penumbra.nn.initialise"
 local module = require "penumbra.nn.module"
 local named = require "penumbra.named"
@@ -115,28 +120,82 @@ function Registered:new(options)
     -- Peaks between taps are for cuts at half pixels; a kernel without overlap has no room for any other.
     self.peak[d] = (o.align == "grid" and o.overlap == "2s") and s or (self.kernel[d] - 1) / 2
   end
-  self.n_from, self.n_to, self.init, self.time, self.align = o.channels, o.channels, o.init, o.time, o.align
+  self.n_from, self.n_to, self.init, self.time = o.channels, o.channels, o.init, o.time
+  self.overlap, self.align = o.overlap, o.align
   local k = self.kernel
   self:add_parameter("weight", tensor.empty { o.channels, o.channels, k[1], k[2], k[3], layout = "filter" })
 end
 
+-- The filters along t, h, w that it begins with.
+function Registered:filters()
+  local k, s, peak = self.kernel, self.stride, self.peak
+  local plane = self.init == "bilinear" and filters.linear or filters.nearest
+  return { filters[self.time](k[1], s[1], peak[1]), plane(k[2], s[2], peak[2]), plane(k[3], s[3], peak[3]) }
+end
+
 function Registered:initialise(stream)
-  local weight, k, s, peak = self.weight:detach(), self.kernel, self.stride, self.peak
+  local weight, k, s = self.weight:detach(), self.kernel, self.stride
   if self.init == "icnr" then
     init.icnr { stride = s } (weight, stream "weight")
   elseif self.init == "random" then
     local taps = k[1] / s[1] * k[2] / s[2] * k[3] / s[3] -- those that reach one output
     stream("weight"):fill(weight, "normal", 0, 1 / math.sqrt(self.n_from * taps))
   else
-    local plane = self.init == "bilinear" and filters.linear or filters.nearest
-    write_diagonal(weight, {
-      filters[self.time](k[1], s[1], peak[1]), plane(k[2], s[2], peak[2]), plane(k[3], s[3], peak[3]),
-    })
+    write_diagonal(weight, self:filters())
   end
 end
 
 function Registered:describe()
   return ("%s / %s %s, %s"):format(table.concat(self.kernel, ","), table.concat(self.stride, ","), self.init, self.align)
+end
+
+-- Is weight (C,C,kt,kh,kw) the product of three filters on its channel diagonal, to the last bit?
+local function is_diagonal(weight, along)
+  local shape = weight:shape()
+  local number = ffi.typeof(weight:dtype() == "f64" and "double [1]" or "float [1]") -- rounded as the weights are
+  local data, at, product = weight:data(), 0, number() -- in memory t, h, w, to, from
+  for i = 1, shape[3] do
+    for j = 1, shape[4] do
+      for k = 1, shape[5] do
+        product[0] = along[1][i] * along[2][j] * along[3][k]
+        for c = 0, shape[2] - 1 do
+          for d = 0, shape[1] - 1 do
+            if data[at] ~= (c == d and product[0] or 0) then
+              return false
+            end
+            at = at + 1
+          end
+        end
+      end
+    end
+  end
+  return true
+end
+
+-- Does the result stand on the pixels that grids are counted in, and x on every s-th of them?
+local function is_on_pixels(own, grid, s)
+  for d = 1, 3 do
+    if grid.stride[d] ~= 1 or grid.centre[d] ~= 0 or own.stride[d] ~= s[d] or own.centre[d] % 1 ~= 0 then
+      return false
+    end
+  end
+  return true
+end
+
+--- Is it, as it stands, linear interpolation of x by its grid, the same for each channel, and are its weights not to learn?
+-- Then `forward` takes any number of channels.
+function Registered:interpolates(x, like)
+  local weight, own, grid = self.weight, x:grid(), like:grid()
+  if not (self.align == "grid" and self.overlap == "2s" and self.init == "bilinear" and self.time == "linear") then
+    return false
+  elseif not (own and grid and is_on_pixels(own, grid, self.stride)) or weight:requires_grad() and tensor.recording() then
+    return false
+  end
+  local storage, version = binding.C.pn_tensor_storage_id(binding.ptr(weight)), binding.C.pn_tensor_version(binding.ptr(weight))
+  if self.seen_storage ~= storage or self.seen_version ~= version then -- one look for each state of the weights
+    self.seen_storage, self.seen_version, self.is_linear = storage, version, is_diagonal(weight, self:filters())
+  end
+  return self.is_linear
 end
 
 -- Repeats the first element `low` times before, and the last `high` times behind, along an axis. With `last_use` gives x back.
@@ -180,11 +239,15 @@ function Registered:cut(d, n, size, centre)
   return 0, 0, low, whole - size - low
 end
 
---- @param weight another than the layer's own, (C,O,kt,kh,kw): its own joined with a linear layer behind it, say
+--- @param x real (N,C,T',H',W'); any C while the layer interpolates
+-- @param weight another than the layer's own, (C,O,kt,kh,kw): its own joined with a linear layer behind it, say
 function Registered:forward(x, like, weight)
   local grid, own = like:grid(), x:grid()
   if self.align == "grid" and not (grid and own) then
     raise("registered: align = \"grid\" needs tensors that carry their grid (x:set_grid)")
+  end
+  if not weight and self:interpolates(x, like) then
+    return ops.resize3d(x, { size = { like:size(3), like:size(4), like:size(5) }, align = "grid" })
   end
   local pad, extra, given = {}, {}, x
   for d = 1, 3 do
