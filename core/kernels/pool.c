@@ -119,7 +119,43 @@ static void row_of(const pn_pixels *p, int64_t row, int64_t *n, int64_t *t, int6
   *n = row / p->h / p->t;
 }
 
+/* Without winners the largest of a window may be found in two steps: down t and h for whole rows, then along w. */
+static bool in_two_steps(const job *j) {
+  const int64_t *k = j->w->kernel, plane = k[0] * k[1];
+  return !j->index && j->in.sw == j->in.c && plane * j->w->stride[2] + k[2] < plane * k[2];
+}
+
+static int max_rows_in_two_steps(void *context, int64_t begin, int64_t end) {
+  const job *j = context;
+  const pn_pixels *x = &j->in, *y = &j->out;
+  const pn_tap_kernels *kernels = pn_taps();
+  tap_list lists[2];
+  real *line = pn_alloc((size_t)(x->w * x->c) * sizeof(real));
+  if (!line || lists_new(lists, 2, j->w)) {
+    pn_free(line);
+    return -1;
+  }
+  for (int64_t i = 0; i < j->w->kernel[2]; i++) lists[1].offset[i] = i * x->c;
+  for (int64_t row = begin; row < end; row++) {
+    int64_t n, to, ho;
+    row_of(y, row, &n, &to, &ho);
+    span t = window_of(j->w, 0, to, x->t), h = window_of(j->w, 1, ho, x->h);
+    list_build(&lists[0], j->w, t, h, (span){ 0, 1, 0, 1 }, x, 0, 0, 0);
+    kernels->largest(line, NULL, x->data + n * x->sn + t.at * x->st + h.at * x->sh, lists[0].offset, lists[0].number, lists[0].n,
+                     x->w * x->c);
+    real *into = y->data + n * y->sn + to * y->st + ho * y->sh;
+    for (int64_t wo = 0; wo < y->w; wo++) {
+      span s = window_of(j->w, 2, wo, x->w);
+      kernels->largest(into + wo * y->sw, NULL, line + s.at * x->c, lists[1].offset, lists[0].number, s.n, x->c);
+    }
+  }
+  lists_free(lists, 2);
+  pn_free(line);
+  return 0;
+}
+
 static int max_rows(void *context, int64_t begin, int64_t end) {
+  if (in_two_steps(context)) return max_rows_in_two_steps(context, begin, end);
   const job *j = context;
   const pn_pixels *x = &j->in, *y = &j->out;
   const pn_tap_kernels *kernels = pn_taps();

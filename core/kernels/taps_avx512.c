@@ -2,6 +2,7 @@
 #include "kernels/taps.h"
 #ifndef PN_F64_BUILD
 #include <immintrin.h>
+#include <math.h>
 
 static inline __mmask16 mask_of(int64_t n) { return n >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << n) - 1); }
 
@@ -9,7 +10,39 @@ static inline __mmask16 beats(__m512 value, __m512 best) {
   return _kor_mask16(_mm512_cmp_ps_mask(value, best, _CMP_GT_OQ), _mm512_cmp_ps_mask(value, value, _CMP_UNORD_Q));
 }
 
+/* max returns its second operand where either is NaN: NaN is seen to apart. */
+static inline __m512 larger(__m512 value, __m512 best, __mmask16 *nan) {
+  *nan = _kor_mask16(*nan, _mm512_cmp_ps_mask(value, value, _CMP_UNORD_Q));
+  return _mm512_max_ps(value, best);
+}
+
+static void largest_alone(real *y, const real *x, const int64_t *offset, int64_t n, int64_t c) {
+  const __m512 lowest = _mm512_set1_ps(-INFINITY), nan = _mm512_set1_ps(NAN);
+  int64_t i = 0;
+  for (; i + 64 <= c; i += 64) {
+    __m512 b0 = lowest, b1 = lowest, b2 = lowest, b3 = lowest;
+    __mmask16 u0 = 0, u1 = 0, u2 = 0, u3 = 0;
+    for (int64_t k = 0; k < n; k++) {
+      const real *from = x + offset[k] + i;
+      b0 = larger(_mm512_loadu_ps(from), b0, &u0), b1 = larger(_mm512_loadu_ps(from + 16), b1, &u1);
+      b2 = larger(_mm512_loadu_ps(from + 32), b2, &u2), b3 = larger(_mm512_loadu_ps(from + 48), b3, &u3);
+    }
+    _mm512_storeu_ps(y + i, _mm512_mask_mov_ps(b0, u0, nan)), _mm512_storeu_ps(y + i + 16, _mm512_mask_mov_ps(b1, u1, nan));
+    _mm512_storeu_ps(y + i + 32, _mm512_mask_mov_ps(b2, u2, nan)), _mm512_storeu_ps(y + i + 48, _mm512_mask_mov_ps(b3, u3, nan));
+  }
+  for (; i < c; i += 16) {
+    __mmask16 live = mask_of(c - i), u = 0;
+    __m512 best = lowest;
+    for (int64_t k = 0; k < n; k++) best = larger(_mm512_maskz_loadu_ps(live, x + offset[k] + i), best, &u);
+    _mm512_mask_storeu_ps(y + i, live, _mm512_mask_mov_ps(best, u, nan));
+  }
+}
+
 static void largest(real *y, uint8_t *index, const real *x, const int64_t *offset, const uint8_t *number, int64_t n, int64_t c) {
+  if (!index) {
+    largest_alone(y, x, offset, n, c);
+    return;
+  }
   int64_t i = 0;
   for (; i + 64 <= c; i += 64) {
     const real *from = x + offset[0] + i;
@@ -29,12 +62,10 @@ static void largest(real *y, uint8_t *index, const real *x, const int64_t *offse
     }
     _mm512_storeu_ps(y + i, b0), _mm512_storeu_ps(y + i + 16, b1), _mm512_storeu_ps(y + i + 32, b2),
         _mm512_storeu_ps(y + i + 48, b3);
-    if (index) {
-      _mm_storeu_si128((__m128i *)(void *)(index + i), _mm512_cvtepi32_epi8(w0));
-      _mm_storeu_si128((__m128i *)(void *)(index + i + 16), _mm512_cvtepi32_epi8(w1));
-      _mm_storeu_si128((__m128i *)(void *)(index + i + 32), _mm512_cvtepi32_epi8(w2));
-      _mm_storeu_si128((__m128i *)(void *)(index + i + 48), _mm512_cvtepi32_epi8(w3));
-    }
+    _mm_storeu_si128((__m128i *)(void *)(index + i), _mm512_cvtepi32_epi8(w0));
+    _mm_storeu_si128((__m128i *)(void *)(index + i + 16), _mm512_cvtepi32_epi8(w1));
+    _mm_storeu_si128((__m128i *)(void *)(index + i + 32), _mm512_cvtepi32_epi8(w2));
+    _mm_storeu_si128((__m128i *)(void *)(index + i + 48), _mm512_cvtepi32_epi8(w3));
   }
   for (; i < c; i += 16) {
     __mmask16 live = mask_of(c - i);
@@ -47,7 +78,7 @@ static void largest(real *y, uint8_t *index, const real *x, const int64_t *offse
       winner = _mm512_mask_mov_epi32(winner, m, _mm512_set1_epi32(number[k]));
     }
     _mm512_mask_storeu_ps(y + i, live, best);
-    if (index) _mm512_mask_cvtepi32_storeu_epi8(index + i, live, winner);
+    _mm512_mask_cvtepi32_storeu_epi8(index + i, live, winner);
   }
 }
 

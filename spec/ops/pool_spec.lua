@@ -132,6 +132,37 @@ describe("the CPU variants of pooling", function()
     assert(C.pn_set_cpu_variant(best) == 0)
   end)
 
+  for _, variant in ipairs { "plain", "avx2", "avx512" } do
+    it(variant .. " finds the same largest values with and without the winners that a gradient wants", function()
+      if C.pn_set_cpu_variant(variant) ~= 0 then
+        pending("this CPU cannot run " .. variant)
+        return
+      end
+      for _, window in ipairs {
+        { kernel = 3, stride = 1 }, { kernel = 3, stride = 2 }, { kernel = { 1, 3, 3 }, stride = { 1, 2, 2 } },
+        { kernel = 2 }, { kernel = { 2, 1, 5 }, stride = { 1, 3, 2 } },
+      } do
+        for _, channels in ipairs { 1, 17, 70 } do
+          local whole = pn.contiguous(helper.random({ 2, channels, 4, 8, 11 }, "x"), { layout = "channels_last" })
+          for _, x in ipairs { whole, whole:slice(4, 2, 5):slice(5, 3, 7) } do
+            local with = pn.max_pool3d(x:detach():requires_grad(true), window):detach()
+            helper.assert_same_bits(pn.no_grad(pn.max_pool3d, x, window), with, channels .. " channels")
+          end
+        end
+      end
+      local x = pn.full({ 1, 70, 3, 3, 3, value = -1 / 0, layout = "channels_last" })
+      x:set(0 / 0, 1, 69, 2, 2, 1)
+      x:set(0 / 0, 1, 3, 1, 1, 1)
+      local y = pn.max_pool3d(x, { kernel = 3, stride = 1 })
+      for _, case in ipairs { { 69, 2, 2, 2 }, { 69, 1, 1, 1 }, { 3, 2, 2, 2 } } do
+        local v = y:get(1, case[1], case[2], case[3], case[4])
+        assert.is_true(v ~= v)
+      end
+      assert.equal(-1 / 0, y:get(1, 3, 3, 3, 3))
+      assert.equal(-1 / 0, y:get(1, 69, 2, 2, 3))
+    end)
+  end
+
   for _, variant in ipairs { "avx2", "avx512" } do
     it(variant .. " agrees with the plain definition for any number of channels", function()
       if C.pn_set_cpu_variant(variant) ~= 0 then
