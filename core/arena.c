@@ -85,7 +85,7 @@ static bool chunk_new(size_t least, bool lazy) {
   *s = (pn_block){ .in = c, .at = c->at, .bytes = bytes };
   list_add(s);
   close_to_all(c->at, bytes);
-  (void)madvise(c->at, bytes, MADV_HUGEPAGE); /* only a hint: fewer page faults and TLB misses */
+  if (!lazy) (void)madvise(c->at, bytes, MADV_HUGEPAGE); /* only a hint: fewer page faults and TLB misses */
   return true;
 }
 
@@ -175,6 +175,7 @@ void pn_arena_remember(void) {
     c->top = c->at;
     for (pn_block *s = c->first; s; s = s->after)
       if (s->warm) c->top = s->at + s->warm;
+    (void)madvise(c->at, c->bytes, MADV_NOHUGEPAGE); /* the little that a dry run writes costs small pages */
   }
 }
 
@@ -184,10 +185,12 @@ void pn_arena_forget(void) {
     for (pn_block *s = c->first; s; s = s->after) {
       size_t touched = s->at < c->top ? (size_t)(c->top - s->at) : 0;
       if (!s->is_free || s->warm <= touched) continue;
+      (void)madvise(s->at + touched, s->warm - touched, MADV_DONTNEED); /* the little that was written */
       held -= s->warm - touched;
       s->warm = touched;
     }
+    (void)madvise(c->at, c->bytes, MADV_HUGEPAGE);
+    c->top = c->at;
     if (c->first->is_free && !c->first->after && !c->first->warm) chunk_free(c);
-    else c->top = c->at;
   }
 }

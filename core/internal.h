@@ -4,6 +4,7 @@
 #define PENUMBRA_INTERNAL_H
 #include <stdatomic.h>
 #include <stdio.h>
+#include <string.h>
 #include "penumbra.h"
 
 #ifdef PN_F64_BUILD
@@ -26,6 +27,13 @@ const char *pn_memory_label(void);
 void *pn_alloc(size_t bytes); /* 64-byte aligned, not initialised; NULL with pn_error set */
 void *pn_alloc_zero(size_t bytes);
 void pn_free(void *p);
+bool pn_is_dry(void);        /* pn_dry_run: what is not inside a pn_parallel body, and touches much or writes what was there before,
+                                asks */
+static inline void pn_clear(void *p, size_t bytes) { /* to zero, but in a dry run */
+  if (!pn_is_dry()) memset(p, 0, bytes);
+}
+int64_t pn_scratch_now(void);        /* of this thread, in a dry run: bytes from pn_alloc that are not freed yet; */
+int64_t pn_scratch_most(bool reset); /* and the most they were since the last reset */
 
 /* ---- storages (storage.c) ------------------------------------------------------------------------------------------ */
 typedef struct pn_storage {
@@ -88,7 +96,8 @@ PN_CHECKED int pn_add_into(pn_tensor *to, const pn_tensor *from); /* to += from;
 
 /* ---- threads (parallel.c) ------------------------------------------------------------------------------------------ */
 /* Splits 0..n-1 into contiguous ranges, one a thread, none shorter than grain (when n allows), and runs fn on each.
-** Nested calls run inline. A body must not depend on where the ranges are cut. */
+** Nested calls run inline. A body must not depend on where the ranges are cut. A dry run calls it on an empty range, to see
+** what scratch it takes: then it must do nothing else. */
 void pn_parallel(int64_t n, int64_t grain, void (*fn)(void *context, int64_t begin, int64_t end), void *context);
 /* As pn_parallel, where the body can fail; the first failure's message reaches the caller's thread. */
 PN_CHECKED int pn_parallel_try(int64_t n, int64_t grain, int (*fn)(void *context, int64_t begin, int64_t end), void *context);

@@ -126,10 +126,26 @@ static void start_workers(int n) {
   pthread_attr_destroy(&attributes);
 }
 
+/* A dry run: the body's scratch, once for each thread that would hold some at the same time. */
+static void rehearse(int64_t pieces, void (*fn)(void *, int64_t, int64_t), void *context) {
+  int64_t before = pn_scratch_now(), one;
+  (void)pn_scratch_most(true);
+  fn(context, 0, 0);
+  one = pn_scratch_most(false) - before;
+  if (pieces < 2 || !one) return;
+  void *others = pn_alloc((size_t)(one * (pieces - 1)));
+  fn(context, 0, 0);
+  pn_free(others);
+}
+
 void pn_parallel(int64_t n, int64_t grain, void (*fn)(void *, int64_t, int64_t), void *context) {
   if (n <= 0) return;
   if (grain < 1) grain = 1;
   int64_t pieces = pn_min64(pn_threads(), pn_max64(n / grain, 1));
+  if (pn_is_dry()) {
+    rehearse(inside ? 1 : pieces, fn, context);
+    return;
+  }
   if (pieces == 1 || inside || pthread_mutex_trylock(&pool_lock)) {
     fn(context, 0, n);
     return;

@@ -134,6 +134,8 @@ typedef struct pn_process {
 } pn_process;
 PN_API int
 pn_process_stats(pn_process *out) PN_CHECKED; /* of the whole process, as the system counts: the faults it met without a disk */
+PN_API void pn_dry_run(bool on); /* this thread: operations run without arithmetic and without touching memory; shapes, lifetimes and
+                                    accounts are those of a real run. On the CPU; values are then undefined */
 PN_API void pn_memory_trim(int device);       /* gives cached blocks back to the system */
 PN_API void pn_memory_set_limit(int device, int64_t bytes); /* allocations beyond it fail; 0: none */
 PN_API void pn_memory_set_label(const char *label);         /* who allocates now, for reports; "" for none; copied */

@@ -32,6 +32,8 @@ static uint64_t next_id = 1;
 static atomic_llong fail_nth;
 static atomic_bool poison;
 static _Thread_local char label[LABEL];
+static _Thread_local bool dry;
+static _Thread_local int64_t scratch_now, scratch_most; /* in a dry run */
 
 void pn_memory_set_label(const char *text) {
   if (!text) text = "";
@@ -97,7 +99,7 @@ static pn_block *large_take(size_t bytes) {
   if (fault()) return NULL; /* whatever is cached: the failure is for those who asked */
   pthread_mutex_lock(&lock);
   pn_memory *m = &all_stats[PN_CPU];
-  pn_block *s = beyond_limit(m, bytes) ? NULL : pn_arena_take(bytes, false);
+  pn_block *s = beyond_limit(m, bytes) && !dry ? NULL : pn_arena_take(bytes, dry);
   if (!s && !beyond_limit(m, bytes) && m->cached_bytes > 0) {
     trim_locked();
     s = pn_arena_take(bytes, false);
@@ -118,6 +120,28 @@ static void large_give(pn_block *s) {
   pthread_mutex_unlock(&lock);
 }
 
+/* ---- dry runs ------------------------------------------------------------------------------------------------------------- */
+
+bool pn_is_dry(void) { return dry; }
+
+void pn_dry_run(bool on) {
+  if (on == dry) return;
+  pthread_mutex_lock(&lock);
+  if (on) pn_arena_remember();
+  else pn_arena_forget();
+  count_held();
+  pthread_mutex_unlock(&lock);
+  dry = on;
+  scratch_now = scratch_most = 0;
+}
+
+int64_t pn_scratch_now(void) { return scratch_now; }
+
+int64_t pn_scratch_most(bool reset) {
+  if (reset) scratch_most = scratch_now;
+  return scratch_most;
+}
+
 /* ---- scratch ----------------------------------------------------------------------------------------------------------------- */
 
 void *pn_alloc(size_t bytes) {
@@ -135,6 +159,8 @@ void *pn_alloc(size_t bytes) {
     return NULL;
   }
   made->place = s;
+  scratch_now += dry ? (int64_t)pn_block_bytes(s) : 0;
+  scratch_most = pn_max64(scratch_most, scratch_now);
   pthread_mutex_lock(&lock);
   made->next = scratch_list;
   scratch_list = made;
@@ -144,7 +170,8 @@ void *pn_alloc(size_t bytes) {
 
 void *pn_alloc_zero(size_t bytes) {
   void *p = pn_alloc(bytes);
-  if (p) memset(p, 0, bytes);
+  if (p && bytes < LARGE) memset(p, 0, bytes);
+  else if (p) pn_clear(p, bytes);
   return p;
 }
 
@@ -162,6 +189,7 @@ void pn_free(void *p) {
     free(p);
     return;
   }
+  scratch_now -= dry ? (int64_t)pn_block_bytes(found->place) : 0;
   large_give(found->place);
   free(found);
 }
@@ -254,7 +282,7 @@ int pn_storage_new(pn_storage **out, size_t bytes, int device) {
 }
 
 void pn_storage_vacate(pn_storage *s) {
-  if (atomic_load_explicit(&poison, memory_order_relaxed)) memset(s->data, 0xff, s->bytes);
+  if (atomic_load_explicit(&poison, memory_order_relaxed) && !dry) memset(s->data, 0xff, s->bytes);
   if (s->place) large_give(s->place);
   else small_give(s->data, s->bytes);
   s->data = NULL;

@@ -322,6 +322,7 @@ static void walk_range(void *context, int64_t begin, int64_t end) {
 
 /* Axes in the memory order of `to`, neighbours merged where both allow it. */
 static void walk_run(pn_tensor *to, const char *from, const int64_t *from_stride, pn_dtype from_type, line_fn line) {
+  if (pn_is_dry()) return;
   int axes[PN_MAX_DIMS], n = axes_by_stride(to, axes);
   int64_t to_bytes = pn_dtype_bytes(to->dtype), from_bytes = pn_dtype_bytes(from_type);
   int64_t size[PN_MAX_DIMS], ts[PN_MAX_DIMS], fs[PN_MAX_DIMS];
@@ -416,7 +417,7 @@ int pn_tensor_fill(pn_tensor *t, double value) {
   double element = 0; /* aligned room for one element of any type */
   set_element(&element, t->dtype, value);
   if (pn_tensor_count(t)) {
-    if (value == 0 && pn_is_plain(t)) memset(pn_bytes_of(t), 0, (size_t)(pn_tensor_count(t) * pn_dtype_bytes(t->dtype)));
+    if (value == 0 && pn_is_plain(t)) pn_clear(pn_bytes_of(t), (size_t)(pn_tensor_count(t) * pn_dtype_bytes(t->dtype)));
     else walk_run(t, (const char *)&element, zero, t->dtype, line_copy);
   }
   if (!t->is_slot) t->storage->version++;

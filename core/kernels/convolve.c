@@ -212,7 +212,7 @@ static void outer_rows(const outer_job *j, const block *b, real *sums, const voi
 static int outer_units(void *context, int64_t begin, int64_t end) {
   const outer_job *j = context;
   const pn_gather *g = &j->g;
-  int64_t vl = j->kernels->vl, pixels = pn_gather_pixels(g);
+  int64_t vl = j->kernels->vl, pixels = begin < end ? pn_gather_pixels(g) : 0;
   pn_panel here;
   const void *rows[PIXELS];
   int32_t at[PIXELS];

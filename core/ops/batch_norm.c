@@ -153,7 +153,7 @@ static int statistics(pn_call *call, job *j, real *stats) {
   int64_t mode = pn_arg_int(call, "mode"), c = j->x.c;
   double eps = pn_arg_real(call, "eps"), alpha = mode == BATCH ? 1 : mode == MOVING ? pn_arg_real(call, "alpha") : 0;
   double momentum = pn_arg_real(call, "momentum");
-  bool update = pn_arg_int(call, "update") != 0;
+  bool update = pn_arg_int(call, "update") != 0 && !pn_is_dry();
   double *mean = NULL, *var = NULL;
   if (mode != FROZEN) {
     mean = pn_alloc((size_t)(2 * pn_max64(c, 1)) * sizeof(double));
