@@ -27,7 +27,7 @@ const char *pn_memory_label(void);
 void *pn_alloc(size_t bytes); /* 64-byte aligned, not initialised; NULL with pn_error set */
 void *pn_alloc_zero(size_t bytes);
 void pn_free(void *p);
-bool pn_is_dry(void);        /* pn_dry_run: what is not inside a pn_parallel body, and touches much or writes what was there before,
+bool pn_is_dry(void); /* pn_dry_run: what is not inside a pn_parallel body, and touches much or writes what was there before,
                                 asks */
 static inline void pn_clear(void *p, size_t bytes) { /* to zero, but in a dry run */
   if (!pn_is_dry()) memset(p, 0, bytes);

@@ -134,15 +134,18 @@ typedef struct pn_process {
 } pn_process;
 PN_API int
 pn_process_stats(pn_process *out) PN_CHECKED; /* of the whole process, as the system counts: the faults it met without a disk */
-PN_API void pn_dry_run(bool on); /* this thread: operations run without arithmetic and without touching memory; shapes, lifetimes and
+PN_API void
+pn_dry_run(bool on); /* this thread: operations run without arithmetic and without touching memory; shapes, lifetimes and
                                     accounts are those of a real run. On the CPU; values are then undefined */
-PN_API void pn_memory_trim(int device);       /* gives cached blocks back to the system */
+PN_API void pn_memory_trim(int device);                     /* gives cached blocks back to the system */
 PN_API void pn_memory_set_limit(int device, int64_t bytes); /* allocations beyond it fail; 0: none */
 PN_API void pn_memory_set_label(const char *label);         /* who allocates now, for reports; "" for none; copied */
 PN_API int pn_memory_holders(int device, char *buffer, size_t bytes) PN_CHECKED; /* the largest labels, a line each */
-PN_API void pn_debug_fail_alloc(int64_t nth); /* the nth allocation from now fails once; 0: off */
-PN_API void pn_debug_emulate_amx(bool on);    /* bf16 runs the AMX kernels over tiles emulated in C, on any CPU */
-PN_API void pn_debug_poison(bool on);         /* freed tensor memory is overwritten with NaN bytes */
+PN_API int pn_memory_labels(int device, char *buffer,
+                            size_t bytes) PN_CHECKED; /* lines "label bytes", tab-separated: what tensors hold */
+PN_API void pn_debug_fail_alloc(int64_t nth);         /* the nth allocation from now fails once; 0: off */
+PN_API void pn_debug_emulate_amx(bool on);            /* bf16 runs the AMX kernels over tiles emulated in C, on any CPU */
+PN_API void pn_debug_poison(bool on);                 /* freed tensor memory is overwritten with NaN bytes */
 
 /* ---- operations ---------------------------------------------------------------------------------------------- */
 

@@ -352,6 +352,22 @@ void pn_memory_set_limit(int device, int64_t bytes) {
   pthread_mutex_unlock(&lock);
 }
 
+int pn_memory_labels(int device, char *buffer, size_t bytes) {
+  if (!buffer || !bytes) return pn_fail("memory_labels: no buffer");
+  size_t used = 0;
+  bool fits = true;
+  buffer[0] = 0;
+  pthread_mutex_lock(&lock);
+  for (pn_storage *s = live_list; s && fits; s = s->next) {
+    if (s->device != device || pn_is_vacant(s)) continue;
+    int n = snprintf(buffer + used, bytes - used, "%s\t%zu\n", s->label, s->block);
+    fits = n >= 0 && (size_t)n < bytes - used;
+    used += fits ? (size_t)n : 0;
+  }
+  pthread_mutex_unlock(&lock);
+  return fits ? 0 : pn_fail("memory_labels: %zu bytes are too few", bytes);
+}
+
 int pn_memory_holders(int device, char *buffer, size_t bytes) {
   enum { MOST = 64, SHOWN = 5 };
   struct {

@@ -240,7 +240,7 @@ function I3D:endpoints(x, capture)
   return found
 end
 
-return setmetatable({ build = build, run = run, load = load, layers = layers, class = I3D }, {
+return setmetatable({ defaults = defaults, build = build, run = run, load = load, layers = layers, class = I3D }, {
   __call = function(_, options)
     return I3D(options)
   end,

@@ -159,7 +159,7 @@ int pn_winograd_weight(float *dw, pn_pixels x, pn_pixels dy, const pn_geometry *
     pn_parallel(j.tiles.total, 1, weight_inputs, &j);
     rc = pn_parallel_try(j.n_blocks, 1, weight_blocks, &j);
   } else {
-    memset(j.sums, 0, sizeof(float) * (size_t)(s->points * j.s_point));
+    pn_clear(j.sums, sizeof(float) * (size_t)(s->points * j.s_point));
     for (; j.first < j.tiles.total; j.first += j.n_tiles) {
       j.count = pn_min64(j.n_tiles, j.tiles.total - j.first);
       pn_parallel(j.count, 1, weight_inputs, &j);

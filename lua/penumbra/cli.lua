@@ -94,11 +94,12 @@ command("ops", "[NAME]", "the operations, or the help of one", function(argument
   return require("penumbra.about").operations(arguments[1])
 end)
 
-command("info", "", "version, processor, threads, memory, libraries", function()
-  return require("penumbra.about").info()
+local find_script
+command("info", "[MODEL key=value ...]", "version, threads, libraries; or a model, a line a layer: what it takes", function(arguments)
+  if arguments[1] == nil then return require("penumbra.about").info() end
+  return require("penumbra.info_command").run(arguments, find_script, run_file)
 end)
 
-local find_script
 command("profile", "RECIPE key=value ...", "where its time goes, by operation and layer, and a trace", function(arguments)
   return require("penumbra.profile_command").run(arguments, find_script, run_file)
 end)

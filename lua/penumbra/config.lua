@@ -358,6 +358,7 @@ local function annotate(lines)
   local notes, order = {}, {}
   local text = table.concat(lines, "\n")
   local at = text:match("()config%s*%b{}") or text:match("()config%s*%(%s*%b{}")
+    or text:match("()defaults%s*=%s*%b{}") -- of a model
   if not at then return notes, order end
   local i = text:find("{", at, true)
   local prefix, depth, curly = {}, 0, {}
@@ -517,7 +518,7 @@ local function help(state)
   local function add(path, value, note)
     local declared = getmetatable(value) == Declared and value.help
     rows[#rows + 1] = { path = path, value = format_value(value, path), above = note and note.above,
-      comment = note and note.comment or declared or common_help[path] or "" }
+      comment = note and note.comment or declared or state.help[path] or common_help[path] or "" }
   end
   local listed = {}
   for _, path in ipairs(order) do listed[path] = true end
@@ -576,11 +577,12 @@ end
 --- The resolved configuration from defaults and a command line.
 -- @tparam table defaults the recipe's table
 -- @tparam table args list of "key=value", positional arguments, "--help", "--print"
--- @tparam table about name = of the recipe (for messages), file = its source (for --help)
+-- @tparam table about name = of the recipe (for messages), file = its source (for --help), help = key -> a line, where the source
+--   says none
 -- @treturn table cfg; prints as a sorted list of keys
 function config.resolve(defaults, args, about)
   if type(defaults) ~= "table" then error("pn.config: expects a table", 3) end
-  local state = { name = about.name, file = about.file, recipe = defaults, sources = {}, positional = {} }
+  local state = { name = about.name, file = about.file, help = about.help or {}, recipe = defaults, sources = {}, positional = {} }
   state.defaults = common(about.file)
   for key, value in pairs(defaults) do
     if type(key) == "number" then
@@ -658,13 +660,31 @@ function config.resolve(defaults, args, about)
   return cfg
 end
 
+local stop -- config.declared waits for this
+
 -- pn.config{...}: the configuration of the recipe that runs, from its defaults and the program's command line.
 local function from_program(defaults)
+  if stop then
+    stop.defaults = defaults
+    error(stop, 0)
+  end
   local arguments = rawget(_G, "arg") or {}
   local here, level = debug.getinfo(1, "S").source, 2
   while debug.getinfo(level, "S").source == here do level = level + 1 end
   local file = debug.getinfo(level, "S").source:match("^@(.*)")
   return config.resolve(defaults, arguments, { name = arguments[0] or file or "recipe", file = file })
+end
+
+--- The keys that a recipe declares, without running it: it is left where it comes to pn.config{...}.
+-- @tparam function recipe what runs it
+-- @treturn ?table the defaults; nil when it came to its end
+function config.declared(recipe)
+  local mine = {}
+  stop = mine
+  local ok, problem = pcall(recipe)
+  stop = nil
+  if not ok and problem ~= mine then error(problem, 0) end
+  return mine.defaults
 end
 
 --- The name a recipe goes by: its file without folder and ending.
