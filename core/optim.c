@@ -248,6 +248,8 @@ int pn_sum_squares(pn_tensor *const *list, int64_t n, double *sums) {
   for (int64_t i = 0; i < n && !rc; i++) {
     sums[i] = 0;
     for (int64_t b = p.at[i].first, end = b + pn_ceil_div(p.at[i].count, BLOCK); b < end; b++) sums[i] += p.partial[b];
+    if (pn_is_dry()) sums[i] = 0;
+    if (sums[i] != sums[i]) sums[i] = (double)NAN; /* LuaJIT would take the bits of some NaN for another type */
   }
   pn_free(p.partial);
   pieces_free(&p);

@@ -95,7 +95,7 @@ command("ops", "[NAME]", "the operations, or the help of one", function(argument
 end)
 
 local find_script
-command("info", "[MODEL key=value ...]", "version, threads, libraries; or a model, a line a layer: what it takes", function(arguments)
+command("info", "[MODEL key=value ...]", "version, threads, libraries; or what a model takes, by layer", function(arguments)
   if arguments[1] == nil then return require("penumbra.about").info() end
   return require("penumbra.info_command").run(arguments, find_script, run_file)
 end)
