@@ -66,7 +66,8 @@ static int serve(lua_State *L) {
 
 static void *run(void *argument) {
   pn_worker *w = argument;
-  (void)setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), w->nice); /* of this thread alone, on Linux */
+  id_t self = (id_t)syscall(SYS_gettid); /* on Linux a priority is of a thread alone */
+  (void)setpriority(PRIO_PROCESS, self, getpriority(PRIO_PROCESS, self) + w->nice);
   lua_State *L = luaL_newstate();
   if (!L) snprintf(w->failure, sizeof w->failure, "no memory for LuaJIT");
   else {
