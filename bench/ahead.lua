@@ -76,7 +76,8 @@ local function median(list)
   table.sort(list)
   return list[math.ceil(#list / 2)]
 end
-print(("%d threads, %d frames of %d, best of %d turns of %d steps"):format(pn.threads(), cfg.frames, cfg.crop, cfg.rounds, cfg.steps))
+print(("%d threads, %d frames of %d, best of %d turns of %d steps"):format(pn.threads(), cfg.frames, cfg.crop, cfg.rounds,
+  cfg.steps))
 for _, kind in ipairs(kinds) do
   print(("%-20s %.4f s/step  %+5.1f %%  data %5.1f ms"):format(kind.name, kind.best, 100 * (kind.best / kinds[1].best - 1),
     1e3 * median(kind.waits)))
