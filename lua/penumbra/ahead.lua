@@ -19,6 +19,7 @@
 -- The function travels with a copy of what it closes over (penumbra.pack says what can): `strength` is a copy, `pn` is
 -- required again. Or name it: "mine.noise" is the field `noise` of your mine.lua, or what mine/noise.lua returns. All chance
 -- comes from `rng`, a random stream of (seed, epoch, i).
+-- @module penumbra.ahead
 
 local pack = require "penumbra.pack"
 local named = require "penumbra.named"
