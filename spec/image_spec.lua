@@ -238,18 +238,18 @@ describe("reading images", function()
 end)
 
 describe("the size of a JPEG", function()
-  local directory = helper.directory(teardown)
+  local beside = helper.directory(teardown)
 
   it("is found behind a long comment", function()
     local file = assert(io.open("spec/fixtures/ramp.jpg", "rb"))
     local bytes = file:read "*a"
     file:close()
-    local path = directory .. "/comment.jpg"
-    file = assert(io.open(path, "wb"))
+    local comment = beside .. "/comment.jpg"
+    file = assert(io.open(comment, "wb"))
     file:write(bytes:sub(1, 2), "\255\254\39\16", ("c"):rep(9998), bytes:sub(3)) -- a segment of 10000 bytes before all others
     file:close()
-    assert.same({ image.size "spec/fixtures/ramp.jpg" }, { image.size(path) })
-    helper.assert_same_bits(image.read "spec/fixtures/ramp.jpg", image.read(path))
+    assert.same({ image.size "spec/fixtures/ramp.jpg" }, { image.size(comment) })
+    helper.assert_same_bits(image.read "spec/fixtures/ramp.jpg", image.read(comment))
   end)
 end)
 
