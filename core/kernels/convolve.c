@@ -381,8 +381,8 @@ static void add_rows(void *context, int64_t begin, int64_t end) {
 
 int pn_convolve_weight(real *dw, pn_pixels x, pn_pixels dy, const pn_geometry *g) {
   pn_winograd_tile tile;
-  pn_fold fold;
-  switch (choose(dy, x, g, &tile, &fold)) {
+  pn_fold fold, *may = pn_takes_bf16(dy, x, g) ? NULL : &fold; /* directly in bf16 this is faster than folded */
+  switch (choose(dy, x, g, &tile, may)) {
   case BY_DEFINITION: return pn_convolve_weight_plain(dw, x, dy, g), 0;
   case FOLDED: return pn_fold_weight(dw, x, dy, g, &fold);
   case BY_WINOGRAD: return pn_winograd_weight(dw, x, dy, g, tile);

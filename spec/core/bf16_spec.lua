@@ -138,6 +138,40 @@ describe("precision bf16", function()
     end
   end)
 
+  for _, variant in ipairs { "plain", "avx512_bf16", "amx_emulated" } do
+    it(variant .. " reports every allocation that fails on the way back", function()
+      if best == "plain" or C.pn_set_cpu_variant(variant == "amx_emulated" and best or variant) ~= 0 then
+        pending("this CPU has no " .. variant)
+        return
+      end
+      finally(function() C.pn_debug_fail_alloc(0) end)
+      for _, i in ipairs { 1, 2, 7, 11 } do
+        local op, x, w, bias, args = tensors(i)
+        with(variant, "bf16", function()
+          x:requires_grad(true)
+          w:requires_grad(true)
+          local nth, done = 0, false
+          while not done do
+            nth = nth + 1
+            x:set_grad(nil)
+            w:set_grad(nil)
+            pn.scope(function()
+              local sum = pn.sum(op(x, w, bias, args))
+              C.pn_memory_trim(C.PN_CPU)
+              C.pn_debug_fail_alloc(nth)
+              local ok, problem = pcall(sum.backward, sum)
+              C.pn_debug_fail_alloc(0)
+              done = ok
+              if not ok then assert.matches("out of memory", tostring(problem), 1, true) end
+            end)
+            assert.is_true(nth < 200)
+          end
+          assert.is_true(nth > 6, nth .. " allocations")
+        end)
+      end
+    end)
+  end
+
   it("trains with weights, gradients and momentum in f32, two steps near those of f32", function()
     if C.pn_set_precision("bf16") ~= 0 then pending(ffi.string(C.pn_error())) return end
     local function train(precision)
