@@ -11,6 +11,10 @@
 -- camel that fills its crops). The annotated frame tells: the threshold is the one at which its J is best (`calibrate`).
 --
 -- Memory is bounded whatever the length of the clip: frames and sums live only while a window to come may need them.
+--
+-- Windows that overlap share no features. Zeros pad each window's ends and the network strides by 4 in time, so with windows of 16
+-- frames 3 apart an exact share would be 2 of 8 frames of conv3d_1a in every second window, and nothing behind it (with statistics
+-- of the input, nothing at all). Of a segment's time 98 % is the network.
 local ffi = require "ffi"
 local binding = require "penumbra.ffi"
 local image = require "penumbra.image"
