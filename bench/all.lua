@@ -11,11 +11,11 @@ local program = require "penumbra.program"
 local usage = require "penumbra.usage"
 local pn = require "penumbra"
 
-local order = { "convs", "step", "backbone", "infer", "bf16", "threads", "start", "ops", "images", "dreams", "oneshot" }
+local order = { "convs", "step", "modes", "backbone", "infer", "bf16", "threads", "start", "ops", "images", "dreams", "oneshot" }
 local quick = { convs = true, step = true, backbone = true, infer = true, threads = true, start = true }
 
 local cfg = pn.config{
-  what     = {},     -- of convs, step, backbone, infer, bf16, threads, start, ops, images, dreams, oneshot; none: the quick ones
+  what     = {},     -- of convs, step, modes, backbone, infer, bf16, threads, start, ops, images, dreams, oneshot; none: the quick
   full     = false,  -- all but oneshot, every CPU variant, twice in turns
   frames   = 16,
   size     = 224,    -- pixels of a training clip
@@ -225,7 +225,8 @@ local function measure_convs(variant)
   for _, title in ipairs(titles) do
     local s = sum[title[1]]
     if s then
-      add("convs", variant, "all, " .. title[2], "as in the network, " .. clip .. cfg.only, "ms", s.mine,
+      local which = "as in the network, " .. clip .. (cfg.only ~= "" and " " .. cfg.only or "")
+      add("convs", variant, "all, " .. title[2], which, "ms", s.mine,
         { flops = s.flops, peer = s.other == s.other and s.other or nil })
     end
   end
@@ -322,10 +323,10 @@ local function measure(variant, is_best)
   local train, peer_train
   if wanted.step then
     train, peer_train = measure_step("step", variant, "FCN-I3D ", clip, twin_clip, { train = true })
-    if cfg.full then -- as the recipes train; the twin cannot
-      measure_step("step", variant, "frozen statistics ", clip .. " batchnorm=frozen", nil, { train = true })
-      measure_step("step", variant, "recompute ", clip .. " recompute=true", nil, { train = true })
-      measure_step("step", variant, "exact ", clip .. " exact=true", nil, { train = true })
+  end
+  if wanted.modes then -- frozen statistics: as the recipes train; the twin has none of these
+    for _, mode in ipairs { "batchnorm=frozen", "recompute=true", "exact=true" } do
+      measure_step("modes", variant, mode .. " ", clip .. " " .. mode, nil, { train = true })
     end
   end
   if wanted.backbone then
@@ -362,6 +363,10 @@ local run = {
   keys = config.plain(cfg), rows = rows,
 }
 print(("%s, %s, %d threads, %s"):format(run.machine.processor, best, n_threads, run.commit))
+run.load = tonumber((files.read "/proc/loadavg" or ""):match "^%S+") or 0
+if run.load > n_threads / 2 then
+  print(("other work runs here (load %.1f): times are too long, and ratios favour who waits better"):format(run.load))
+end
 if cfg.peer then find_peer() end
 run.peer = python and (twin or "convolutions only") or nil
 for i, variant in ipairs(variants) do measure(variant, i == 1) end

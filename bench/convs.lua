@@ -19,7 +19,8 @@ pn.precision(cfg.precision)
 
 -- ---- the network's own shapes ------------------------------------------------------------------------------------------------
 
--- Distinct convolutions in the order in which they are met: {op, shapes, args, label, n = how often, flops = of one forward}.
+-- Distinct convolutions in the order in which they are met: {op, shapes, args, label, n = how often, flops = of one forward}; and
+-- the flops of all of them, forward and in a step.
 local function walk()
   local net = require "models.fcn_i3d" { batchnorm = "batch" }
   local x = pn.random.stream(0, "bench"):fill(
@@ -38,14 +39,14 @@ local function walk()
   for i, event in ipairs(report.events) do first[event.row] = first[event.row] or i end
   table.sort(report.rows, function(a, b) return first[a] < first[b] end)
   for _, row in ipairs(report.rows) do
-    work.step = work.step + row.flops
-    local op, direction = row.op:match "^([%w_]+)%.(%w+)$"
+    local op, direction = row.op:match "^(conv[%w_]*)%.(%w+)$"
+    if op then work.step = work.step + row.flops end
     if direction == "forward" then
       work.forward = work.forward + row.flops
       local key = op .. " " .. row.shapes .. " " .. row.args
-      if op:match "^conv" and seen[key] then
+      if seen[key] then
         seen[key].n = seen[key].n + row.calls
-      elseif op:match "^conv" then
+      else
         local label = row.label:gsub("^fcn_i3d%.", ""):gsub("%.conv$", "")
         seen[key] = { op = op, shapes = row.shapes, args = row.args, label = label, n = row.calls, flops = row.flops / row.calls }
         if label:find(cfg.only, 1, true) then list[#list + 1] = seen[key] end
