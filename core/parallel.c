@@ -41,22 +41,52 @@ double pn_clock(void) {
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static int quota(void) {
+/* The limit of one group, in CPUs: cgroup v2, else v1; MOST_THREADS where there is none. */
+static int quota_in(const char *root, const char *group) {
+  char path[1024];
   long long max = -1, period = 100000;
-  FILE *f = fopen("/sys/fs/cgroup/cpu.max", "r");
+  snprintf(path, sizeof path, "%s%s/cpu.max", root, group);
+  FILE *f = fopen(path, "r");
   if (f) {
     char word[32];
     if (fscanf(f, "%31s %lld", word, &period) == 2 && strcmp(word, "max") != 0) max = atoll(word);
     fclose(f);
-  } else if ((f = fopen("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "r"))) {
-    if (fscanf(f, "%lld", &max) != 1) max = -1;
-    fclose(f);
-    if ((f = fopen("/sys/fs/cgroup/cpu/cpu.cfs_period_us", "r"))) {
+  } else {
+    snprintf(path, sizeof path, "%s/cpu%s/cpu.cfs_quota_us", root, group);
+    if ((f = fopen(path, "r"))) {
+      if (fscanf(f, "%lld", &max) != 1) max = -1;
+      fclose(f);
+    }
+    snprintf(path, sizeof path, "%s/cpu%s/cpu.cfs_period_us", root, group);
+    if ((f = fopen(path, "r"))) {
       if (fscanf(f, "%lld", &period) != 1) period = 100000;
       fclose(f);
     }
   }
-  return max > 0 && period > 0 ? (int)((max + period - 1) / period) : MOST_THREADS;
+  return max > 0 && period > 0 ? (int)pn_min64((max + period - 1) / period, MOST_THREADS) : MOST_THREADS;
+}
+
+int pn_cpu_quota(const char *root, const char *group) {
+  char name[512];
+  snprintf(name, sizeof name, "%s", group);
+  int least = quota_in(root, "");
+  for (char *end; (end = strrchr(name, '/')); *end = 0) /* a group and all above it */
+    if (name[1]) least = (int)pn_min64(least, quota_in(root, name));
+  return least;
+}
+
+static int quota(void) {
+  char line[512], *group = NULL;
+  FILE *f = fopen("/proc/self/cgroup", "r"); /* "0::/group" (v2), "4:cpu,cpuacct:/group" (v1) */
+  int least = pn_cpu_quota("/sys/fs/cgroup", "");
+  while (f && fgets(line, sizeof line, f)) {
+    line[strcspn(line, "\n")] = 0;
+    group = strchr(line, ':');
+    group = group ? strchr(group + 1, ':') : NULL;
+    if (group) least = (int)pn_min64(least, pn_cpu_quota("/sys/fs/cgroup", group + 1));
+  }
+  if (f) fclose(f);
+  return least;
 }
 
 static int default_threads(void) {

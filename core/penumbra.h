@@ -37,8 +37,11 @@ PN_API const char *pn_precision(void); /* the one in force; "f64" in that build 
 /* How f32 convolutions with 3 taps and stride 1 are done: "auto" (minimal filtering where that is faster), "off" (always by the
 ** definition: exact mode), or the outputs of a tile along t,h,w, such as "2,4,4" (2 or 4 each). Of the process. */
 PN_API int pn_set_winograd(const char *how) PN_CHECKED;
-PN_API const char *pn_winograd(void);        /* what was set */
-PN_API int pn_threads(void);                 /* worker threads in use; PENUMBRA_THREADS, else affinity and container limit */
+PN_API const char *pn_winograd(void); /* what was set */
+PN_API int pn_threads(void);          /* worker threads in use; PENUMBRA_THREADS, else affinity and container limit */
+PN_API int pn_cpu_quota(const char *root,
+                        const char *group);  /* CPUs that a control group, or one above it, is held to; 256: none. root: where
+                                                                 the tree is mounted; group: "" or "/a/b" */
 PN_API int pn_set_threads(int n) PN_CHECKED; /* 1..256; results do not depend on it */
 PN_API void pn_run_alone(bool on);           /* this thread leaves the worker threads to others: its operations run on it alone */
 PN_API double pn_clock(void);                /* monotonic seconds */
