@@ -21,7 +21,7 @@ describe("pn_apply", function()
     local x = pn.zeros { 1, 1, 1, 1, 1 }
     local inputs = ffi.new("pn_tensor *[4]", binding.ptr(x))
     assert.equal(-1, C.pn_apply(op, inputs, 1, args, y, n_y))
-    assert.matches("conv3d: weight is missing %(takes x weight bias%?%)", last_error())
+    assert.matches("conv3d: weight is missing %(takes x weight bias%? scale%?%)", last_error())
     for i = 1, 3 do inputs[i] = binding.ptr(x) end
     assert.equal(-1, C.pn_apply(op, inputs, 4, args, y, n_y))
     assert.matches("conv3d takes 3 tensors", last_error())
