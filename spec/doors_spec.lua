@@ -252,7 +252,7 @@ chmod +x "$3/bin/python"]], "755")
       assert.truthy(pn.ops.describe(name))
     end
     assert.equal(#pn.ops.names(), n)
-    assert.truthy(text:find("| `conv3d` | x weight bias? → y |", 1, true))
+    assert.truthy(text:find("| `conv3d` | x weight bias? scale? → y |", 1, true))
   end)
 
   it("install what runs from anywhere", function()

@@ -19,12 +19,12 @@ describe("pn_apply", function()
     local args, y, n_y = ffi.new("pn_value[?]", C.PN_MAX_ARGS), ffi.new("pn_tensor *[?]", C.PN_MAX_OUTPUTS), ffi.new "int[1]"
     check(C.pn_op_parse(op, "", args))
     local x = pn.zeros { 1, 1, 1, 1, 1 }
-    local inputs = ffi.new("pn_tensor *[4]", binding.ptr(x))
+    local inputs = ffi.new("pn_tensor *[5]", binding.ptr(x))
     assert.equal(-1, C.pn_apply(op, inputs, 1, args, y, n_y))
     assert.matches("conv3d: weight is missing %(takes x weight bias%? scale%?%)", last_error())
-    for i = 1, 3 do inputs[i] = binding.ptr(x) end
-    assert.equal(-1, C.pn_apply(op, inputs, 4, args, y, n_y))
-    assert.matches("conv3d takes 3 tensors", last_error())
+    for i = 1, 4 do inputs[i] = binding.ptr(x) end
+    assert.equal(-1, C.pn_apply(op, inputs, 5, args, y, n_y))
+    assert.matches("conv3d takes 4 tensors", last_error())
     assert.equal(-1, C.pn_apply(nil, inputs, 1, args, y, n_y))
     assert.matches("apply: NULL", last_error())
   end)
