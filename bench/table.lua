@@ -84,7 +84,7 @@ local tables = table.concat(out, "\n") .. "\n"
 if cfg.into == "" then return io.write(tables) end
 local page, why = files.read(cfg.into)
 if not page then usage.fail("into: %s", why) end
-local before, after = page:match "^(.-<!%-%- bench %-%->\n).*\n(<!%-%- /bench %-%->.*)$"
+local before, after = page:match "^(.-<!%-%- bench %-%->\n).*(<!%-%- /bench %-%->.*)$"
 if not before then usage.fail("into: %s lacks the lines <!-- bench --> and <!-- /bench -->", cfg.into) end
 problem = files.write(cfg.into, before .. "\n" .. tables .. "\n" .. after)
 if problem then error(problem, 0) end
