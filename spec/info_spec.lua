@@ -4,6 +4,8 @@ local pn = require "penumbra"
 local program = require "penumbra.program"
 
 local MiB = 2 ^ 20
+-- Under the address sanitizer memory has shadows, which no prediction knows; those of a huge dry run are more than a machine has.
+local sanitized = (os.getenv "PENUMBRA_LIB" or ""):find "asan" ~= nil
 
 local function within(predicted, measured, share, what)
   local text = ("%s: %.2f MiB predicted, %.2f MiB measured"):format(what, predicted / MiB, measured / MiB)
@@ -87,7 +89,7 @@ describe("a footprint", function()
     assert.same(before, crcs(net))
     assert.equal(live, pn.memory().live)
     assert.is_true(net.training)
-    if (os.getenv "PENUMBRA_LIB" or ""):find "asan" then return end
+    if sanitized then return end
     assert.is_true(pn.process().peak_resident - resident < 128 * MiB, "it touched memory")
     assert.is_true(seconds < 5, seconds .. " s")
     -- What runs after it is real again.
@@ -148,7 +150,7 @@ describe("penumbra info MODEL", function()
     assert.matches("\nmixed_4f.branch1b +1,40,1,4,6 %-> 1,80,1,4,6 +86,480 ", output)
     assert.matches("\nmixed_4f %(itself%) ", output)
     assert.matches("\nin all +2,940,645 +%d+.%d+ +%d+.%d +%d+.%d\n", output)
-    for _, line in ipairs { "inference, peak", "training step, peak", "resident, peak" } do
+    for _, line in ipairs { "inference, peak", "training step, peak", not sanitized and "resident, peak" or nil } do
       local predicted, measured = output:match("\n" .. line .. " +(%d+%.%d) MiB +(%d+%.%d) MiB")
       within(tonumber(predicted) * MiB, tonumber(measured) * MiB, 0.1, line)
     end
@@ -168,6 +170,7 @@ describe("penumbra info MODEL", function()
     assert.matches("\nin all +32 ", output)
     output = run("oneshot", "width=0.0625", "crop=48", "frames=8", "recompute=true", "measure=false")
     assert.matches("clip 1,3,8,48,48", output)
+    if sanitized then return end
     output = run("fcn_i3d", "frames=400", "size=1080x1920")
     assert.matches("\nnot measured: %d+%.%d GiB are needed, %d+%.%d GiB are free\n$", output)
   end)
