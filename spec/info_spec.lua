@@ -39,7 +39,7 @@ describe("a footprint", function()
       local measured = pn.footprint(net, { shape = shape })
       for _, mode in ipairs { "infer", "train" } do
         within(predicted[mode].peak, measured[mode].peak, 0.1, mode .. ", peak")
-        within(predicted[mode].held, measured[mode].held, 0.1, mode .. ", held")
+        within(predicted[mode].held, measured[mode].held, 0.15, mode .. ", held") -- gaps between blocks are luck
       end
       assert.same(measured.kept, predicted.kept) -- what backward waits for, layer by layer: to the byte
       assert.same(measured.shapes, predicted.shapes)
