@@ -28,7 +28,7 @@ instructions: build ; $(deps) check && $(P) scripts/instructions.lua $(if $(ACCE
 bench:   build ; @$(P) bench/all.lua $(ARGS)
 peers:   ; @scripts/peers.sh
 docs:    build ; $(deps) docs && $(P) scripts/operations_doc.lua && cd docs && rm -rf api && ldoc -q -c config.ld . 2>/dev/null && echo docs/api/index.html
-fmt:     ; $(deps) lint && find core lua gpu -name '*.[ch]' | xargs clang-format-14 -i
+fmt:     ; $(deps) lint && find core lua gpu -name '*.[ch]' -o -name '*.cu' -o -name '*.cpp' | xargs clang-format-14 -i
 lint:    build ; $(deps) lint && scripts/lint.sh
 install: build ; @scripts/install.sh
 clean:   ; rm -rf build build-f64 build-asan docs/api

@@ -83,3 +83,10 @@ int pn_device_describe(int device, char *buffer, size_t bytes) {
   int index;
   return pn_backend_of(device, &backend, &index) ? -1 : backend->describe(index, buffer, bytes);
 }
+
+int pn_device_wait(int device) {
+  const pn_backend *backend;
+  int index;
+  if (device == PN_CPU) return 0;
+  return pn_backend_of(device, &backend, &index) ? -1 : backend->wait(index);
+}

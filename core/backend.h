@@ -1,22 +1,49 @@
 /* backend.h: what a device brings. The CPU is built in; CUDA is libpenumbra_cuda.so, opened at the first call that wants it.
 **
 ** The plug-in exports one function, pn_backend_open, which fills in a pn_backend or fails with a reason. Everything above
-** this table (tensors, operations, the tape, Lua) is the same for every device. */
+** this table (tensors, operations, the tape, Lua) is the same for every device. index: 0.., of this backend; tensors given to
+** it are on its devices; everything is in the order of the device's stream, and only what says so waits for it. */
 #ifndef PENUMBRA_BACKEND_H
 #define PENUMBRA_BACKEND_H
 #include "op.h"
+#include "kernels/update.h"
+#ifdef __cplusplus
+extern "C" {
+#endif
 
-enum { PN_BACKEND_VERSION = 1, PN_MOST_DEVICES = 17 }; /* the CPU and up to 16 CUDA devices */
+enum { PN_BACKEND_VERSION = 2, PN_MOST_DEVICES = 17 }; /* the CPU and up to 16 CUDA devices */
+
+/* One tensor of an optimiser's step: adjacent numbers in one memory order. */
+typedef struct pn_update {
+  real *param, *buffer; /* buffer NULL: plain rule */
+  const real *grad;
+  int64_t count;
+  pn_sgd_numbers numbers;
+} pn_update;
 
 typedef struct pn_backend {
   int version; /* PN_BACKEND_VERSION that the plug-in was built with */
   int n_devices;
-  int (*allocate)(int index, size_t bytes, void **out); /* index: 0.., of this backend */
-  void (*release)(int index, void *memory, size_t bytes);
-  int (*copy)(void *to, int to_device, const void *from, int from_device,
-              size_t bytes);                              /* devices as in penumbra.h; finished on return */
   int (*describe)(int index, char *buffer, size_t bytes); /* "NVIDIA H100 80GB HBM3, sm_90, 79.2 GiB" */
   const pn_kernel *(*kernel)(int op);                     /* by place in ops.def; NULL when the operation has none */
+
+  /* memory; the pool caches what is released, in the order of the stream */
+  int (*allocate)(int index, size_t bytes, void **out);
+  void (*release)(int index, void *memory, size_t bytes);
+  int (*memory)(int index, pn_memory *add); /* adds cached, held and peak held bytes of its pool */
+  void (*trim)(int index);
+  int (*wait)(int index);                                                                /* until all work is done */
+  int (*copy)(void *to, int to_device, const void *from, int from_device, size_t bytes); /* done on return where it leaves
+                                                                                                     the device; else in order */
+  /* tensors without an operation; same shape, any strides, element types converted */
+  int (*assign)(pn_tensor *to, const pn_tensor *from, bool add); /* add: to += from */
+  int (*fill)(pn_tensor *t, double value);
+  int (*count_bad)(const pn_tensor *t, int64_t *n_bad); /* NaN and infinities; waits */
+
+  /* optimisers */
+  int (*sgd)(int index, const pn_update *list, int64_t n);
+  int (*adam)(int index, real *param, real *mean, real *square, const real *grad, int64_t n, const pn_adam_numbers *numbers);
+  int (*sum_squares)(int index, const real *const *list, const int64_t *counts, int64_t n, double *sums); /* waits */
 } pn_backend;
 
 /* Fails with a sentence in `why`: the plug-in is missing, its libraries are, or there is no device. */
@@ -28,4 +55,7 @@ const pn_backend *pn_backend_cuda(void);
 PN_CHECKED int pn_backend_of(int device, const pn_backend **backend, int *index);
 /* The kernels of an operation on a device; fails with "no CUDA kernel for X". */
 PN_CHECKED int pn_kernel_on(const pn_op *op, int device, const pn_kernel **out);
+#ifdef __cplusplus
+}
+#endif
 #endif

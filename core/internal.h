@@ -2,10 +2,16 @@
 ** Everything here is private to core and the backends. */
 #ifndef PENUMBRA_INTERNAL_H
 #define PENUMBRA_INTERNAL_H
-#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include "penumbra.h"
+#ifdef __cplusplus /* the kernels of gpu/ are C++ and read this; they count no references */
+typedef int pn_count;
+extern "C" {
+#else
+#include <stdatomic.h>
+typedef atomic_int pn_count;
+#endif
 
 #ifdef PN_F64_BUILD
 typedef double real;
@@ -17,17 +23,17 @@ typedef float real;
 
 /* ---- errors (error.c): every failure says what, which, and the figures ------------------------------------------- */
 PN_API int pn_fail(const char *format, ...)
-    __attribute__((format(printf, 1, 2)));              /* sets the message, returns -1; backends call it too */
-int pn_fail_memory(int64_t bytes, int device);          /* names the label in force and the largest holders */
-int pn_fail_errno(const char *path, const char *doing); /* "path: cannot DOING: strerror" */
+    __attribute__((format(printf, 1, 2)));                     /* sets the message, returns -1; backends call it too */
+PN_API int pn_fail_memory(int64_t bytes, int device);          /* names the label in force and the largest holders */
+PN_API int pn_fail_errno(const char *path, const char *doing); /* "path: cannot DOING: strerror" */
 void pn_error_clear(void);
-const char *pn_memory_label(void);
+PN_API const char *pn_memory_label(void);
 
 /* ---- host memory that is not tensors: counted, and part of the nth-allocation test ------------------------------- */
-void *pn_alloc(size_t bytes); /* 64-byte aligned, not initialised; NULL with pn_error set */
-void *pn_alloc_zero(size_t bytes);
-void pn_free(void *p);
-bool pn_is_dry(void); /* pn_dry_run: what is not inside a pn_parallel body, and touches much or writes what was there before,
+PN_API void *pn_alloc(size_t bytes); /* 64-byte aligned, not initialised; NULL with pn_error set */
+PN_API void *pn_alloc_zero(size_t bytes);
+PN_API void pn_free(void *p);
+PN_API bool pn_is_dry(void); /* pn_dry_run: what is not inside a pn_parallel body, and touches much or writes what was there before,
                                 asks */
 static inline void pn_clear(void *p, size_t bytes) { /* to zero, but in a dry run */
   if (!pn_is_dry()) memset(p, 0, bytes);
@@ -37,7 +43,7 @@ int64_t pn_scratch_most(bool reset); /* and the most they were since the last re
 
 /* ---- storages (storage.c) ------------------------------------------------------------------------------------------ */
 typedef struct pn_storage {
-  atomic_int refs;
+  pn_count refs;
   int device;
   size_t bytes; /* asked for */
   size_t block; /* held, a size class */
@@ -51,9 +57,9 @@ typedef struct pn_storage {
   bool pinned;                        /* and whether someone besides backward needs it */
   struct pn_storage *next, *previous; /* the list of live ones, for reports */
 } pn_storage;
-PN_CHECKED int pn_storage_new(pn_storage **out, size_t bytes, int device);
-void pn_storage_retain(pn_storage *s);
-void pn_storage_release(pn_storage *s);
+PN_API PN_CHECKED int pn_storage_new(pn_storage **out, size_t bytes, int device);
+PN_API void pn_storage_retain(pn_storage *s);
+PN_API void pn_storage_release(pn_storage *s);
 void pn_storage_vacate(pn_storage *s); /* gives its memory back; data is NULL until it is furnished again. On the CPU */
 PN_CHECKED int pn_storage_furnish(pn_storage *s);
 static inline bool pn_is_vacant(const pn_storage *s) { return !s->data; }
@@ -62,7 +68,7 @@ static inline bool pn_is_vacant(const pn_storage *s) { return !s->data; }
 typedef struct pn_node pn_node; /* tape.c */
 
 struct pn_tensor {
-  atomic_int refs;
+  pn_count refs;
   pn_storage *storage;
   int64_t offset; /* elements */
   int n_dims;
@@ -82,17 +88,17 @@ struct pn_tensor {
 static inline int pn_device_of(const pn_tensor *t) { return t->storage->device; }
 static inline char *pn_bytes_of(const pn_tensor *t) { return (char *)t->storage->data + t->offset * pn_dtype_bytes(t->dtype); }
 static inline real *pn_real_of(const pn_tensor *t) { return (real *)t->storage->data + t->offset; }
-PN_CHECKED int
+PN_API PN_CHECKED int
 pn_tensor_like(pn_tensor **out,
                const pn_tensor *t); /* same shape and type; same memory order where t is dense, else the layout of its kind */
-PN_CHECKED int pn_tensor_on(pn_tensor **out, pn_storage *s, pn_dtype dtype, int n_dims, const int64_t *shape, const int64_t *stride,
-                            int64_t offset);
-PN_CHECKED int pn_check_shape(int n_dims, const int64_t *shape); /* 0..PN_MAX_DIMS, sizes >= 0, product fits */
-bool pn_same_shape(const pn_tensor *a, const pn_tensor *b);
-void pn_strides_of(int n_dims, const int64_t *shape, pn_layout layout, int64_t *stride);
-bool pn_is_plain(const pn_tensor *t);                                              /* some order of axes makes it dense */
-int pn_format_shape(char *buffer, size_t bytes, int n_dims, const int64_t *shape); /* "1,64,16,56,56" */
-PN_CHECKED int pn_add_into(pn_tensor *to, const pn_tensor *from); /* to += from; same shape, real type, any strides */
+PN_API PN_CHECKED int pn_tensor_on(pn_tensor **out, pn_storage *s, pn_dtype dtype, int n_dims, const int64_t *shape,
+                                   const int64_t *stride, int64_t offset);
+PN_API PN_CHECKED int pn_check_shape(int n_dims, const int64_t *shape); /* 0..PN_MAX_DIMS, sizes >= 0, product fits */
+PN_API bool pn_same_shape(const pn_tensor *a, const pn_tensor *b);
+PN_API void pn_strides_of(int n_dims, const int64_t *shape, pn_layout layout, int64_t *stride);
+PN_API bool pn_is_plain(const pn_tensor *t);                                              /* some order of axes makes it dense */
+PN_API int pn_format_shape(char *buffer, size_t bytes, int n_dims, const int64_t *shape); /* "1,64,16,56,56" */
+PN_API PN_CHECKED int pn_add_into(pn_tensor *to, const pn_tensor *from); /* to += from; same shape, real type, any strides */
 
 /* ---- threads (parallel.c) ------------------------------------------------------------------------------------------ */
 /* Splits 0..n-1 into contiguous ranges, one a thread, none shorter than grain (when n allows), and runs fn on each.
@@ -104,12 +110,16 @@ PN_CHECKED int pn_parallel_try(int64_t n, int64_t grain, int (*fn)(void *context
 
 /* ---- operations, from inside core ----------------------------------------------------------------------------------- */
 void pn_node_release(pn_node *node);
-PN_CHECKED int pn_apply1(pn_tensor **y, const pn_op *op, const char *args, int n_x, ...); /* one output; args as text */
+PN_API PN_CHECKED int pn_apply1(pn_tensor **y, const pn_op *op, const char *args, int n_x, ...); /* one output; args as text */
 
 /* ---- small things ---------------------------------------------------------------------------------------------------- */
 #define PN_LENGTH(a) (sizeof(a) / sizeof(*(a)))
 static inline int64_t pn_min64(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t pn_max64(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t pn_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -16,6 +16,9 @@
 #define PENUMBRA_OP_H
 #include "penumbra.h"
 #include "internal.h"
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 enum { PN_MAX_SAVED = 4, PN_NO_VIEW = 1 };
 
@@ -81,40 +84,43 @@ enum {
 
 /* The gradient to add into for input i, zero-filled the first time; NULL when that input wants none (then *err is 0) or on
 ** failure (-1). With fresh non-NULL: memory is NOT zeroed when *fresh comes back true, and the kernel must write every element. */
-PN_CHECKED int pn_call_dx(pn_call *call, int i, pn_tensor **dx, bool *fresh);
-bool pn_call_wants(const pn_call *call, int i); /* does input i want a gradient? */
+PN_API PN_CHECKED int pn_call_dx(pn_call *call, int i, pn_tensor **dx, bool *fresh);
+PN_API bool pn_call_wants(const pn_call *call, int i); /* does input i want a gradient? */
 /* Offers a view of dy as the gradient of input i: taken without a copy when nothing flowed into it yet, else added. */
-PN_CHECKED int pn_call_dx_give(pn_call *call, int i, pn_tensor *view);
+PN_API PN_CHECKED int pn_call_dx_give(pn_call *call, int i, pn_tensor *view);
 /* Makes dy[0] itself the gradient of input i, for the kernel to write over: true where that has none yet and is no leaf. */
-bool pn_call_dx_take(pn_call *call, int i);
-void pn_call_save(pn_call *call, int slot, pn_tensor *t); /* takes the reference */
+PN_API bool pn_call_dx_take(pn_call *call, int i);
+PN_API void pn_call_save(pn_call *call, int slot, pn_tensor *t); /* takes the reference */
 
 /* Value of a named argument; asking for a name the operation has not is a programming error (abort in debug builds). */
-const pn_value *pn_call_arg(const pn_call *call, const char *name);
+PN_API const pn_value *pn_call_arg(const pn_call *call, const char *name);
 static inline int64_t pn_arg_int(const pn_call *call, const char *name) { return pn_call_arg(call, name)->i[0]; }
 static inline double pn_arg_real(const pn_call *call, const char *name) { return pn_call_arg(call, name)->f; }
 
 /* Shape helpers. pn_out_like copies shape, dtype, layout and grid of x. */
-void pn_out_like(pn_out *out, const pn_tensor *x);
-void pn_out_dims(pn_out *out, pn_dtype dtype, int n_dims, const int64_t *shape); /* ROWS, or CHANNELS_LAST for 5 dims */
-PN_CHECKED int pn_fail_shapes(const pn_call *call, const char *format, ...)
+PN_API void pn_out_like(pn_out *out, const pn_tensor *x);
+PN_API void pn_out_dims(pn_out *out, pn_dtype dtype, int n_dims, const int64_t *shape); /* ROWS, or CHANNELS_LAST for 5 dims */
+PN_API PN_CHECKED int pn_fail_shapes(const pn_call *call, const char *format, ...)
     __attribute__((format(printf, 2, 3))); /* appends "(x 1,64,16,56,56; weight ...)" */
-PN_CHECKED int pn_need_dims(const pn_call *call, int i, int n_dims);
-PN_CHECKED int pn_need_real(const pn_call *call, int i);
-PN_CHECKED int pn_need_same_shape(const pn_call *call, int i, int j);
+PN_API PN_CHECKED int pn_need_dims(const pn_call *call, int i, int n_dims);
+PN_API PN_CHECKED int pn_need_real(const pn_call *call, int i);
+PN_API PN_CHECKED int pn_need_same_shape(const pn_call *call, int i, int j);
 
 /* TF SAME: pads per axis from the input size (METHOD 4); resolves a PAD3 value to low[3], high[3]. */
-void pn_same_pad(int64_t n, int64_t kernel, int64_t stride, int64_t dilation, int64_t *low, int64_t *high);
-void pn_resolve_pad(const pn_value *pad, const int64_t *n, const int64_t *kernel, const int64_t *stride, const int64_t *dilation,
-                    int64_t *low, int64_t *high);
+PN_API void pn_same_pad(int64_t n, int64_t kernel, int64_t stride, int64_t dilation, int64_t *low, int64_t *high);
+PN_API void pn_resolve_pad(const pn_value *pad, const int64_t *n, const int64_t *kernel, const int64_t *stride,
+                           const int64_t *dilation, int64_t *low, int64_t *high);
 
 /* A view of x as pixels of channels: channel stride 1, any strides over n,t,h,w. Where x is not so laid out, a dense copy. */
 typedef struct pn_pixels {
   real *data;
   int64_t n, c, t, h, w, sn, st, sh, sw;
 } pn_pixels;
-bool pn_pixels_of(pn_pixels *out, pn_tensor *x); /* false when the channel stride is not 1 */
-PN_CHECKED int pn_channels_last(pn_tensor **out,
-                                pn_tensor *x); /* x itself (retained) when its channel stride is 1, else a dense copy */
+PN_API bool pn_pixels_of(pn_pixels *out, pn_tensor *x); /* false when the channel stride is not 1 */
+PN_API PN_CHECKED int pn_channels_last(pn_tensor **out,
+                                       pn_tensor *x); /* x itself (retained) when its channel stride is 1, else a dense copy */
 
+#ifdef __cplusplus
+}
+#endif
 #endif

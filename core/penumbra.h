@@ -61,6 +61,7 @@ typedef enum pn_layout { PN_ROWS, PN_CHANNELS_LAST, PN_FILTER } pn_layout;
 enum { PN_CPU = 0, PN_CUDA0 = 1 };
 PN_API int pn_n_devices(void); /* CUDA devices at hand; 0, with the reason in pn_error(), when there is no CUDA */
 PN_API int pn_device_describe(int device, char *buffer, size_t bytes) PN_CHECKED;
+PN_API int pn_device_wait(int device) PN_CHECKED; /* until all its work is done; fails with what kernels found */
 
 /* ---- tensors: strided views over reference-counted storages ------------------------------------------------- */
 

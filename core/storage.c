@@ -319,7 +319,10 @@ int pn_memory_stats(int device, pn_memory *out) {
   pthread_mutex_lock(&lock);
   *out = all_stats[device];
   pthread_mutex_unlock(&lock);
-  return 0;
+  const pn_backend *backend;
+  int index;
+  bool used = device != PN_CPU && out->peak_bytes; /* asking must not open what nobody has touched */
+  return used && (pn_backend_of(device, &backend, &index) || backend->memory(index, out)) ? -1 : 0;
 }
 
 int pn_process_stats(pn_process *out) {
@@ -339,7 +342,13 @@ void pn_memory_reset_peak(int device) {
 }
 
 void pn_memory_trim(int device) {
-  if (device != PN_CPU) return;
+  if (!known(device)) return;
+  if (device != PN_CPU) {
+    const pn_backend *backend;
+    int index;
+    if (all_stats[device].peak_bytes && !pn_backend_of(device, &backend, &index)) backend->trim(index);
+    return;
+  }
   pthread_mutex_lock(&lock);
   trim_locked();
   pthread_mutex_unlock(&lock);

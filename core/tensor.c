@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "bf16.h"
+#include "half.h"
 #include "backend.h"
 
 pn_dtype pn_real(void) { return PN_REAL_DTYPE; }
@@ -233,43 +234,11 @@ int pn_detach(pn_tensor **out, pn_tensor *t) {
 
 /* ---- conversion of elements ---------------------------------------------------------------------------------------- */
 
-static float half_to_float(uint16_t h) {
-  uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = (h >> 10) & 31, fraction = h & 1023, bits;
-  if (exponent == 31) bits = sign | 0x7f800000u | fraction << 13;
-  else if (exponent) bits = sign | (exponent + 112) << 23 | fraction << 13;
-  else { /* zero or subnormal */ float f = (float)fraction * 0x1p-24f;
-    return sign ? -f : f;
-  }
-  float f;
-  memcpy(&f, &bits, 4);
-  return f;
-}
-
-static uint16_t float_to_half(float f) {
-  uint32_t bits;
-  memcpy(&bits, &f, 4);
-  uint16_t sign = (uint16_t)(bits >> 16 & 0x8000);
-  bits &= 0x7fffffff;
-  if (bits > 0x7f800000u) return sign | 0x7e00;  /* NaN */
-  if (bits >= 0x477ff000u) return sign | 0x7c00; /* rounds to infinity */
-  if (bits < 0x38800000u) {                      /* subnormal: the float addition rounds to even */
-    float magic, value;
-    uint32_t m = 0x3f000000u;
-    memcpy(&magic, &m, 4);
-    memcpy(&value, &bits, 4);
-    value += magic;
-    memcpy(&bits, &value, 4);
-    return (uint16_t)(sign | (bits - m));
-  }
-  bits += 0xfffu + (bits >> 13 & 1);
-  return (uint16_t)(sign | ((bits - 0x38000000u) >> 13));
-}
-
 static double get_element(const void *p, pn_dtype dtype) {
   switch (dtype) {
   case PN_F32: return (double)*(const float *)p;
   case PN_F64: return *(const double *)p;
-  case PN_F16: return (double)half_to_float(*(const uint16_t *)p);
+  case PN_F16: return (double)pn_f16_to_float(*(const uint16_t *)p);
   case PN_BF16: return (double)pn_bf16_to_float(*(const uint16_t *)p);
   case PN_I64: return (double)*(const int64_t *)p;
   case PN_I32: return (double)*(const int32_t *)p;
@@ -283,7 +252,7 @@ static void set_element(void *p, pn_dtype dtype, double v) { /* integers: trunca
   switch (dtype) {
   case PN_F32: *(float *)p = (float)v; break;
   case PN_F64: *(double *)p = v; break;
-  case PN_F16: *(uint16_t *)p = float_to_half((float)v); break;
+  case PN_F16: *(uint16_t *)p = pn_f16_of((float)v); break;
   case PN_BF16: *(uint16_t *)p = pn_bf16_of((float)v); break;
   case PN_I64: *(int64_t *)p = v >= 0x1p63 ? INT64_MAX : (int64_t)clamp_to(v, -0x1p63, 0x1.fffffffffffffp62); break;
   case PN_I32: *(int32_t *)p = (int32_t)clamp_to(v, INT32_MIN, INT32_MAX); break;
@@ -383,10 +352,48 @@ static void line_add(char *to, int64_t ts, pn_dtype tt, const char *from, int64_
     for (int64_t i = 0; i < n; i++) *(real *)(to + i * ts) += *(const real *)(from + i * fs);
 }
 
-static int on_cpu(const pn_tensor *t, const char *what) {
-  return pn_device_of(t) == PN_CPU
-             ? 0
-             : pn_fail("%s: the tensor is on cuda:%d; take it to the CPU first", what, pn_device_of(t) - PN_CUDA0);
+/* ---- other devices ----------------------------------------------------------------------------------------------------------- */
+
+static bool on_cpu(const pn_tensor *t) { return pn_device_of(t) == PN_CPU; }
+
+static const pn_backend *backend_of(const pn_tensor *t) {
+  const pn_backend *backend;
+  int index;
+  return pn_backend_of(pn_device_of(t), &backend, &index) ? NULL : backend;
+}
+
+static bool same_bytes(const pn_tensor *a, const pn_tensor *b) { /* the same order of the same elements, without gaps? */
+  return a->dtype == b->dtype && pn_is_plain(a) && strides_match(b, a->stride);
+}
+
+/* Between devices only bytes travel. Where the two sides see them differently, the conversion is done on the device: it is faster there,
+** and the CPU's side is a stretch of memory as it lies. */
+static int copy_between(pn_tensor *to, pn_tensor *from) {
+  const pn_backend *backend = backend_of(on_cpu(to) ? from : to);
+  pn_tensor *middle;
+  if (!backend) return -1;
+  if (same_bytes(to, from))
+    return backend->copy(pn_bytes_of(to), pn_device_of(to), pn_bytes_of(from), pn_device_of(from),
+                         (size_t)(pn_tensor_count(to) * pn_dtype_bytes(to->dtype)));
+  bool down = on_cpu(to);
+  if (down && !pn_is_plain(to)) { /* gaps on the CPU: the elements in order first, then each to its place */
+    if (pn_tensor_new(&middle, to->dtype, to->n_dims, to->shape, PN_ROWS, PN_CPU)) return -1;
+    int rc = copy_between(middle, from);
+    if (!rc) walk_run(to, pn_bytes_of(middle), middle->stride, middle->dtype, line_copy);
+    pn_tensor_release(middle);
+    return rc;
+  }
+  if (!down) {
+    if (pn_tensor_to(&middle, from, pn_device_of(to))) return -1;
+    int rc = backend->assign(to, middle, false);
+    pn_tensor_release(middle);
+    return rc;
+  }
+  if (new_strided(&middle, to->dtype, to->n_dims, to->shape, to->stride, pn_device_of(from))) return -1;
+  int rc = backend->assign(middle, from, false);
+  rc = rc ? rc : copy_between(to, middle);
+  pn_tensor_release(middle);
+  return rc;
 }
 
 int pn_tensor_copy(pn_tensor *to, pn_tensor *from) {
@@ -397,26 +404,38 @@ int pn_tensor_copy(pn_tensor *to, pn_tensor *from) {
     pn_format_shape(b, sizeof b, from->n_dims, from->shape);
     return pn_fail("copy: shapes differ (to %s; from %s)", a, b);
   }
-  if (on_cpu(to, "copy") || on_cpu(from, "copy")) return -1;
-  if (pn_tensor_count(to)) walk_run(to, pn_bytes_of(from), from->stride, from->dtype, line_copy);
+  if (pn_tensor_count(to)) {
+    const pn_backend *backend;
+    if (pn_device_of(to) != pn_device_of(from)) {
+      if (copy_between(to, from)) return -1;
+    } else if (!on_cpu(to)) {
+      if (!(backend = backend_of(to)) || backend->assign(to, from, false)) return -1;
+    } else walk_run(to, pn_bytes_of(from), from->stride, from->dtype, line_copy);
+  }
   if (!to->is_slot) to->storage->version++;
   return 0;
 }
 
 int pn_add_into(pn_tensor *to, const pn_tensor *from) {
-  if (to->dtype != PN_REAL_DTYPE || from->dtype != PN_REAL_DTYPE || !pn_same_shape(to, from))
-    return pn_fail("add_into: shapes or element types differ");
+  if (!pn_same_shape(to, from) || pn_device_of(to) != pn_device_of(from)) return pn_fail("add_into: shapes or devices differ");
+  if (!on_cpu(to)) {
+    const pn_backend *backend = backend_of(to);
+    return backend ? backend->assign(to, from, true) : -1;
+  }
+  if (to->dtype != PN_REAL_DTYPE || from->dtype != PN_REAL_DTYPE) return pn_fail("add_into: element types differ");
   if (pn_tensor_count(to)) walk_run(to, pn_bytes_of(from), from->stride, from->dtype, line_add);
   return 0;
 }
 
 int pn_tensor_fill(pn_tensor *t, double value) {
   if (!t) return pn_fail("fill: NULL");
-  if (on_cpu(t, "fill")) return -1;
   static const int64_t zero[PN_MAX_DIMS];
   double element = 0; /* aligned room for one element of any type */
   set_element(&element, t->dtype, value);
-  if (pn_tensor_count(t)) {
+  if (!on_cpu(t)) {
+    const pn_backend *backend = backend_of(t);
+    if (!backend || backend->fill(t, value)) return -1;
+  } else if (pn_tensor_count(t)) {
     if (value == 0 && pn_is_plain(t)) pn_clear(pn_bytes_of(t), (size_t)(pn_tensor_count(t) * pn_dtype_bytes(t->dtype)));
     else walk_run(t, (const char *)&element, zero, t->dtype, line_copy);
   }
@@ -494,7 +513,6 @@ int pn_tensor_to(pn_tensor **out, pn_tensor *t, int device) {
 
 static int element_of(pn_tensor *t, const int64_t *index, char **p) {
   if (!t || (t->n_dims && !index)) return pn_fail("element: NULL");
-  if (on_cpu(t, "element")) return -1;
   int64_t offset = 0;
   for (int d = 0; d < t->n_dims; d++) {
     if (index[d] < 0 || index[d] >= t->shape[d])
@@ -508,6 +526,12 @@ static int element_of(pn_tensor *t, const int64_t *index, char **p) {
 int pn_tensor_get(pn_tensor *t, const int64_t *index, double *out) {
   char *p;
   if (element_of(t, index, &p)) return -1;
+  double element = 0;
+  if (!on_cpu(t)) {
+    const pn_backend *backend = backend_of(t);
+    if (!backend || backend->copy(&element, PN_CPU, p, pn_device_of(t), (size_t)pn_dtype_bytes(t->dtype))) return -1;
+    p = (char *)&element;
+  }
   double value = pn_is_dry() ? 0 : get_element(p, t->dtype);
   *out = value != value ? (double)NAN : value; /* LuaJIT would take the bits of some NaN for another type */
   return 0;
@@ -516,7 +540,13 @@ int pn_tensor_get(pn_tensor *t, const int64_t *index, double *out) {
 int pn_tensor_set(pn_tensor *t, const int64_t *index, double value) {
   char *p;
   if (element_of(t, index, &p)) return -1;
-  set_element(p, t->dtype, value);
+  if (on_cpu(t)) set_element(p, t->dtype, value);
+  else {
+    const pn_backend *backend = backend_of(t);
+    double element = 0;
+    set_element(&element, t->dtype, value);
+    if (!backend || backend->copy(p, pn_device_of(t), &element, PN_CPU, (size_t)pn_dtype_bytes(t->dtype))) return -1;
+  }
   t->storage->version++;
   return 0;
 }
@@ -582,7 +612,10 @@ static void count_range(void *context, int64_t begin, int64_t end) {
 
 int pn_tensor_check_finite(pn_tensor *t, int64_t *n_bad) {
   if (!t || !n_bad) return pn_fail("check_finite: NULL");
-  if (on_cpu(t, "check_finite")) return -1;
+  if (!on_cpu(t)) {
+    const pn_backend *backend = backend_of(t);
+    return backend ? backend->count_bad(t, n_bad) : -1;
+  }
   count_job j = { .t = t };
   atomic_init(&j.bad, 0);
   int64_t count = pn_tensor_count(t);

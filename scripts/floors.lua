@@ -29,10 +29,10 @@ end
 
 local function exists(path) return lfs.attributes(root .. "/" .. path, "mode") == "file" end
 
--- The floor an included file stands on: beside the includer, below the top, or in core (the one include path).
+-- The floor an included file stands on: beside the includer, below the top, or in core or gpu (the include paths).
 local function floor_of_header(file, name)
   local dir = file:match("^(.*)/[^/]*$")
-  for _, path in ipairs { dir .. "/" .. name, name, "core/" .. name } do
+  for _, path in ipairs { dir .. "/" .. name, name, "core/" .. name, "gpu/" .. name } do
     local parts = {}
     for part in path:gmatch("[^/]+") do
       if part == ".." then parts[#parts] = nil elseif part ~= "." then parts[#parts + 1] = part end

@@ -21,7 +21,7 @@ step "luacheck" luacheck -q --no-color .
 # The places where a file would change, a line a file.
 c_format() {
   local findings
-  findings=$(find core lua gpu -name '*.[ch]' | xargs clang-format-14 --dry-run -Werror 2>&1) && return 0
+  findings=$(find core lua gpu -name '*.[ch]' -o -name '*.cu' -o -name '*.cpp' | xargs clang-format-14 --dry-run -Werror 2>&1) && return 0
   grep -oE '^[^: ]+:[0-9]+' <<<"$findings" | sort -u | awk -F: '{ n[$1]++; if (n[$1] <= 5) lines[$1] = lines[$1] " " $2 }
     END { for (f in n) print f ": " n[f] " lines:" lines[f] }' | sort
   echo "make fmt mends them"

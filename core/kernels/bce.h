@@ -5,6 +5,9 @@
 #ifndef PENUMBRA_KERNELS_BCE_H
 #define PENUMBRA_KERNELS_BCE_H
 #include "op.h"
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 typedef struct pn_bce_sums { /* over the elements that count: [0] with the share 1 - target, [1] with the share target */
   double loss[2], n[2];
@@ -19,4 +22,7 @@ PN_CHECKED int pn_bce_back(pn_call *call, const double *weight);
 /* What norm=mean|sum|batch divides by: n elements that count, the size of axis 1 or 1. */
 double pn_bce_divisor(const pn_call *call, double n);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -2,6 +2,9 @@
 #ifndef PENUMBRA_CONVOLUTION_H
 #define PENUMBRA_CONVOLUTION_H
 #include "convolve.h"
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 /* The shared arguments, in this order: stride, pad, dilation, groups (conv3d); stride, pad, output_pad, dilation, groups (transpose). */
 void pn_convolution_geometry(const pn_call *call, const pn_tensor *spatial, bool transposed, pn_geometry *g, int64_t *high);
@@ -20,4 +23,7 @@ PN_CHECKED int pn_convolution_bias_gradient(pn_call *call, pn_tensor *dy);
 /* Behind y = relu(scale * z + bias): *dz = scale * (dy where y is positive), retained, in dy's own memory where nobody else sees it;
 ** and the bias gradient, where wanted. y NULL: no relu; scale NULL: 1. dy's channels lie together; it is released. */
 PN_CHECKED int pn_convolution_end_gradient(pn_call *call, pn_tensor **dz, pn_tensor *dy, pn_tensor *y, const real *scale);
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -21,6 +21,7 @@ void pn_loop_add_raw(pn_loop *loop, void *base, int64_t bytes, const int64_t *st
   int k = loop->n_operands++;
   loop->base[k] = base;
   loop->bytes[k] = bytes;
+  loop->dtype[k] = PN_N_DTYPES;
   for (int d = 0; d < loop->n_dims; d++) loop->stride[k][d] = loop->size[d] == 1 ? 0 : stride[d];
 }
 
@@ -29,6 +30,7 @@ void pn_loop_add(pn_loop *loop, const pn_tensor *t) {
   int lead = loop->n_dims - t->n_dims; /* shapes are aligned at their last axis */
   for (int d = 0; d < loop->n_dims; d++) stride[d] = d < lead || t->shape[d - lead] == 1 ? 0 : t->stride[d - lead];
   pn_loop_add_raw(loop, pn_bytes_of(t), pn_dtype_bytes(t->dtype), stride);
+  loop->dtype[loop->n_operands - 1] = (int)t->dtype;
 }
 
 static void move_axis(pn_loop *loop, int to, int from) {

@@ -8,6 +8,9 @@
 #ifndef PENUMBRA_KERNELS_ELEMENTWISE_H
 #define PENUMBRA_KERNELS_ELEMENTWISE_H
 #include "op.h"
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 enum { PN_LOOP_OPERANDS = 5 };
 
@@ -17,15 +20,16 @@ typedef struct pn_loop {
   int64_t size[PN_MAX_DIMS];
   char *base[PN_LOOP_OPERANDS];
   int64_t bytes[PN_LOOP_OPERANDS]; /* of one element */
+  int dtype[PN_LOOP_OPERANDS];     /* PN_N_DTYPES for what is no tensor */
   int64_t stride[PN_LOOP_OPERANDS][PN_MAX_DIMS];
 } pn_loop;
 
 typedef void (*pn_run)(void *context, int64_t n, char *const *at, const int64_t *stride);
 
-void pn_loop_start(pn_loop *loop, int n_dims, const int64_t *shape);
-void pn_loop_add(pn_loop *loop, const pn_tensor *t); /* t must broadcast to the shape of the loop */
-void pn_loop_add_raw(pn_loop *loop, void *base, int64_t bytes, const int64_t *stride);
-void pn_loop_plan(pn_loop *loop);                                                               /* after the last operand */
+PN_API void pn_loop_start(pn_loop *loop, int n_dims, const int64_t *shape);
+PN_API void pn_loop_add(pn_loop *loop, const pn_tensor *t); /* t must broadcast to the shape of the loop */
+PN_API void pn_loop_add_raw(pn_loop *loop, void *base, int64_t bytes, const int64_t *stride);
+PN_API void pn_loop_plan(pn_loop *loop);                                                        /* after the last operand */
 void pn_loop_range(const pn_loop *loop, int64_t begin, int64_t end, pn_run run, void *context); /* elements begin..end-1, here */
 void pn_loop_all(const pn_loop *loop, pn_run run, void *context);                               /* all of them, threaded */
 
@@ -37,7 +41,7 @@ typedef struct pn_unary {
   bool fresh;
 } pn_unary; /* two numbers from the arguments; is dx to be written or added to? */
 
-int pn_unary_shape(pn_call *call);
+PN_API int pn_unary_shape(pn_call *call);
 int pn_unary_forward(pn_call *call, pn_run run, double a, double b);
 int pn_unary_backward(pn_call *call, pn_run run, double a, double b);
 
@@ -157,4 +161,7 @@ int pn_binary_backward(pn_call *call, pn_run run_a, pn_run run_b);
   static int forward(pn_call *call) { return pn_binary_forward(call, value_run); }                                                 \
   static int backward(pn_call *call) { return pn_binary_backward(call, slope_a, slope_b); }
 
+#ifdef __cplusplus
+}
+#endif
 #endif

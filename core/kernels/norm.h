@@ -4,6 +4,9 @@
 #ifndef PENUMBRA_KERNELS_NORM_H
 #define PENUMBRA_KERNELS_NORM_H
 #include "internal.h"
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 /* Per channel, as arrays of c. y = scale * x + shift, then relu where asked. */
 typedef struct pn_norm_line {
@@ -31,4 +34,7 @@ typedef struct pn_norm_kernels {
 const pn_norm_kernels *pn_norm(void); /* those of the CPU variant in force */
 extern const pn_norm_kernels pn_norm_plain, pn_norm_avx2, pn_norm_avx512;
 
+#ifdef __cplusplus
+}
+#endif
 #endif

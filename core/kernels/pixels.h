@@ -2,6 +2,9 @@
 #ifndef PENUMBRA_KERNELS_PIXELS_H
 #define PENUMBRA_KERNELS_PIXELS_H
 #include "op.h"
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 /* The pixels of t; *held keeps them alive and is t itself, or a dense copy where t's channels are not adjacent. */
 PN_CHECKED int pn_pixels_open(pn_pixels *out, pn_tensor **held, pn_tensor *t);
@@ -21,4 +24,7 @@ static inline int64_t pn_pixels_run(const pn_pixels *p, int64_t i, int64_t end) 
   return pn_pixels_even(p) ? end - i : pn_min64(end - i, p->w - i % p->w);
 }
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -2,6 +2,9 @@
 #ifndef PENUMBRA_KERNELS_POOL_H
 #define PENUMBRA_KERNELS_POOL_H
 #include "op.h"
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 enum { PN_POOL_TAPS = 256 }; /* a winner's place in the window is kept in one byte */
 
@@ -17,4 +20,7 @@ PN_CHECKED int pn_max_pool_back(const pn_window *w, pn_tensor *dx, bool add, pn_
 PN_CHECKED int pn_avg_pool(const pn_window *w, bool count_pad, pn_tensor *y, pn_tensor *x);
 PN_CHECKED int pn_avg_pool_back(const pn_window *w, bool count_pad, pn_tensor *dx, bool add, pn_tensor *dy);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -3,6 +3,9 @@
 #ifndef PENUMBRA_KERNELS_REDUCE_H
 #define PENUMBRA_KERNELS_REDUCE_H
 #include "op.h"
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 /* to (+)= factor * sum of from over the axes where `to` has size 1 (or none: shapes are aligned at their last axis).
 ** With fresh, `to` is written; else added to. Both of the real type, any strides. */
@@ -23,4 +26,7 @@ PN_CHECKED int pn_pick_check(const pn_call *call); /* there must be something to
 PN_CHECKED int pn_pick_largest(pn_call *call, pn_tensor *value, pn_tensor *winner);
 PN_CHECKED int pn_pick_backward(pn_call *call, const pn_tensor *winner); /* dy goes to the winners */
 
+#ifdef __cplusplus
+}
+#endif
 #endif

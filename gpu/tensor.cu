@@ -1,0 +1,151 @@
+/* tensor.cu: copies and sums between tensors of one shape, constants, and the count of what is not finite. See tensor.h. */
+#include "tensor.h"
+#include "loop.h"
+
+/* ---- to = from, to += from --------------------------------------------------------------------------------------------------- */
+
+/* As core/tensor.c: integers truncated toward zero and held to their range; NaN is 0. */
+PN_DEVICE double held(double v, double low, double high) { return v != v ? 0 : v < low ? low : v > high ? high : v; }
+
+PN_DEVICE double get_any(const void *p, int64_t i, int dtype) {
+  switch (dtype) {
+  case PN_F64: return ((const double *)p)[i];
+  case PN_I64: return (double)((const int64_t *)p)[i];
+  case PN_I32: return (double)((const int32_t *)p)[i];
+  default: return (double)pn_get(p, i, dtype);
+  }
+}
+
+PN_DEVICE void put_any(void *p, int64_t i, int dtype, double v) {
+  switch (dtype) {
+  case PN_F32: ((float *)p)[i] = (float)v; break;
+  case PN_F64: ((double *)p)[i] = v; break;
+  case PN_F16: ((pn_half *)p)[i] = __float2half_rn((float)v); break;
+  case PN_BF16: ((pn_brain *)p)[i] = __float2bfloat16_rn((float)v); break;
+  case PN_I64:
+    ((int64_t *)p)[i] = v >= 9223372036854775808.0 ? INT64_MAX : (int64_t)held(v, -9223372036854775808.0, 9223372036854774784.0);
+    break;
+  case PN_I32: ((int32_t *)p)[i] = (int32_t)held(v, INT32_MIN, INT32_MAX); break;
+  default: ((uint8_t *)p)[i] = (uint8_t)held(v, 0, 255); break;
+  }
+}
+
+template <typename T> PN_KERNEL void move_elements(pn_loop loop) {
+  PN_EACH(i, loop.count) {
+    int64_t at[PN_LOOP_OPERANDS];
+    pn_loop_at(&loop, i, at);
+    ((T *)(void *)loop.base[0])[at[0]] = ((const T *)(const void *)loop.base[1])[at[1]];
+  }
+}
+
+PN_KERNEL void convert_elements(pn_loop loop) {
+  PN_EACH(i, loop.count) {
+    int64_t at[PN_LOOP_OPERANDS];
+    pn_loop_at(&loop, i, at);
+    put_any(loop.base[0], at[0], loop.dtype[0], get_any(loop.base[1], at[1], loop.dtype[1]));
+  }
+}
+
+PN_KERNEL void add_elements(pn_loop loop) {
+  PN_EACH(i, loop.count) {
+    int64_t at[PN_LOOP_OPERANDS];
+    pn_loop_at(&loop, i, at);
+    pn_loop_put(&loop, 0, at, pn_loop_get(&loop, 0, at) + pn_loop_get(&loop, 1, at));
+  }
+}
+
+typedef struct pn_sixteen {
+  uint64_t a, b;
+} pn_sixteen;
+
+/* A dense copy of one type is bytes: 16 at a time where both sides allow it. */
+static bool as_sixteens(pn_loop *loop) {
+  int64_t bytes = loop->count * loop->bytes[0];
+  if (loop->n_dims != 1 || loop->stride[0][0] != 1 || loop->stride[1][0] != 1) return false;
+  if (bytes % 16 || (uintptr_t)loop->base[0] % 16 || (uintptr_t)loop->base[1] % 16) return false;
+  loop->count = loop->size[0] = bytes / 16;
+  return true;
+}
+
+int pn_gpu_assign(pn_tensor *to, const pn_tensor *from, bool add) {
+  pn_gpu *gpu = pn_gpu_of(to);
+  pn_loop loop;
+  if (!gpu) return -1;
+  pn_loop_start(&loop, to->n_dims, to->shape);
+  pn_loop_add(&loop, to);
+  pn_loop_add(&loop, from);
+  pn_loop_plan(&loop);
+  if (!loop.count) return 0;
+  int64_t blocks = pn_gpu_blocks(gpu, loop.count, 256);
+  if (add) return PN_LAUNCH(gpu, add_elements, blocks, 256, loop);
+  if (to->dtype != from->dtype) return PN_LAUNCH(gpu, convert_elements, blocks, 256, loop);
+  if (as_sixteens(&loop)) {
+    auto run = move_elements<pn_sixteen>;
+    return PN_LAUNCH(gpu, run, pn_gpu_blocks(gpu, loop.count, 256), 256, loop);
+  }
+  auto run = loop.bytes[0] == 1   ? move_elements<uint8_t>
+             : loop.bytes[0] == 2 ? move_elements<uint16_t>
+             : loop.bytes[0] == 4 ? move_elements<uint32_t>
+                                  : move_elements<uint64_t>;
+  return PN_LAUNCH(gpu, run, blocks, 256, loop);
+}
+
+/* ---- constants --------------------------------------------------------------------------------------------------------------- */
+
+PN_KERNEL void fill_elements(pn_loop loop, double value) {
+  PN_EACH(i, loop.count) {
+    int64_t at[PN_LOOP_OPERANDS];
+    pn_loop_at(&loop, i, at);
+    put_any(loop.base[0], at[0], loop.dtype[0], value);
+  }
+}
+
+int pn_gpu_fill(pn_tensor *t, double value) {
+  pn_gpu *gpu = pn_gpu_of(t);
+  pn_loop loop;
+  if (!gpu) return -1;
+  pn_loop_start(&loop, t->n_dims, t->shape);
+  pn_loop_add(&loop, t);
+  pn_loop_plan(&loop);
+  if (!loop.count) return 0;
+  if (value == 0 && pn_is_plain(t)) {
+    int64_t bytes = loop.count * loop.bytes[0];
+    return pn_gpu_check(cudaMemsetAsync(pn_bytes_of(t), 0, (size_t)bytes, gpu->stream), "clear memory");
+  }
+  return PN_LAUNCH(gpu, fill_elements, pn_gpu_blocks(gpu, loop.count, 256), 256, loop, value);
+}
+
+/* ---- what is not finite -------------------------------------------------------------------------------------------------------- */
+
+PN_KERNEL void count_bad(unsigned long long *partial, pn_loop loop) {
+  PN_SHARED_MEMORY(unsigned long long, room);
+  unsigned long long bad = 0;
+  PN_EACH(i, loop.count) {
+    int64_t at[PN_LOOP_OPERANDS];
+    pn_loop_at(&loop, i, at);
+    double v = get_any(loop.base[0], at[0], loop.dtype[0]);
+    bad += !(v - v == 0);
+  }
+  bad = pn_block_sum(room, bad);
+  if (pn_thread == 0) partial[pn_block] = bad;
+}
+
+int pn_gpu_count_bad(const pn_tensor *t, int64_t *n_bad) {
+  enum { THREADS = 256, MOST = 1024 };
+  pn_gpu *gpu = pn_gpu_of(t);
+  pn_loop loop;
+  *n_bad = 0;
+  if (!gpu) return -1;
+  pn_loop_start(&loop, t->n_dims, t->shape);
+  pn_loop_add(&loop, t);
+  pn_loop_plan(&loop);
+  if (!loop.count || t->dtype >= PN_I64) return 0;
+  int64_t blocks = pn_min64(MOST, pn_gpu_blocks(gpu, loop.count, THREADS));
+  unsigned long long host[MOST], *partial = (unsigned long long *)pn_gpu_scratch(gpu, (size_t)blocks * sizeof *partial);
+  if (!partial) return -1;
+  int rc = PN_LAUNCH_TEAM(gpu, count_bad, blocks, THREADS, THREADS * sizeof *partial, partial, loop);
+  rc = rc ? rc : pn_gpu_download(gpu, host, partial, (size_t)blocks * sizeof *partial);
+  pn_gpu_scratch_free(gpu, partial);
+  for (int64_t i = 0; i < blocks && !rc; i++) *n_bad += (int64_t)host[i];
+  return rc;
+}
