@@ -277,7 +277,7 @@ int pn_apply(const pn_op *op, pn_tensor *const *x, int n_x, const pn_value *args
     call.y[made] = destination[made];
     rc = make_output(&call, made);
     if (rc) break;
-    if (destination[made] && !destination[made]->is_slot) destination[made]->storage->version++;
+    if (destination[made] && !destination[made]->is_slot) pn_storage_wrote(destination[made]->storage);
   }
   rc = rc ? rc : run(&call);
   for (int i = 0; i < PN_MAX_SAVED; i++) pn_tensor_release(call.saved[i]);

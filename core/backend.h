@@ -35,10 +35,19 @@ typedef struct pn_backend {
   int (*wait)(int index);                                                                /* until all work is done */
   int (*copy)(void *to, int to_device, const void *from, int from_device, size_t bytes); /* done on return where it leaves
                                                                                                      the device; else in order */
+  int (*upload)(int index, const void *from, size_t bytes, size_t block,
+                void **out); /* allocates block bytes and copies, beside what
+                                                                                         the device computes */
   /* tensors without an operation; same shape, any strides, element types converted */
   int (*assign)(pn_tensor *to, const pn_tensor *from, bool add); /* add: to += from */
   int (*fill)(pn_tensor *t, double value);
   int (*count_bad)(const pn_tensor *t, int64_t *n_bad); /* NaN and infinities; waits */
+
+  /* work that is captured and done again; one at a time, by one thread */
+  int (*capture_begin)(int index);
+  int (*capture_end)(int index, bool keep, void **graph); /* keep false: forgets it */
+  int (*graph_launch)(int index, void *graph);
+  void (*graph_free)(int index, void *graph);
 
   /* optimisers */
   int (*sgd)(int index, const pn_update *list, int64_t n);

@@ -58,6 +58,10 @@ typedef struct pn_storage {
   struct pn_storage *next, *previous; /* the list of live ones, for reports */
 } pn_storage;
 PN_API PN_CHECKED int pn_storage_new(pn_storage **out, size_t bytes, int device);
+PN_CHECKED int pn_storage_upload(pn_storage **out, const void *from, size_t bytes, int device); /* from the CPU; copied on return */
+void pn_storage_wrote(
+    pn_storage *s); /* after each write in place: its version grows, now and whenever the write is done again (capture.c) */
+uint64_t pn_storage_next_id(void);
 PN_API void pn_storage_retain(pn_storage *s);
 PN_API void pn_storage_release(pn_storage *s);
 void pn_storage_vacate(pn_storage *s); /* gives its memory back; data is NULL until it is furnished again. On the CPU */

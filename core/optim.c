@@ -164,8 +164,8 @@ int pn_sgd_step(const pn_sgd_entry *entries, int64_t n, const pn_sgd *how) {
   for (int64_t i = 0; i < n && !rc; i++) rc = add_sgd(&p, &entries[i], how);
   if (!rc) pn_parallel(p.n_blocks, 1, sgd_blocks, &p);
   for (int64_t i = 0; i < n && !rc; i++) {
-    entries[i].param->storage->version++;
-    if (entries[i].buffer) entries[i].buffer->storage->version++;
+    pn_storage_wrote(entries[i].param->storage);
+    if (entries[i].buffer) pn_storage_wrote(entries[i].buffer->storage);
   }
   pieces_free(&p);
   return rc;
@@ -208,9 +208,9 @@ int pn_adam_step(pn_tensor *param, pn_tensor *grad, pn_tensor *mean, pn_tensor *
   };
   pn_parallel(pn_tensor_count(param), BLOCK, adam_range, &s);
   pn_tensor_release(g);
-  param->storage->version++;
-  mean->storage->version++;
-  square->storage->version++;
+  pn_storage_wrote(param->storage);
+  pn_storage_wrote(mean->storage);
+  pn_storage_wrote(square->storage);
   return 0;
 }
 

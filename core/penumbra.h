@@ -105,6 +105,17 @@ PN_API int pn_tensor_crc32c(pn_tensor *t, uint32_t *out) PN_CHECKED;           /
 PN_API bool pn_tensor_grid(const pn_tensor *t, double *stride, double *centre); /* double[3] each; false when it has none */
 PN_API void pn_tensor_set_grid(pn_tensor *t, const double *stride, const double *centre);
 
+/* ---- captured work ---------------------------------------------------------------------------------------------
+** Between begin and end, what this thread asks of the device is recorded and not done: results have memory but no values yet, and
+** nothing may be read from the device or sent to it. Each launch does all of it on the same memory: the results are then new. */
+typedef struct pn_graph pn_graph;
+PN_API int pn_capture_begin(int device) PN_CHECKED; /* one at a time; not on the CPU */
+PN_API int pn_capture_end(pn_graph **out) PN_CHECKED;
+PN_API void pn_capture_abort(void); /* forgets what was recorded; nothing when none is under way */
+PN_API bool pn_capturing(void);     /* this thread */
+PN_API int pn_graph_launch(pn_graph *g) PN_CHECKED;
+PN_API void pn_graph_free(pn_graph *g); /* NULL is fine */
+
 /* ---- messages between threads: bytes and tensors, first in, first out ------------------------------------------
 ** Tensors travel by reference count: both sides see one memory. Any number of threads may send and receive. */
 typedef struct pn_channel pn_channel;

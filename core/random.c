@@ -68,7 +68,7 @@ int pn_random_fill(pn_tensor *t, pn_distribution kind, double a, double b, uint6
   else if (pn_tensor_new(&rows, direct ? t->dtype : PN_F32, t->n_dims, t->shape, PN_ROWS, PN_CPU)) return -1;
   fill_job j = { pn_bytes_of(rows), rows->dtype, kind, a, b, seed, stream, offset, pn_tensor_count(t) };
   pn_parallel(pn_ceil_div(j.count, 4), 1024, fill_range, &j);
-  int rc = rows == t ? (t->storage->version++, 0) : pn_tensor_copy(t, rows);
+  int rc = rows == t ? (pn_storage_wrote(t->storage), 0) : pn_tensor_copy(t, rows);
   pn_tensor_release(rows);
   return rc;
 }

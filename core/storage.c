@@ -243,7 +243,8 @@ static int host_memory(pn_storage *s) {
   return s->data ? 0 : -1;
 }
 
-static int device_memory(pn_storage *s) {
+/* from: what it will hold, on the CPU; NULL for nothing. */
+static int device_memory(pn_storage *s, const void *from) {
   const pn_backend *backend;
   int index;
   pn_memory *m = &all_stats[s->device];
@@ -252,21 +253,23 @@ static int device_memory(pn_storage *s) {
   pthread_mutex_lock(&lock);
   bool over = beyond_limit(m, s->block);
   pthread_mutex_unlock(&lock);
-  if (over || backend->allocate(index, s->block, &s->data)) return pn_fail_memory((int64_t)s->bytes, s->device);
+  if (over) return pn_fail_memory((int64_t)s->bytes, s->device);
+  if (from ? backend->upload(index, from, s->bytes, s->block, &s->data) : backend->allocate(index, s->block, &s->data))
+    return strstr(pn_error(), "no room for") ? pn_fail_memory((int64_t)s->bytes, s->device) : -1;
   pthread_mutex_lock(&lock);
   count(m, (int64_t)s->block);
   pthread_mutex_unlock(&lock);
   return 0;
 }
 
-int pn_storage_new(pn_storage **out, size_t bytes, int device) {
+static int make(pn_storage **out, size_t bytes, int device, const void *from) {
   pn_storage *s = calloc(1, sizeof *s);
   if (!s) return pn_fail_memory((int64_t)sizeof *s, device);
   atomic_init(&s->refs, 1);
   s->device = device;
   s->bytes = bytes;
   strcpy(s->label, label);
-  if (device == PN_CPU ? host_memory(s) && pn_fail_memory((int64_t)bytes, device) : device_memory(s)) {
+  if (device == PN_CPU ? host_memory(s) && pn_fail_memory((int64_t)bytes, device) : device_memory(s, from)) {
     free(s);
     return -1;
   }
@@ -281,6 +284,13 @@ int pn_storage_new(pn_storage **out, size_t bytes, int device) {
   return 0;
 }
 
+int pn_storage_new(pn_storage **out, size_t bytes, int device) { return make(out, bytes, device, NULL); }
+
+int pn_storage_upload(pn_storage **out, const void *from, size_t bytes, int device) {
+  if (device == PN_CPU || !bytes) return pn_fail("storage_upload: %s", bytes ? "from the CPU to itself" : "nothing");
+  return make(out, bytes, device, from);
+}
+
 void pn_storage_vacate(pn_storage *s) {
   if (atomic_load_explicit(&poison, memory_order_relaxed) && !dry) memset(s->data, 0xff, s->bytes);
   if (s->place) large_give(s->place);
@@ -291,6 +301,13 @@ void pn_storage_vacate(pn_storage *s) {
 }
 
 int pn_storage_furnish(pn_storage *s) { return host_memory(s) ? pn_fail_memory((int64_t)s->bytes, s->device) : 0; }
+
+uint64_t pn_storage_next_id(void) {
+  pthread_mutex_lock(&lock);
+  uint64_t id = next_id;
+  pthread_mutex_unlock(&lock);
+  return id;
+}
 
 void pn_storage_retain(pn_storage *s) { atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed); }
 

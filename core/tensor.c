@@ -412,7 +412,7 @@ int pn_tensor_copy(pn_tensor *to, pn_tensor *from) {
       if (!(backend = backend_of(to)) || backend->assign(to, from, false)) return -1;
     } else walk_run(to, pn_bytes_of(from), from->stride, from->dtype, line_copy);
   }
-  if (!to->is_slot) to->storage->version++;
+  if (!to->is_slot) pn_storage_wrote(to->storage);
   return 0;
 }
 
@@ -439,7 +439,7 @@ int pn_tensor_fill(pn_tensor *t, double value) {
     if (value == 0 && pn_is_plain(t)) pn_clear(pn_bytes_of(t), (size_t)(pn_tensor_count(t) * pn_dtype_bytes(t->dtype)));
     else walk_run(t, (const char *)&element, zero, t->dtype, line_copy);
   }
-  if (!t->is_slot) t->storage->version++;
+  if (!t->is_slot) pn_storage_wrote(t->storage);
   return 0;
 }
 
@@ -503,8 +503,10 @@ int pn_tensor_to(pn_tensor **out, pn_tensor *t, int device) {
   int64_t low, high, size = pn_dtype_bytes(t->dtype);
   span_of(t, &low, &high);
   pn_storage *s;
-  if (pn_storage_new(&s, (size_t)((high - low) * size), device)) return -1;
-  int rc = backend->copy(s->data, device, pn_bytes_of(t) + low * size, from, (size_t)((high - low) * size));
+  const size_t bytes = (size_t)((high - low) * size);
+  bool up = from == PN_CPU && bytes; /* beside what the device computes */
+  if (up ? pn_storage_upload(&s, pn_bytes_of(t) + low * size, bytes, device) : pn_storage_new(&s, bytes, device)) return -1;
+  int rc = up ? 0 : backend->copy(s->data, device, pn_bytes_of(t) + low * size, from, bytes);
   rc = rc ? rc : pn_tensor_on(out, s, t->dtype, t->n_dims, t->shape, t->stride, -low);
   pn_storage_release(s);
   if (!rc && t->has_grid) pn_tensor_set_grid(*out, t->grid_stride, t->grid_centre);
@@ -547,7 +549,7 @@ int pn_tensor_set(pn_tensor *t, const int64_t *index, double value) {
     set_element(&element, t->dtype, value);
     if (!backend || backend->copy(p, pn_device_of(t), &element, PN_CPU, (size_t)pn_dtype_bytes(t->dtype))) return -1;
   }
-  t->storage->version++;
+  pn_storage_wrote(t->storage);
   return 0;
 }
 

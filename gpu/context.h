@@ -1,0 +1,66 @@
+/* context.h: what device.c, memory.c and graph.c know of a device. Private to them. */
+#ifndef PENUMBRA_GPU_CONTEXT_H
+#define PENUMBRA_GPU_CONTEXT_H
+#include <pthread.h>
+#include "gpu.h"
+#include "pool.h"
+
+enum { PN_STAGES = 4, PN_COMPLAINTS = 64 };
+static const size_t pn_stage_bytes = 4 << 20;
+
+typedef struct pn_scratch {
+  struct pn_scratch *next;
+  pn_storage *storage;
+} pn_scratch;
+
+/* Work that was captured, with the memory it uses: a pool of its own, which nobody else takes from. */
+typedef struct pn_captured {
+  struct pn_captured *next;
+  pn_pool *pool;
+  cudaGraphExec_t exec;
+  void **deferred; /* memory of other pools, given back meanwhile: the work may read it */
+  size_t n_deferred, room;
+  bool orphan;     /* freed, but some of its memory is still out */
+  pthread_t owner; /* while it is being captured */
+} pn_captured;
+
+typedef struct pn_context {
+  pn_gpu gpu; /* first: what others see is the context */
+  bool ready;
+  pn_pool *pool, *upload_pool; /* in the order of gpu.stream, and of uploads */
+  cudaStream_t uploads;
+  cudaEvent_t uploaded, released; /* the last upload is there; the last memory of upload_pool that came back is done with */
+  bool any_released;
+  pn_scratch *scratches;
+  struct {
+    void *memory;
+    cudaEvent_t free; /* passed when the copy out of it, or into it, is done */
+  } stage[PN_STAGES];
+  int next_stage, n_complaints;
+  unsigned long long *counts; /* mapped host memory */
+  struct {
+    const char *op, *text;
+  } complaint[PN_COMPLAINTS];
+  pn_captured *capture, *captures; /* the one under way; all that hold memory */
+} pn_context;
+
+extern pthread_mutex_t pn_gpu_lock; /* of the contexts and all they hold */
+pn_context *pn_context_at(int index);
+PN_CHECKED int pn_context_heed(pn_context *c); /* after a wait: what kernels found */
+PN_CHECKED int pn_context_pools(pn_context *c);
+pn_pool_source pn_context_source(void);
+/* Fails inside a capture of this thread: what would wait cannot be replayed. */
+PN_CHECKED int pn_context_outside(const pn_context *c, const char *doing);
+
+PN_CHECKED int pn_memory_allocate(int index, size_t bytes, void **out);
+void pn_memory_release(int index, void *memory, size_t bytes);
+PN_CHECKED int pn_memory_count(int index, pn_memory *add);
+void pn_memory_flush(int index);
+PN_CHECKED int pn_memory_copy(void *to, int to_device, const void *from, int from_device, size_t bytes);
+PN_CHECKED int pn_memory_upload(int index, const void *from, size_t bytes, size_t block, void **out);
+
+PN_CHECKED int pn_capture_open(int index);
+PN_CHECKED int pn_capture_close(int index, bool keep, void **out);
+PN_CHECKED int pn_capture_launch(int index, void *graph);
+void pn_capture_free(int index, void *graph);
+#endif

@@ -1,0 +1,80 @@
+/* graph.c: work that is captured once and done again at one call, without the host's part: CUDA graphs.
+**
+** What is captured takes its memory from a pool of its own, so that each time finds it where it was; what other pools get back
+** meanwhile is kept until the work is freed. A captured step must not wait, read or send: memory.c refuses it with a sentence. */
+#include <stdlib.h>
+#include "context.h"
+
+int pn_capture_open(int index) {
+  pn_context *c = pn_context_at(index);
+  if (!c) return -1;
+  if (c->capture) return pn_fail("a captured step cannot begin inside another");
+  pn_captured *g = calloc(1, sizeof *g);
+  if (!g || !(g->pool = pn_pool_new(pn_context_source()))) {
+    free(g);
+    return pn_fail_memory(sizeof *g, PN_CPU);
+  }
+  g->owner = pthread_self();
+  if (pn_gpu_check(cudaStreamBeginCapture(c->gpu.stream, cudaStreamCaptureModeRelaxed), "begin to capture a step")) {
+    pn_pool_free(g->pool);
+    free(g);
+    return -1;
+  }
+  pthread_mutex_lock(&pn_gpu_lock);
+  c->capture = g;
+  pthread_mutex_unlock(&pn_gpu_lock);
+  return 0;
+}
+
+/* The memory goes when nobody holds any of it. */
+static void drop(pn_context *c, pn_captured *g) {
+  pthread_mutex_lock(&pn_gpu_lock);
+  void **deferred = g->deferred;
+  size_t n = g->n_deferred;
+  g->deferred = NULL;
+  g->orphan = true;
+  pn_captured **link = &c->captures;
+  while (*link != g) link = &(*link)->next;
+  if (!pn_pool_counts(g->pool).used) {
+    *link = g->next;
+    pn_pool_free(g->pool);
+    free(g);
+  }
+  pthread_mutex_unlock(&pn_gpu_lock);
+  for (size_t i = 0; i < n; i++) pn_memory_release(c->gpu.index, deferred[i], 0);
+  free(deferred);
+}
+
+int pn_capture_close(int index, bool keep, void **out) {
+  pn_context *c = pn_context_at(index);
+  if (!c) return -1;
+  pn_captured *g = c->capture;
+  cudaGraph_t graph = NULL;
+  if (!g) return pn_fail("no step is being captured");
+  int rc = pn_gpu_check(cudaStreamEndCapture(c->gpu.stream, &graph), "end the capture of a step");
+  pthread_mutex_lock(&pn_gpu_lock);
+  c->capture = NULL;
+  g->next = c->captures;
+  c->captures = g;
+  pthread_mutex_unlock(&pn_gpu_lock);
+  if (!rc && keep) rc = pn_gpu_check(cudaGraphInstantiate(&g->exec, graph, 0), "make a captured step ready");
+  if (graph) (void)cudaGraphDestroy(graph);
+  if (rc || !keep) drop(c, g);
+  else *out = g;
+  return rc;
+}
+
+int pn_capture_launch(int index, void *graph) {
+  pn_context *c = pn_context_at(index);
+  pn_captured *g = graph;
+  return c ? pn_gpu_check(cudaGraphLaunch(g->exec, c->gpu.stream), "launch a captured step") : -1;
+}
+
+void pn_capture_free(int index, void *graph) {
+  pn_context *c = pn_context_at(index);
+  pn_captured *g = graph;
+  if (!c) return;
+  (void)cudaStreamSynchronize(c->gpu.stream); /* it may be running */
+  (void)cudaGraphExecDestroy(g->exec);
+  drop(c, g);
+}

@@ -1,0 +1,138 @@
+--- Captured steps: done again with new arguments, with memory of their own, and what they refuse.
+
+require "spec.gpu.device"
+local pn = require "penumbra"
+local helper = require "spec.helper"
+
+local function cuda(values) return pn.tensor(values):to "cuda" end
+
+describe("a captured step", function()
+  it("is done again on new arguments from the third call on", function()
+    local calls = 0
+    local step = pn.captured(function(x, k)
+      calls = calls + 1
+      return pn.relu(x), pn.relu(k)
+    end, { device = "cuda" })
+    for i = 1, 6 do
+      local y, k = step(cuda { i, -i, 2 * i }, -1 + 0.5 * i)
+      assert.same({ i, 0, 2 * i }, y:to("cpu"):totable())
+      assert.equal(math.max(0, -1 + 0.5 * i), k:item())
+    end
+    assert.equal(3, calls)
+    assert.equal(1, step:count())
+  end)
+
+  it("is captured for each combination of shapes", function()
+    local step = pn.captured(function(x) return pn.relu(x) end, { device = "cuda" })
+    for i = 1, 4 do
+      assert.same({ i }, step(cuda { i }):to("cpu"):totable())
+      assert.same({ i, 0 }, step(cuda { i, -1 }):to("cpu"):totable())
+    end
+    assert.equal(2, step:count())
+  end)
+
+  it("computes gradients, whose memory stays", function()
+    local w = cuda { 1, -2, 3 }:requires_grad(true)
+    local step = pn.captured(function(dy)
+      w:set_grad(nil)
+      local y = pn.relu(w)
+      y:backward(dy)
+      return y:detach()
+    end, { device = "cuda" })
+    for i = 1, 5 do
+      step(cuda { i, i, 10 * i })
+      assert.same({ i, 0, 10 * i }, w:grad():to("cpu"):totable())
+    end
+  end)
+
+  it("keeps what it reads, and its memory from others", function()
+    local held = cuda { 5, 6, 7 }
+    local step = pn.captured(function(x)
+      x:copy(held)
+      return pn.relu(x)
+    end, { device = "cuda" })
+    for _ = 1, 3 do step(cuda { 0, 0, 0 }) end
+    for _ = 1, 20 do pn.full { 3, value = -1, device = "cuda" } end
+    assert.same({ 5, 6, 7 }, step(cuda { 1, 1, 1 }):to("cpu"):totable())
+  end)
+
+  it("tells by their versions that tensors were written", function()
+    local state = pn.zeros { 2, device = "cuda" }
+    local step = pn.captured(function(x) state:copy(x) end, { device = "cuda" })
+    for i = 1, 5 do
+      local before = pn.C.pn_tensor_version(state.p)
+      step(cuda { i, i })
+      assert.is_true(pn.C.pn_tensor_version(state.p) > before, "call " .. i)
+      assert.equal(i, state:get(1))
+    end
+  end)
+
+  it("gives its memory back", function()
+    local function held() return pn.memory("cuda").held end
+    collectgarbage()
+    local before = held()
+    local step = pn.captured(function(x) return pn.relu(x) end, { device = "cuda" })
+    local x = pn.ones { 1000000, device = "cuda" }
+    for _ = 1, 3 do step(x) end
+    assert.is_true(held() > before)
+    x:free()
+    step:forget()
+    collectgarbage()
+    pn.memory("cuda")
+    pn.C.pn_memory_trim(1)
+    assert.is_true(held() <= before, ("%d held, %d before"):format(held(), before))
+  end)
+
+  it("may not read from the device, nor send to it", function()
+    local x = cuda { 1, 2 }
+    for what, f in pairs {
+      ["cannot read from the device inside a captured step"] = function(a) return pn.full { value = a:get(1), device = "cuda" } end,
+      ["cannot take a tensor to the device inside a captured step"] = function() return cuda { 1 } end,
+    } do
+      local step = pn.captured(f, { device = "cuda" })
+      step(x)
+      step(x)
+      helper.failure(function() step(x) end, what)
+      assert.is_false(pn.C.pn_capturing())
+      assert.same({ 1, 2 }, x:to("cpu"):totable())
+    end
+  end)
+
+  it("takes tensors of its device and numbers", function()
+    local step = pn.captured(function(x) return x end, { device = "cuda" })
+    helper.failure(function() step "a" end, "captured: argument 1 is a string, expects tensors and numbers")
+    helper.failure(function() step(pn.zeros { 1 }) end, "captured: argument 1 is on cpu, the step on cuda:0")
+    helper.failure(function() pn.captured() end, "captured: expects a function, got nil")
+  end)
+
+  it("is the function itself on the CPU, and with graph = false", function()
+    local calls = 0
+    local function f(x)
+      calls = calls + 1
+      return x
+    end
+    local step, plain = pn.captured(f), pn.captured(f, { device = "cuda", graph = false })
+    for _ = 1, 4 do
+      assert.equal(7, step(7))
+      assert.equal(7, plain(7))
+    end
+    assert.equal(8, calls)
+  end)
+end)
+
+describe("capturing", function()
+  it("is one at a time, on a device, and ends what began", function()
+    local function failed(rc)
+      assert.equal(-1, rc)
+      return require("penumbra.ffi").message()
+    end
+    local out = require("ffi").new "pn_graph *[1]"
+    assert.matches("capture: the CPU has no captured steps", failed(pn.C.pn_capture_begin(0)))
+    assert.matches("capture: none is under way", failed(pn.C.pn_capture_end(out)))
+    assert.matches("graph_launch: NULL", failed(pn.C.pn_graph_launch(nil)))
+    assert.equal(0, pn.C.pn_capture_begin(1))
+    assert.matches("capture: one is under way", failed(pn.C.pn_capture_begin(1)))
+    pn.C.pn_capture_abort()
+    assert.is_false(pn.C.pn_capturing())
+  end)
+end)
