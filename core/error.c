@@ -32,11 +32,12 @@ static void one_line(char *text) {
 }
 
 int pn_fail_memory(int64_t bytes, int device) {
-  char holders[768] = "";
+  char holders[768] = "", where[32] = "the CPU";
   pn_memory m = { 0 };
   if (pn_memory_stats(device, &m) || pn_memory_holders(device, holders, sizeof holders)) holders[0] = 0;
   one_line(holders);
-  return pn_fail("out of memory: %.1f MiB wanted on %s by %s; %.1f MiB live%s%.*s", (double)bytes / 1048576.0,
-                 device == PN_CPU ? "the CPU" : "the GPU", pn_memory_label()[0] ? pn_memory_label() : "(no layer)",
-                 (double)m.live_bytes / 1048576.0, holders[0] ? "; largest holders: " : "", (int)sizeof holders, holders);
+  if (device != PN_CPU) snprintf(where, sizeof where, "cuda:%d", device - PN_CUDA0);
+  return pn_fail("out of memory: %.1f MiB wanted on %s by %s; %.1f MiB live%s%.*s", (double)bytes / 1048576.0, where,
+                 pn_memory_label()[0] ? pn_memory_label() : "(no layer)", (double)m.live_bytes / 1048576.0,
+                 holders[0] ? "; largest holders: " : "", (int)sizeof holders, holders);
 }

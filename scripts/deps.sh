@@ -3,7 +3,7 @@
 # Installs what is missing as root, or through sudo when it asks for no password; else prints the line to run and stops.
 set -euo pipefail
 
-build="gcc make cmake pkg-config libc6-dev luajit libluajit-5.1-dev lua-cjson lua-filesystem lua-readline
+build="gcc g++ make cmake pkg-config libc6-dev luajit libluajit-5.1-dev lua-cjson lua-filesystem lua-readline
        libopenblas-dev libspng-dev libcairo2-dev libstb-dev zlib1g-dev"
 case "${1:-}" in
   build) wanted=$build ;;
