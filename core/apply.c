@@ -63,12 +63,24 @@ int pn_need_dims(const pn_call *call, int i, int n_dims) {
   return pn_fail_shapes(call, "%s has %d axes, expected %d", name, call->x[i]->n_dims, n_dims);
 }
 
+bool pn_is_short(const pn_tensor *t) { return t->dtype == PN_F16 || t->dtype == PN_BF16; }
+bool pn_takes_short(const pn_tensor *t) { return pn_device_of(t) != PN_CPU; }
+
 int pn_need_real(const pn_call *call, int i) {
-  if (call->x[i]->dtype == PN_REAL_DTYPE) return 0;
+  const pn_tensor *x = call->x[i];
+  bool takes_short = pn_takes_short(x) && !call->op->real_inputs[i];
+  if (x->dtype == PN_REAL_DTYPE || (takes_short && pn_is_short(x))) return 0;
   char name[32] = "";
   bool optional;
   (void)input_name(call->op, i, name, sizeof name, &optional);
-  return pn_fail_shapes(call, "%s is %s, expected %s", name, pn_dtype_name(call->x[i]->dtype), pn_dtype_name(PN_REAL_DTYPE));
+  return pn_fail_shapes(call, "%s is %s, expected %s%s", name, pn_dtype_name(x->dtype), pn_dtype_name(PN_REAL_DTYPE),
+                        takes_short ? ", f16 or bf16" : "");
+}
+
+pn_dtype pn_joint_dtype(const pn_tensor *a, const pn_tensor *b) {
+  if (a->dtype == b->dtype) return a->dtype;
+  if (!a->n_dims != !b->n_dims) return a->n_dims ? a->dtype : b->dtype;
+  return PN_REAL_DTYPE;
 }
 
 int pn_need_same_shape(const pn_call *call, int i, int j) {
@@ -121,7 +133,7 @@ static bool overlaps_itself(const pn_tensor *t) {
 /* A gradient's memory is its own, so what no one has begun to add to may take another's that has done its work. */
 static bool take(pn_call *call, int i, pn_tensor *view) {
   pn_tensor **grad = gradient_of(call->x[i]);
-  if (*grad || !call->x[i]->node || overlaps_itself(view)) return false;
+  if (*grad || !call->x[i]->node || overlaps_itself(view) || view->dtype != call->x[i]->dtype) return false;
   pn_tensor_retain(view);
   *grad = view;
   return true;

@@ -40,6 +40,8 @@ bool pn_op_differentiable(const pn_op *op) { return op->view || op->cpu.backward
 
 bool pn_op_input_constant(const pn_op *op, int index) { return index >= 0 && index < PN_MAX_INPUTS && op->constant_inputs[index]; }
 
+bool pn_op_input_real(const pn_op *op, int index) { return index >= 0 && index < PN_MAX_INPUTS && op->real_inputs[index]; }
+
 static int count_args(const pn_op *op) {
   int n = 0;
   while (op->args && op->args[n].name) n++;

@@ -11,6 +11,12 @@
 **   forward   reads call->x, writes call->y; may keep what backward needs with pn_call_save
 **   backward  reads call->dy, **adds** into the gradients it gets from pn_call_dx; skips inputs where it returns NULL
 ** Kernel argument order everywhere: outputs, inputs, arguments. Every result is independent of the number of threads.
+**
+** Element types
+**   The CPU computes with tensors of `real`. On a CUDA device an input may also be of 16 bits (f16, bf16), but for an operation's
+**   real_inputs; pn_need_real says so. There, what maps or picks elements (also max) keeps the type of its input; of two inputs the
+**   result has the type of both (pn_joint_dtype): the same, else real, and a number without axes changes nothing. What adds up (sum,
+**   mean, losses, statistics) gives real. A gradient has the type of its tensor. All is computed in real, whatever is stored.
 */
 #ifndef PENUMBRA_OP_H
 #define PENUMBRA_OP_H
@@ -64,6 +70,7 @@ struct pn_op {
   int (*view)(pn_call *call);
   pn_kernel cpu;
   bool constant_inputs[PN_MAX_INPUTS]; /* inputs that never get a gradient (targets, statistics) */
+  bool real_inputs[PN_MAX_INPUTS];     /* inputs that are `real` on every device (parameters, statistics) */
   bool lasting[PN_MAX_SAVED]; /* what is saved here is small and stays where the rest is recomputed: forward finds it again */
 };
 
@@ -103,8 +110,12 @@ PN_API void pn_out_dims(pn_out *out, pn_dtype dtype, int n_dims, const int64_t *
 PN_API PN_CHECKED int pn_fail_shapes(const pn_call *call, const char *format, ...)
     __attribute__((format(printf, 2, 3))); /* appends "(x 1,64,16,56,56; weight ...)" */
 PN_API PN_CHECKED int pn_need_dims(const pn_call *call, int i, int n_dims);
-PN_API PN_CHECKED int pn_need_real(const pn_call *call, int i);
+PN_API PN_CHECKED int pn_need_real(const pn_call *call, int i); /* what is computed with; see "Element types" above */
 PN_API PN_CHECKED int pn_need_same_shape(const pn_call *call, int i, int j);
+
+PN_API bool pn_is_short(const pn_tensor *t);    /* f16 or bf16? */
+PN_API bool pn_takes_short(const pn_tensor *t); /* does the device of t compute with those? */
+PN_API pn_dtype pn_joint_dtype(const pn_tensor *a, const pn_tensor *b);
 
 /* TF SAME: pads per axis from the input size (METHOD 4); resolves a PAD3 value to low[3], high[3]. */
 PN_API void pn_same_pad(int64_t n, int64_t kernel, int64_t stride, int64_t dilation, int64_t *low, int64_t *high);

@@ -23,7 +23,8 @@ bool pn_requires_grad(const pn_tensor *t) { return t->requires_grad; }
 int pn_set_requires_grad(pn_tensor *t, bool on) {
   if (!t) return pn_fail("requires_grad: NULL");
   if (t->node) return pn_fail("requires_grad: this tensor is the result of %s; only leaves can be switched", t->node->op->name);
-  if (on && t->dtype != PN_REAL_DTYPE) return pn_fail("requires_grad: a tensor of %s has no gradient", pn_dtype_name(t->dtype));
+  if (on && t->dtype != PN_REAL_DTYPE && !(pn_is_short(t) && pn_takes_short(t)))
+    return pn_fail("requires_grad: a tensor of %s has no gradient", pn_dtype_name(t->dtype));
   t->requires_grad = on;
   return 0;
 }

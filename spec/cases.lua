@@ -129,10 +129,18 @@ local function is_real(t)
   return t and t:dtype() == pn.real
 end
 
+-- May it have a gradient? A CUDA device computes with 16-bit floats too.
+local function differentiable(t)
+  return is_real(t) or t and t:device() ~= "cpu" and (t:dtype() == "f16" or t:dtype() == "bf16")
+end
+
 local function wants(op, i)
-  local d = pn.ops.describe(op)
-  local index = math.min(i, d.inputs[#d.inputs].variadic and i or #d.inputs)
-  return not C.pn_op_input_constant(C.pn_op_find(op), index - 1)
+  return not C.pn_op_input_constant(C.pn_op_find(op), i - 1)
+end
+
+-- May input i be of 16 bits where the device computes with them?
+local function may_be_short(op, i)
+  return not C.pn_op_input_real(C.pn_op_find(op), i - 1)
 end
 
 -- Fixed weights for the outputs: the scalar that is differentiated is their sum, weighted.
@@ -144,10 +152,10 @@ local function output_weights(ys)
   return weights
 end
 
--- Forward and backward; returns the outputs and the gradients (false where an input has none).
+-- Forward and backward from weights, each in its output's type; returns the outputs and the gradients (false where there is none).
 local function run(op, tensors, arguments, weights)
   for i, t in ipairs(tensors) do
-    if is_real(t) and wants(op, i) then
+    if differentiable(t) and wants(op, i) then
       t:requires_grad(true)
       t:set_grad(nil)
     end
@@ -156,7 +164,8 @@ local function run(op, tensors, arguments, weights)
   weights = weights or output_weights(ys)
   for i, y in ipairs(ys) do
     if weights[i] and y:requires_grad() then
-      y:backward(weights[i], { keep_graph = i < #ys })
+      local weight = weights[i]:dtype() == y:dtype() and weights[i] or weights[i]:cast(y:dtype())
+      y:backward(weight, { keep_graph = i < #ys })
     end
   end
   local grads = {}
@@ -191,6 +200,7 @@ cases.make_inputs = make_inputs
 cases.case_values = case_values
 cases.is_real = is_real
 cases.wants = wants
+cases.may_be_short = may_be_short
 cases.output_weights = output_weights
 cases.run = run
 cases.bits = bits

@@ -223,6 +223,7 @@ int pn_unary_backward(pn_call *call, pn_run run, double a, double b) {
 int pn_binary_shape(pn_call *call) {
   if (pn_need_real(call, 0) || pn_need_real(call, 1)) return -1;
   const pn_tensor *a = call->x[0], *b = call->x[1];
+  const pn_dtype dtype = pn_joint_dtype(a, b);
   int n = a->n_dims > b->n_dims ? a->n_dims : b->n_dims;
   int64_t shape[PN_MAX_DIMS];
   for (int d = 0; d < n; d++) {
@@ -242,8 +243,9 @@ int pn_binary_shape(pn_call *call) {
   } else if (like_b) {
     pn_out_like(out, b);
   } else {
-    pn_out_dims(out, PN_REAL_DTYPE, n, shape);
+    pn_out_dims(out, dtype, n, shape);
   }
+  out->dtype = dtype;
   return 0;
 }
 

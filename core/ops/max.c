@@ -2,7 +2,7 @@
 ** wins, and it alone gets the gradient. A NaN wins over everything. */
 #include "kernels/reduce.h"
 
-static int shape(pn_call *call) { return pn_reduce_shape(call, PN_REAL_DTYPE) || pn_pick_check(call) ? -1 : 0; }
+static int shape(pn_call *call) { return pn_reduce_shape(call, call->x[0]->dtype) || pn_pick_check(call) ? -1 : 0; }
 
 static int forward(pn_call *call) {
   pn_tensor *winners = NULL;

@@ -13,6 +13,23 @@ end
 
 local function last_error() return ffi.string(C.pn_error()) end
 
+describe("element types", function()
+  local device = require "spec.gpu.device"
+  local function on(where, dtype, ...) return pn.ones({ ... }):to(where):cast(dtype) end
+
+  it("are real on the CPU", function()
+    assert.matches("relu: x is bf16, expected f%d+   %(x 2%)", message_of(pn.relu, on("cpu", "bf16", 2)))
+    assert.matches("a tensor of f16 has no gradient", message_of(function() on("cpu", "f16", 2):requires_grad(true) end))
+  end)
+
+  it("may be of 16 bits on a CUDA device, " .. device.library:match "[^/]*$", function()
+    assert.equal("bf16", pn.relu(on("cuda", "bf16", 2)):dtype())
+    assert.matches("relu: x is i64, expected f%d+, f16 or bf16", message_of(pn.relu, on("cuda", "i64", 2)))
+    assert.matches("a tensor of u8 has no gradient", message_of(function() on("cuda", "u8", 2):requires_grad(true) end))
+    assert.equal("f16", on("cuda", "f16", 2):requires_grad(true):dtype())
+  end)
+end)
+
 describe("pn_apply", function()
   it("names what is missing and what is too much", function()
     local op = C.pn_op_find("conv3d")
