@@ -20,13 +20,21 @@ cudaError_t pn_fake_launch(cudaStream_t stream, const char *kernel, int64_t bloc
 #define PN_DEVICE static inline
 #define PN_SHARED_MEMORY(type, name) type *name = (type *)pn_fake_now.shared
 #define PN_LAUNCH(gpu, kernel, blocks, threads, ...)                                                                               \
-  (pn_fake_launch((gpu)->stream, #kernel, blocks, threads, 0, false, [=] { kernel(__VA_ARGS__); }), pn_gpu_launched(#kernel))
+  (pn_fake_call((gpu)->stream, #kernel, blocks, threads, 0, false, kernel, __VA_ARGS__), pn_gpu_launched(#kernel))
 #define PN_LAUNCH_TEAM(gpu, kernel, blocks, threads, bytes, ...)                                                                   \
-  (pn_fake_launch((gpu)->stream, #kernel, blocks, threads, bytes, true, [=] { kernel(__VA_ARGS__); }), pn_gpu_launched(#kernel))
+  (pn_fake_call((gpu)->stream, #kernel, blocks, threads, bytes, true, kernel, __VA_ARGS__), pn_gpu_launched(#kernel))
 #define PN_BARRIER() pn_fake_barrier()
 #define pn_block (pn_fake_now.block)
 #define pn_blocks (pn_fake_now.blocks)
 #define pn_thread (pn_fake_now.thread)
 #define pn_threads (pn_fake_now.threads)
 static inline void pn_report(unsigned long long *word, unsigned long long n) { *word += n; }
+
+/* The arguments are worked out and converted here, at the launch, as CUDA does. */
+template <typename T> struct pn_fake_as { typedef T type; };
+template <typename... P>
+static inline void pn_fake_call(cudaStream_t stream, const char *name, int64_t blocks, int threads, size_t shared, bool team,
+                                void (*kernel)(P...), typename pn_fake_as<P>::type... args) {
+  (void)pn_fake_launch(stream, name, blocks, threads, shared, team, [=] { kernel(args...); });
+}
 #endif
