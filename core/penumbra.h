@@ -311,9 +311,9 @@ typedef enum pn_filter { PN_AREA, PN_BILINEAR, PN_NEAREST } pn_filter;
 PN_API int pn_image_resize(pn_tensor **out, pn_tensor *x, int64_t height, int64_t width, pn_filter filter, bool masks) PN_CHECKED;
 PN_API int pn_image_flip(pn_tensor **out, pn_tensor *x, bool vertical, bool masks) PN_CHECKED; /* u8 or real, dims as above */
 
-/* Between frames and what networks read: real (1,3,T,H,W), channels-last. RGB_PM1: value/127.5 - 1; BGR_01: value/255, blue first. */
+/* Between frames and what networks read: real (1,3,T,H,W), channels-last. RGB_PM1: value/127.5 - 1; BGR_01: value/255, blue first.
+** The way there is the operation frames_to_clip. */
 typedef enum pn_pixel_rule { PN_RGB_PM1, PN_BGR_01 } pn_pixel_rule;
-PN_API int pn_frames_to_clip(pn_tensor **out, pn_tensor *frames, pn_pixel_rule rule) PN_CHECKED; /* u8 (T,H,W,3) or (H,W,3) */
 PN_API int pn_clip_to_frames(pn_tensor **out, pn_tensor *clip,
                              pn_pixel_rule rule) PN_CHECKED; /* real (1,3,T,H,W) -> u8 (T,H,W,3), rounded, clamped */
 PN_API int pn_masks_to_clip(pn_tensor **out,

@@ -728,7 +728,6 @@ it("gives all memory back, also when an allocation fails", function()
     function() image.components(mask):free() end,
     function() image.windows(mask, { 5, 5 }) end,
     function() image.overlay(frame, mask):free() end,
-    function() image.to_clip(frame):free() end,
     function() image.sheet({ frame, frame }):free() end,
   }
   collectgarbage()

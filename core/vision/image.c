@@ -51,46 +51,10 @@ int pn_picture_of(pn_picture *out, pn_tensor *t, int kinds, const char *who) {
 
 /* ---- frames and clips ------------------------------------------------------------------------------------------- */
 
-typedef struct to_clip {
-  const uint8_t *from;
-  real *to;
-  int64_t width;
-  bool swap;
-  real table[256];
-} to_clip;
-
-static void to_clip_rows(void *context, int64_t begin, int64_t end) {
-  const to_clip *k = context;
-  for (int64_t i = begin * k->width; i < end * k->width; i++) {
-    const uint8_t *p = k->from + 3 * i;
-    real *q = k->to + 3 * i;
-    q[0] = k->table[p[k->swap ? 2 : 0]];
-    q[1] = k->table[p[1]];
-    q[2] = k->table[p[k->swap ? 0 : 2]];
-  }
-}
-
 static int check_rule(pn_pixel_rule rule, const char *who) {
   if (rule != PN_RGB_PM1 && rule != PN_BGR_01)
     return pn_fail("%s: unknown pixel rule %d; there are rgb_pm1 and bgr_01", who, (int)rule);
   return 0;
-}
-
-int pn_frames_to_clip(pn_tensor **out, pn_tensor *frames, pn_pixel_rule rule) {
-  if (check_rule(rule, "frames_to_clip") != 0) return -1;
-  pn_picture p;
-  if (pn_picture_of(&p, frames, PN_IS_IMAGE | PN_IS_FRAMES, "frames_to_clip") != 0) return -1;
-  pn_tensor *clip = NULL;
-  int rc = p.c == 3 ? 0 : pn_fail("frames_to_clip: expected 3 channels, got %d", (int)p.c);
-  if (rc == 0) rc = pn_tensor_new(&clip, PN_REAL_DTYPE, 5, (int64_t[]){ 1, 3, p.n, p.h, p.w }, PN_CHANNELS_LAST, PN_CPU);
-  if (rc == 0) {
-    to_clip k = { .from = p.data, .to = pn_real_of(clip), .width = p.w, .swap = rule == PN_BGR_01 };
-    for (int v = 0; v < 256; v++) k.table[v] = (real)(rule == PN_RGB_PM1 ? v / 127.5 - 1 : v / 255.0);
-    pn_parallel(p.n * p.h, 64, to_clip_rows, &k);
-    *out = clip;
-  }
-  pn_tensor_release(p.held);
-  return rc;
 }
 
 typedef struct from_clip {

@@ -7,6 +7,7 @@
 ** Only the wanted window is ever rendered. A scene does not change: any number of threads may render it.
 ** Shapes: frame u8 (H,W,3), mask u8 (H,W), background u8 (H,W,3) -> K frames (h,w) and masks. */
 #include <string.h>
+#include "kernels/clip.h"
 #include "warp.h"
 
 enum { GRID = 33, N_LEVELS = 5, CARRY = 6 };
@@ -367,7 +368,7 @@ int pn_scene_render(const pn_scene *scene, int n_frames, const pn_pose *poses, i
   if (frames && destination(frames, "frames", 3, n_frames, &job.h, &job.w, job.frame_stride)) return -1;
   if (masks && destination(masks, "masks", 1, n_frames, &job.h, &job.w, job.mask_stride)) return -1;
   if (!job.h || !job.w) return 0;
-  for (int v = 0; v < 256; v++) job.value[v] = (real)(job.bgr ? v / 255.0 : v / 127.5 - 1);
+  for (int v = 0; v < 256; v++) job.value[v] = pn_pixel_value(v, job.bgr);
   if (frames && frames->dtype == PN_U8) job.frame_bytes = (uint8_t *)pn_bytes_of(frames);
   else if (frames) job.frame_reals = pn_real_of(frames);
   if (masks && masks->dtype == PN_U8) job.mask_bytes = (uint8_t *)pn_bytes_of(masks);

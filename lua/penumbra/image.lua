@@ -212,11 +212,14 @@ end
 
 local pixel_rules = { rgb_pm1 = C.PN_RGB_PM1, bgr_01 = C.PN_BGR_01 }
 
---- Frames u8 (T,H,W,3), or one (H,W,3), to a clip real (1,3,T,H,W), channels-last.
+--- Frames u8 (T,H,W,3), one (H,W,3), or clips of them (N,T,H,W,3), to what a network reads: real (N,3,T,H,W), channels-last, on the
+-- device of the frames.
 -- @tparam Tensor frames
 -- @tparam ?string rule "rgb_pm1" (default; [-1,1], what I3D's weights expect) or "bgr_01" ([0,1], blue first)
 function image.to_clip(frames, rule)
-  return made(C.pn_frames_to_clip, ptr(frames, "to_clip"), named.choice("to_clip", "pixel rule", rule or "rgb_pm1", pixel_rules))
+  ptr(frames, "to_clip")
+  named.choice("to_clip", "pixel rule", rule or "rgb_pm1", pixel_rules)
+  return require("penumbra.ops").frames_to_clip(frames, { rule = rule })
 end
 
 --- A clip back to frames u8 (T,H,W,3), rounded and clamped to 0-255.
