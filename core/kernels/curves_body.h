@@ -2,6 +2,7 @@
 #include <string.h>
 #include <tgmath.h>
 #include "kernels/curves.h"
+#include "kernels/formulas.h"
 
 enum { CHUNK = 256 };
 
@@ -45,10 +46,7 @@ static inline real log1p_of(real e) {
 }
 #endif
 
-static inline real sigmoid_of(real x) {
-  real e = exp_of(-fabs(x)), low = e / (1 + e), high = 1 - low;
-  return x < 0 ? low : high;
-}
+static inline real sigmoid_of(real x) { return pn_sigmoid_from(x, exp_of(-fabs(x))); }
 
 static inline real bce_of(real x, real t) {
   real e = exp_of(-fabs(x));

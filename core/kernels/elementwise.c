@@ -191,8 +191,18 @@ int pn_unary_shape(pn_call *call) {
   return 0;
 }
 
-int pn_unary_forward(pn_call *call, pn_run run, double a, double b) {
-  pn_unary k = { (real)a, (real)b, true };
+pn_unary pn_unary_numbers(const pn_call *call) {
+  pn_unary k = { .fresh = true };
+  const pn_arg *arg = call->op->args;
+  if (arg && arg[0].name) {
+    k.a = (real)call->arg[0].f;
+    if (arg[1].name) k.b = (real)call->arg[1].f;
+  }
+  return k;
+}
+
+int pn_unary_forward(pn_call *call, pn_run run) {
+  pn_unary k = pn_unary_numbers(call);
   pn_tensor *y = call->y[0];
   pn_loop loop;
   pn_loop_start(&loop, y->n_dims, y->shape);
@@ -203,8 +213,8 @@ int pn_unary_forward(pn_call *call, pn_run run, double a, double b) {
   return 0;
 }
 
-int pn_unary_backward(pn_call *call, pn_run run, double a, double b) {
-  pn_unary k = { (real)a, (real)b, true };
+int pn_unary_backward(pn_call *call, pn_run run) {
+  pn_unary k = pn_unary_numbers(call);
   pn_tensor *dx;
   if (pn_call_dx(call, 0, &dx, &k.fresh)) return -1;
   if (!dx) return 0;
@@ -290,4 +300,17 @@ int pn_binary_backward(pn_call *call, pn_run run_a, pn_run run_b) {
     }
   }
   return 0;
+}
+
+static int gather(pn_call *call, int i, double factor) {
+  pn_tensor *dx;
+  bool fresh;
+  if (pn_call_dx(call, i, &dx, &fresh)) return -1;
+  return dx ? pn_sum_into(dx, call->dy[0], factor, fresh) : 0;
+}
+
+int pn_binary_pass_on(pn_call *call, double sign) {
+  if (pn_call_wants(call, 1) && gather(call, 1, sign)) return -1;
+  if (!pn_call_wants(call, 0)) return 0;
+  return pn_same_shape(call->x[0], call->dy[0]) ? pn_call_dx_give(call, 0, call->dy[0]) : gather(call, 0, 1);
 }

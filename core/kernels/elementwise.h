@@ -7,6 +7,7 @@
 */
 #ifndef PENUMBRA_KERNELS_ELEMENTWISE_H
 #define PENUMBRA_KERNELS_ELEMENTWISE_H
+#include "kernels/formulas.h"
 #include "op.h"
 #ifdef __cplusplus
 extern "C" {
@@ -39,37 +40,36 @@ void pn_copy_same(pn_tensor *to, const pn_tensor *from); /* same shape and eleme
 typedef struct pn_unary {
   real a, b;
   bool fresh;
-} pn_unary; /* two numbers from the arguments; is dx to be written or added to? */
+} pn_unary; /* the first two arguments; is dx to be written or added to? */
 
 PN_API int pn_unary_shape(pn_call *call);
-int pn_unary_forward(pn_call *call, pn_run run, double a, double b);
-int pn_unary_backward(pn_call *call, pn_run run, double a, double b);
+PN_API pn_unary pn_unary_numbers(const pn_call *call);
+int pn_unary_forward(pn_call *call, pn_run run);
+int pn_unary_backward(pn_call *call, pn_run run);
 
-/* forward and backward from two expressions: VALUE of x (and a, b), SLOPE of x and dy (and a, b). A and B may use `call`. */
-#define PN_UNARY_KERNELS_WITH(VALUE, SLOPE, A, B)                                                                                  \
+/* forward and backward from the formulas of an operation. */
+#define PN_UNARY_KERNELS(name)                                                                                                     \
   static void value_run(void *context, int64_t n, char *const *at, const int64_t *stride) {                                        \
     const pn_unary *k = context;                                                                                                   \
     const real a = k->a, b = k->b;                                                                                                 \
-    (void)a, (void)b;                                                                                                              \
     real *restrict to = (real *)(void *)at[0];                                                                                     \
     const real *restrict from = (const real *)(const void *)at[1];                                                                 \
     const int64_t s0 = stride[0], s1 = stride[1];                                                                                  \
     if (s0 == 1 && s1 == 1) {                                                                                                      \
       for (int64_t i = 0; i < n; i++) {                                                                                            \
         const real x = from[i];                                                                                                    \
-        to[i] = (VALUE);                                                                                                           \
+        to[i] = pn_##name##_value(x, a, b);                                                                                        \
       }                                                                                                                            \
     } else {                                                                                                                       \
       for (int64_t i = 0; i < n; i++) {                                                                                            \
         const real x = from[i * s1];                                                                                               \
-        to[i * s0] = (VALUE);                                                                                                      \
+        to[i * s0] = pn_##name##_value(x, a, b);                                                                                   \
       }                                                                                                                            \
     }                                                                                                                              \
   }                                                                                                                                \
   static void slope_run(void *context, int64_t n, char *const *at, const int64_t *stride) {                                        \
     const pn_unary *k = context;                                                                                                   \
     const real a = k->a, b = k->b;                                                                                                 \
-    (void)a, (void)b;                                                                                                              \
     real *restrict to = (real *)(void *)at[0];                                                                                     \
     const real *restrict up = (const real *)(const void *)at[1];                                                                   \
     const real *restrict from = (const real *)(const void *)at[2];                                                                 \
@@ -77,39 +77,35 @@ int pn_unary_backward(pn_call *call, pn_run run, double a, double b);
     if (s0 == 1 && s1 == 1 && s2 == 1 && k->fresh) {                                                                               \
       for (int64_t i = 0; i < n; i++) {                                                                                            \
         const real x = from[i], dy = up[i];                                                                                        \
-        (void)x;                                                                                                                   \
-        to[i] = (SLOPE);                                                                                                           \
+        to[i] = pn_##name##_slope(x, dy, a, b);                                                                                    \
       }                                                                                                                            \
     } else if (s0 == 1 && s1 == 1 && s2 == 1) {                                                                                    \
       for (int64_t i = 0; i < n; i++) {                                                                                            \
         const real x = from[i], dy = up[i];                                                                                        \
-        (void)x;                                                                                                                   \
-        to[i] += (SLOPE);                                                                                                          \
+        to[i] += pn_##name##_slope(x, dy, a, b);                                                                                   \
       }                                                                                                                            \
     } else {                                                                                                                       \
       for (int64_t i = 0; i < n; i++) {                                                                                            \
         const real x = from[i * s2], dy = up[i * s1];                                                                              \
-        (void)x;                                                                                                                   \
-        const real dx = (SLOPE);                                                                                                   \
+        const real dx = pn_##name##_slope(x, dy, a, b);                                                                            \
         to[i * s0] = k->fresh ? dx : to[i * s0] + dx;                                                                              \
       }                                                                                                                            \
     }                                                                                                                              \
   }                                                                                                                                \
-  static int forward(pn_call *call) { return pn_unary_forward(call, value_run, (A), (B)); }                                        \
-  static int backward(pn_call *call) { return pn_unary_backward(call, slope_run, (A), (B)); }
-
-#define PN_UNARY_KERNELS(VALUE, SLOPE) PN_UNARY_KERNELS_WITH(VALUE, SLOPE, 0, 0)
+  static int forward(pn_call *call) { return pn_unary_forward(call, value_run); }                                                  \
+  static int backward(pn_call *call) { return pn_unary_backward(call, slope_run); }
 
 /* ---- operations of two inputs, broadcast to each other ---------------------------------------------------------- */
 int pn_binary_shape(pn_call *call);
 int pn_binary_forward(pn_call *call, pn_run run);
 int pn_binary_backward(pn_call *call, pn_run run_a, pn_run run_b);
+int pn_binary_pass_on(pn_call *call, double sign); /* backward of a + b and a - b: dy itself, times sign for b */
 
 #define PN_BINARY_LOOP(CONDITION, SA, SB, VALUE)                                                                                   \
   if (CONDITION) {                                                                                                                 \
     for (int64_t i = 0; i < n; i++) {                                                                                              \
       const real a = pa[i * (SA)], b = pb[i * (SB)];                                                                               \
-      to[i] = (VALUE);                                                                                                             \
+      to[i] = VALUE(a, b);                                                                                                         \
     }                                                                                                                              \
     return;                                                                                                                        \
   }
@@ -123,42 +119,43 @@ int pn_binary_backward(pn_call *call, pn_run run_a, pn_run run_b);
     if (s0 == 1 && s1 == 1 && sa == 1 && sb == 1 && fresh) {                                                                       \
       for (int64_t i = 0; i < n; i++) {                                                                                            \
         const real a = pa[i], b = pb[i], dy = up[i];                                                                               \
-        (void)a, (void)b;                                                                                                          \
-        to[i] = (SLOPE);                                                                                                           \
+        to[i] = SLOPE(a, b, dy);                                                                                                   \
       }                                                                                                                            \
     } else if (s0 == 1 && s1 == 1 && sa == 1 && sb == 1) {                                                                         \
       for (int64_t i = 0; i < n; i++) {                                                                                            \
         const real a = pa[i], b = pb[i], dy = up[i];                                                                               \
-        (void)a, (void)b;                                                                                                          \
-        to[i] += (SLOPE);                                                                                                          \
+        to[i] += SLOPE(a, b, dy);                                                                                                  \
       }                                                                                                                            \
     } else {                                                                                                                       \
       for (int64_t i = 0; i < n; i++) {                                                                                            \
         const real a = pa[i * sa], b = pb[i * sb], dy = up[i * s1];                                                                \
-        (void)a, (void)b;                                                                                                          \
-        const real d = (SLOPE);                                                                                                    \
+        const real d = SLOPE(a, b, dy);                                                                                            \
         to[i * s0] = fresh ? d : to[i * s0] + d;                                                                                   \
       }                                                                                                                            \
     }                                                                                                                              \
   }
-/* forward and backward from VALUE of a and b, and the gradients DA and DB from a, b and dy. */
-#define PN_BINARY_KERNELS(VALUE, DA, DB)                                                                                           \
+/* forward from the formula of an operation. */
+#define PN_BINARY_VALUE(name)                                                                                                      \
   static void value_run(void *context, int64_t n, char *const *at, const int64_t *stride) {                                        \
     (void)context;                                                                                                                 \
     real *restrict to = (real *)(void *)at[0];                                                                                     \
     const real *restrict pa = (const real *)(const void *)at[1], *restrict pb = (const real *)(const void *)at[2];                 \
     const int64_t s0 = stride[0], sa = stride[1], sb = stride[2];                                                                  \
-    PN_BINARY_LOOP(s0 == 1 && sa == 1 && sb == 1, 1, 1, VALUE)                                                                     \
-    PN_BINARY_LOOP(s0 == 1 && sa == 1 && sb == 0, 1, 0, VALUE)                                                                     \
-    PN_BINARY_LOOP(s0 == 1 && sa == 0 && sb == 1, 0, 1, VALUE)                                                                     \
+    PN_BINARY_LOOP(s0 == 1 && sa == 1 && sb == 1, 1, 1, pn_##name##_value)                                                         \
+    PN_BINARY_LOOP(s0 == 1 && sa == 1 && sb == 0, 1, 0, pn_##name##_value)                                                         \
+    PN_BINARY_LOOP(s0 == 1 && sa == 0 && sb == 1, 0, 1, pn_##name##_value)                                                         \
     for (int64_t i = 0; i < n; i++) {                                                                                              \
       const real a = pa[i * sa], b = pb[i * sb];                                                                                   \
-      to[i * s0] = (VALUE);                                                                                                        \
+      to[i * s0] = pn_##name##_value(a, b);                                                                                        \
     }                                                                                                                              \
   }                                                                                                                                \
-  PN_BINARY_SLOPE(slope_a, DA)                                                                                                     \
-  PN_BINARY_SLOPE(slope_b, DB)                                                                                                     \
-  static int forward(pn_call *call) { return pn_binary_forward(call, value_run); }                                                 \
+  static int forward(pn_call *call) { return pn_binary_forward(call, value_run); }
+
+/* forward and backward. */
+#define PN_BINARY_KERNELS(name)                                                                                                    \
+  PN_BINARY_VALUE(name)                                                                                                            \
+  PN_BINARY_SLOPE(slope_a, pn_##name##_slope_a)                                                                                    \
+  PN_BINARY_SLOPE(slope_b, pn_##name##_slope_b)                                                                                    \
   static int backward(pn_call *call) { return pn_binary_backward(call, slope_a, slope_b); }
 
 #ifdef __cplusplus

@@ -40,7 +40,7 @@ static void value_run(void *context, int64_t n, char *const *at, const int64_t *
     const real log_sum = (real)log(s.sum), inverse = (real)(1 / s.sum);
     for (int64_t k = 0; k < j->n; k++) {
       real v = x[k * j->step[1]] - s.largest;
-      y[k * j->step[0]] = j->logarithm ? v - log_sum : exp(v) * inverse;
+      y[k * j->step[0]] = j->logarithm ? pn_log_softmax_value(v, log_sum) : pn_softmax_value(v, inverse);
     }
   }
 }
@@ -55,11 +55,11 @@ static void slope_run(void *context, int64_t n, char *const *at, const int64_t *
     double sum = 0;
     for (int64_t k = 0; k < j->n; k++) {
       double g = (double)dy[k * j->step[1]];
-      sum += j->logarithm ? g : g * (double)(exp(x[k * j->step[2]] - s.largest) * inverse);
+      sum += j->logarithm ? g : g * (double)pn_softmax_value(x[k * j->step[2]] - s.largest, inverse);
     }
     for (int64_t k = 0; k < j->n; k++) {
-      real g = dy[k * j->step[1]], p = exp(x[k * j->step[2]] - s.largest) * inverse;
-      real d = j->logarithm ? g - p * (real)sum : p * (g - (real)sum);
+      real g = dy[k * j->step[1]], p = pn_softmax_value(x[k * j->step[2]] - s.largest, inverse);
+      real d = j->logarithm ? pn_log_softmax_slope(p, g, (real)sum) : pn_softmax_slope(p, g, (real)sum);
       dx[k * j->step[0]] = j->fresh ? d : dx[k * j->step[0]] + d;
     }
   }

@@ -1,7 +1,7 @@
 /* clamp: y = x held within min..max. NaN stays NaN. The gradient passes where min <= x <= max. */
 #include "kernels/elementwise.h"
 
-PN_UNARY_KERNELS_WITH(x<a ? a : x> b ? b : x, x >= a && x <= b ? dy : 0, pn_arg_real(call, "min"), pn_arg_real(call, "max"))
+PN_UNARY_KERNELS(clamp)
 
 static int shape(pn_call *call) {
   double low = pn_arg_real(call, "min"), high = pn_arg_real(call, "max");

@@ -1,7 +1,7 @@
 /* minimum: y = a where a <= b, else b; broadcast (NumPy rules). NaN in either gives NaN. The gradient goes to the one chosen: to a when equal. */
 #include "kernels/elementwise.h"
 
-PN_BINARY_KERNELS(a <= b || a != a ? a : b, a <= b || a != a ? dy : 0, a <= b || a != a ? 0 : dy)
+PN_BINARY_KERNELS(minimum)
 
 static const char *const cases[] = { "2,3,2,3,5:step 2,3,2,3,5", "2,3,5 3,1:step", "3,1:step 4", 0 };
 const pn_op pn_op_minimum = {

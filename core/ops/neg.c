@@ -1,8 +1,7 @@
 /* neg: y = -x. */
-#include <tgmath.h>
 #include "kernels/elementwise.h"
 
-PN_UNARY_KERNELS(-x, -dy)
+PN_UNARY_KERNELS(neg)
 
 static const char *const cases[] = { "2,3,2,3,5", "7", 0 };
 const pn_op pn_op_neg = {

@@ -1,8 +1,7 @@
 /* pow: y = x to the power `exponent`, a number. x < 0 needs a whole exponent (else NaN). */
-#include <tgmath.h>
 #include "kernels/elementwise.h"
 
-PN_UNARY_KERNELS_WITH(pow(x, a), dy *a *pow(x, a - 1), pn_arg_real(call, "exponent"), 0)
+PN_UNARY_KERNELS(pow)
 
 static const pn_arg args[] = {
   {"exponent",           PN_REAL, .help = "the power" },

@@ -1,8 +1,7 @@
 /* scale: y = a * x + b with numbers a and b. */
-#include <tgmath.h>
 #include "kernels/elementwise.h"
 
-PN_UNARY_KERNELS_WITH(a *x + b, dy *a, pn_arg_real(call, "a"), pn_arg_real(call, "b"))
+PN_UNARY_KERNELS(scale)
 
 static const pn_arg args[] = {
   {"a",  PN_REAL, "1", .help = "factor" },

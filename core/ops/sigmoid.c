@@ -14,7 +14,7 @@ static void run(const pn_unary *k, int64_t n, char *const *at, const int64_t *st
     for (int64_t c = 0; step != 1 && c < m; c++) room[c] = x[(i + c) * step];
     kernels->sigmoid(!slope && stride[0] == 1 ? to + i : y, step == 1 ? x + i : room, m);
     if (slope) {
-      for (int64_t c = 0; c < m; c++) y[c] *= dy[(i + c) * stride[1]] * (1 - y[c]);
+      for (int64_t c = 0; c < m; c++) y[c] = pn_sigmoid_slope_from(y[c], dy[(i + c) * stride[1]]);
       for (int64_t c = 0; c < m; c++) to[(i + c) * stride[0]] = k->fresh ? y[c] : to[(i + c) * stride[0]] + y[c];
     } else {
       for (int64_t c = 0; stride[0] != 1 && c < m; c++) to[(i + c) * stride[0]] = y[c];
@@ -24,8 +24,8 @@ static void run(const pn_unary *k, int64_t n, char *const *at, const int64_t *st
 
 static void value_run(void *context, int64_t n, char *const *at, const int64_t *stride) { run(context, n, at, stride, false); }
 static void slope_run(void *context, int64_t n, char *const *at, const int64_t *stride) { run(context, n, at, stride, true); }
-static int forward(pn_call *call) { return pn_unary_forward(call, value_run, 0, 0); }
-static int backward(pn_call *call) { return pn_unary_backward(call, slope_run, 0, 0); }
+static int forward(pn_call *call) { return pn_unary_forward(call, value_run); }
+static int backward(pn_call *call) { return pn_unary_backward(call, slope_run); }
 
 static const char *const cases[] = { "2,3,2,3,5", "7", 0 };
 const pn_op pn_op_sigmoid = {
