@@ -229,6 +229,8 @@ static int check_destination(const pn_call *call, int i) {
     return pn_fail_shapes(call, "the destination is %s %s, the result %s %s", pn_dtype_name(y->dtype), a, pn_dtype_name(o->dtype),
                           b);
   }
+  if (call->n_x && pn_device_of(y) != pn_device_of(call->x[0]))
+    return pn_fail("%s: the destination is on another device than the inputs", call->op->name);
   if (call->recording && (y->node || y->requires_grad))
     return pn_fail("%s: the destination already takes part in a gradient; write it inside no_grad", call->op->name);
   return 0;

@@ -59,7 +59,7 @@ int pn_backend_of(int device, const pn_backend **backend, int *index) {
 
 int pn_kernel_on(const pn_op *op, int device, const pn_kernel **out) {
   *out = &op->cpu;
-  if (device == PN_CPU) return 0;
+  if (device == PN_CPU || pn_op_devices_of(op) == ANY) return 0;
   const pn_backend *backend;
   int index, place = 0;
   if (pn_backend_of(device, &backend, &index)) return -1;

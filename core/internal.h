@@ -102,7 +102,9 @@ PN_API bool pn_same_shape(const pn_tensor *a, const pn_tensor *b);
 PN_API void pn_strides_of(int n_dims, const int64_t *shape, pn_layout layout, int64_t *stride);
 PN_API bool pn_is_plain(const pn_tensor *t);                                              /* some order of axes makes it dense */
 PN_API int pn_format_shape(char *buffer, size_t bytes, int n_dims, const int64_t *shape); /* "1,64,16,56,56" */
-PN_API PN_CHECKED int pn_add_into(pn_tensor *to, const pn_tensor *from); /* to += from; same shape, real type, any strides */
+/* What operations write with, on any device. Same shape, any strides; no version changes. */
+PN_API PN_CHECKED int pn_add_into(pn_tensor *to, const pn_tensor *from);  /* to += from; floating types, real on the CPU */
+PN_API PN_CHECKED int pn_copy_into(pn_tensor *to, const pn_tensor *from); /* to = from; one element type */
 
 /* ---- threads (parallel.c) ------------------------------------------------------------------------------------------ */
 /* Splits 0..n-1 into contiguous ranges, one a thread, none shorter than grain (when n allows), and runs fn on each.

@@ -26,10 +26,15 @@ const pn_op *pn_op_find(const char *name) {
   return NULL;
 }
 
+int pn_op_devices_of(const pn_op *op) {
+  int place = 0;
+  while (place < PN_N_OPS && registry[place] != op) place++;
+  return devices_of[place];
+}
+
 const char *pn_op_devices(const pn_op *op) {
-  for (int i = 0; i < PN_N_OPS; i++)
-    if (registry[i] == op) return devices_of[i] == CPU_GPU ? "cpu cuda" : "cpu";
-  return "";
+  int devices = pn_op_devices_of(op);
+  return devices == CPU ? "cpu" : devices ? "cpu cuda" : "";
 }
 
 const char *pn_op_name(const pn_op *op) { return op->name; }

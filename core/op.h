@@ -74,8 +74,10 @@ struct pn_op {
   bool lasting[PN_MAX_SAVED]; /* what is saved here is small and stays where the rest is recomputed: forward finds it again */
 };
 
-/* Which backends an operation has; a kernel declared here but absent is a link error. */
-enum { CPU = 1, CPU_GPU = 3 };
+/* Which devices an operation has. CPU_GPU: a kernel for each; one that is absent is a link error. ANY: what it does is written in views
+** and copies of tensors (pn_copy_into, pn_add_into), so that its one definition, under .cpu, serves every device. */
+enum { CPU = 1, CPU_GPU = 3, ANY = 7 };
+PN_API int pn_op_devices_of(const pn_op *op);
 
 #define OP(name, devices) PN_OP_##name,
 enum {

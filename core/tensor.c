@@ -5,6 +5,7 @@
 #include "bf16.h"
 #include "half.h"
 #include "backend.h"
+#include "kernels/elementwise.h"
 
 pn_dtype pn_real(void) { return PN_REAL_DTYPE; }
 
@@ -424,6 +425,15 @@ int pn_add_into(pn_tensor *to, const pn_tensor *from) {
   }
   if (to->dtype != PN_REAL_DTYPE || from->dtype != PN_REAL_DTYPE) return pn_fail("add_into: element types differ");
   if (pn_tensor_count(to)) walk_run(to, pn_bytes_of(from), from->stride, from->dtype, line_add);
+  return 0;
+}
+
+int pn_copy_into(pn_tensor *to, const pn_tensor *from) {
+  if (!on_cpu(to)) {
+    const pn_backend *backend = backend_of(to);
+    return backend ? backend->assign(to, from, false) : -1;
+  }
+  pn_copy_same(to, from);
   return 0;
 }
 

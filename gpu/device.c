@@ -11,11 +11,13 @@
 /* The kernels that ops.def declares: one that is missing is a link error here. */
 #define DECLARE_CPU(name)
 #define DECLARE_CPU_GPU(name) extern const pn_kernel pn_cuda_##name;
+#define DECLARE_ANY(name)
 #define OP(name, devices) DECLARE_##devices(name)
 #include "ops.def"
 #undef OP
 #define ENTRY_CPU(name) NULL,
 #define ENTRY_CPU_GPU(name) &pn_cuda_##name,
+#define ENTRY_ANY(name) NULL,
 #define OP(name, devices) ENTRY_##devices(name)
 static const pn_kernel *const kernels[] = {
 #include "ops.def"

@@ -28,6 +28,26 @@ PN_DEVICE void pn_loop_at(const pn_loop *loop, int64_t i, int64_t *at) {
   }
 }
 
+/* From elements to groups of `group` adjacent ones, where each operand allows: the innermost axis dense, all others and the address a
+** multiple of so many. Element types must be of one size. After pn_loop_plan. */
+static inline bool pn_loop_group(pn_loop *loop, int64_t group) {
+  const int inner = loop->n_dims - 1;
+  const int64_t bytes = loop->bytes[0] * group;
+  if (loop->size[inner] % group) return false;
+  for (int k = 0; k < loop->n_operands; k++) {
+    if (loop->bytes[k] != loop->bytes[0] || loop->stride[k][inner] != 1 || (uintptr_t)loop->base[k] % (size_t)bytes) return false;
+    for (int d = 0; d < inner; d++)
+      if (loop->stride[k][d] % group) return false;
+  }
+  loop->size[inner] /= group;
+  loop->count /= group;
+  for (int k = 0; k < loop->n_operands; k++) {
+    loop->bytes[k] = bytes;
+    for (int d = 0; d < inner; d++) loop->stride[k][d] /= group;
+  }
+  return true;
+}
+
 PN_DEVICE real pn_loop_get(const pn_loop *loop, int k, const int64_t *at) { return pn_get(loop->base[k], at[k], loop->dtype[k]); }
 PN_DEVICE void pn_loop_put(const pn_loop *loop, int k, const int64_t *at, real v) {
   pn_put(loop->base[k], at[k], loop->dtype[k], v);

@@ -1,6 +1,7 @@
 /* tensor.cu: copies and sums between tensors of one shape, constants, and the count of what is not finite. See tensor.h. */
 #include "tensor.h"
 #include "loop.h"
+#include "pack.h"
 
 /* ---- to = from, to += from --------------------------------------------------------------------------------------------------- */
 
@@ -54,18 +55,23 @@ PN_KERNEL void add_elements(pn_loop loop) {
   }
 }
 
-typedef struct pn_sixteen {
-  uint64_t a, b;
-} pn_sixteen;
-
-/* A dense copy of one type is bytes: 16 at a time where both sides allow it. */
-static bool as_sixteens(pn_loop *loop) {
-  int64_t bytes = loop->count * loop->bytes[0];
-  if (loop->n_dims != 1 || loop->stride[0][0] != 1 || loop->stride[1][0] != 1) return false;
-  if (bytes % 16 || (uintptr_t)loop->base[0] % 16 || (uintptr_t)loop->base[1] % 16) return false;
-  loop->count = loop->size[0] = bytes / 16;
-  return true;
+template <typename T> PN_KERNEL void add_packs(pn_loop loop) {
+  enum { V = pn_per_pack<T>::COUNT };
+  PN_EACH(i, loop.count) {
+    int64_t at[PN_LOOP_OPERANDS];
+    real sum[V], more[V];
+    pn_loop_at(&loop, i, at);
+    T *to = (T *)(void *)loop.base[0] + V * at[0];
+    pn_load<T, V>(sum, to);
+    pn_load<T, V>(more, (const T *)(const void *)loop.base[1] + V * at[1]);
+    for (int c = 0; c < V; c++) sum[c] += more[c];
+    pn_store<T, V>(to, sum);
+  }
 }
+
+typedef void (*loop_kernel)(pn_loop loop);
+
+static loop_kernel packs_of(int dtype) { PN_BY_TYPE(dtype, return NULL, return add_packs<T>); }
 
 int pn_gpu_assign(pn_tensor *to, const pn_tensor *from, bool add) {
   pn_gpu *gpu = pn_gpu_of(to);
@@ -76,18 +82,17 @@ int pn_gpu_assign(pn_tensor *to, const pn_tensor *from, bool add) {
   pn_loop_add(&loop, from);
   pn_loop_plan(&loop);
   if (!loop.count) return 0;
-  int64_t blocks = pn_gpu_blocks(gpu, loop.count, 256);
-  if (add) return PN_LAUNCH(gpu, add_elements, blocks, 256, loop);
-  if (to->dtype != from->dtype) return PN_LAUNCH(gpu, convert_elements, blocks, 256, loop);
-  if (as_sixteens(&loop)) {
-    auto run = move_elements<pn_sixteen>;
-    return PN_LAUNCH(gpu, run, pn_gpu_blocks(gpu, loop.count, 256), 256, loop);
-  }
-  auto run = loop.bytes[0] == 1   ? move_elements<uint8_t>
-             : loop.bytes[0] == 2 ? move_elements<uint16_t>
-             : loop.bytes[0] == 4 ? move_elements<uint32_t>
-                                  : move_elements<uint64_t>;
-  return PN_LAUNCH(gpu, run, blocks, 256, loop);
+  bool same = to->dtype == from->dtype;
+  loop_kernel packs = packs_of(to->dtype);
+  bool grouped = same && (packs || !add) && pn_loop_group(&loop, 16 / loop.bytes[0]);
+  auto run = add                   ? (grouped ? packs : add_elements)
+             : !same               ? convert_elements
+             : loop.bytes[0] == 16 ? move_elements<pn_sixteen>
+             : loop.bytes[0] == 8  ? move_elements<uint64_t>
+             : loop.bytes[0] == 4  ? move_elements<uint32_t>
+             : loop.bytes[0] == 2  ? move_elements<uint16_t>
+                                   : move_elements<uint8_t>;
+  return PN_LAUNCH(gpu, run, pn_gpu_blocks(gpu, loop.count, 256), 256, loop);
 }
 
 /* ---- constants --------------------------------------------------------------------------------------------------------------- */

@@ -1,6 +1,6 @@
 /* flip: x with the order of its elements reversed along axes; new memory. */
 #include <string.h>
-#include "kernels/elementwise.h"
+#include "op.h"
 
 static int marked(const pn_call *call, bool *flipped) {
   const pn_value *axes = pn_call_arg(call, "axes");
@@ -23,52 +23,33 @@ static int shape(pn_call *call) {
   return 0;
 }
 
-/* x seen from its far end along the flipped axes. */
-static void far_end(const pn_tensor *x, const bool *flipped, char **base, int64_t *stride) {
-  int64_t offset = 0;
+/* x seen from its far end along the flipped axes: for the time of a copy, as tensors have no negative strides. */
+static int far_end(pn_tensor **out, const pn_call *call, const pn_tensor *x) {
+  bool flipped[PN_MAX_DIMS];
+  int64_t stride[PN_MAX_DIMS], offset = x->offset;
+  if (marked(call, flipped)) return -1;
   for (int d = 0; d < x->n_dims; d++) {
     stride[d] = flipped[d] ? -x->stride[d] : x->stride[d];
     if (flipped[d]) offset += pn_max64(x->shape[d] - 1, 0) * x->stride[d];
   }
-  *base = pn_bytes_of(x) + offset * pn_dtype_bytes(x->dtype);
+  return pn_tensor_on(out, x->storage, x->dtype, x->n_dims, x->shape, stride, offset);
 }
 
-static void run(void *context, int64_t n, char *const *at, const int64_t *stride) {
-  int64_t bytes = *(const int64_t *)context;
-  if (bytes == sizeof(real)) {
-    for (int64_t i = 0; i < n; i++) ((real *)(void *)at[0])[i * stride[0]] = ((const real *)(const void *)at[1])[i * stride[1]];
-  } else {
-    for (int64_t i = 0; i < n; i++) memcpy(at[0] + i * stride[0] * bytes, at[1] + i * stride[1] * bytes, (size_t)bytes);
-  }
+static int walk(const pn_call *call, pn_tensor *to, const pn_tensor *from, bool add) {
+  pn_tensor *seen;
+  if (far_end(&seen, call, from)) return -1;
+  int rc = add ? pn_add_into(to, seen) : pn_copy_into(to, seen);
+  pn_tensor_release(seen);
+  return rc;
 }
 
-static void add_run(void *context, int64_t n, char *const *at, const int64_t *stride) {
-  (void)context;
-  for (int64_t i = 0; i < n; i++) ((real *)(void *)at[0])[i * stride[0]] += ((const real *)(const void *)at[1])[i * stride[1]];
-}
-
-static int walk(pn_call *call, const pn_tensor *to, const pn_tensor *from, pn_run what) {
-  bool flipped[PN_MAX_DIMS];
-  char *base;
-  int64_t stride[PN_MAX_DIMS], bytes = pn_dtype_bytes(from->dtype);
-  if (marked(call, flipped)) return -1;
-  far_end(from, flipped, &base, stride);
-  pn_loop loop;
-  pn_loop_start(&loop, to->n_dims, to->shape);
-  pn_loop_add(&loop, to);
-  pn_loop_add_raw(&loop, base, bytes, stride);
-  pn_loop_plan(&loop);
-  pn_loop_all(&loop, what, &bytes);
-  return 0;
-}
-
-static int forward(pn_call *call) { return walk(call, call->y[0], call->x[0], run); }
+static int forward(pn_call *call) { return walk(call, call->y[0], call->x[0], false); }
 
 static int backward(pn_call *call) {
   pn_tensor *dx;
   bool fresh;
   if (pn_call_dx(call, 0, &dx, &fresh)) return -1;
-  return dx ? walk(call, dx, call->dy[0], fresh ? run : add_run) : 0;
+  return dx ? walk(call, dx, call->dy[0], !fresh) : 0;
 }
 
 static const pn_arg args[] = {

@@ -1,7 +1,5 @@
 /* pad3d: x (N,C,T,H,W) with `value` around it: pad elements below and above along t, h, w. Element 0 moves back along the grid. */
-#include <string.h>
-#include "kernels/elementwise.h"
-#include "kernels/reduce.h"
+#include "op.h"
 
 static int shape(pn_call *call) {
   const pn_value *pad = pn_call_arg(call, "pad");
@@ -23,23 +21,12 @@ static int inside(pn_tensor **out, const pn_call *call, const pn_tensor *y) {
   return pn_tensor_on(out, y->storage, y->dtype, 5, call->x[0]->shape, y->stride, offset);
 }
 
-static void fill_run(void *context, int64_t n, char *const *at, const int64_t *stride) {
-  real value = *(const real *)context;
-  for (int64_t i = 0; i < n; i++) ((real *)(void *)at[0])[i * stride[0]] = value;
-}
-
 static int forward(pn_call *call) {
   pn_tensor *y = call->y[0], *part;
-  real value = (real)pn_arg_real(call, "value");
-  pn_loop loop;
-  pn_loop_start(&loop, 5, y->shape);
-  pn_loop_add(&loop, y);
-  pn_loop_plan(&loop);
-  pn_loop_all(&loop, fill_run, &value);
-  if (inside(&part, call, y)) return -1;
-  pn_copy_same(part, call->x[0]);
+  if (pn_tensor_fill(y, pn_arg_real(call, "value")) || inside(&part, call, y)) return -1;
+  int rc = pn_copy_into(part, call->x[0]);
   pn_tensor_release(part);
-  return 0;
+  return rc;
 }
 
 static int backward(pn_call *call) {

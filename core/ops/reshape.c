@@ -1,7 +1,6 @@
 /* reshape: the elements of x, in row order, under another shape; one size may be -1 and follows from the others. A view where
 ** the strides of x allow it (squeezing and unsqueezing always), else a copy in row order. */
 #include <string.h>
-#include "kernels/elementwise.h"
 #include "kernels/views.h"
 
 static int shape(pn_call *call) {
@@ -42,9 +41,9 @@ static int forward(pn_call *call) {
   int64_t stride[PN_MAX_DIMS];
   if (!pn_reshape_strides(y, x->n_dims, x->shape, stride)) return pn_fail_shapes(call, "the destination is not in row order");
   if (pn_tensor_on(&as_x, y->storage, y->dtype, x->n_dims, x->shape, stride, y->offset)) return -1;
-  pn_copy_same(as_x, x);
+  int rc = pn_copy_into(as_x, x);
   pn_tensor_release(as_x);
-  return 0;
+  return rc;
 }
 
 static int backward(pn_call *call) {
