@@ -12,7 +12,7 @@
 #endif
 
 static atomic_int chosen = -1;
-static atomic_bool wants_bf16, emulated_amx;
+static atomic_bool emulated_amx;
 static const char *const names[PN_N_CPU_VARIANTS] = { "plain", "avx2", "avx512", "avx512_bf16", "amx" };
 
 #if defined(__x86_64__) && defined(__linux__)
@@ -39,7 +39,7 @@ static int look(void) {
   return PN_CPU_PLAIN;
 }
 
-static int best(void) {
+int pn_best_cpu(void) {
   static atomic_int found = -1;
   if (found < 0) found = look();
   return found;
@@ -49,7 +49,8 @@ int pn_set_cpu_variant(const char *name) {
   if (!name) return pn_fail("set_cpu_variant: name is NULL");
   for (int i = 0; i < (int)PN_LENGTH(names); i++)
     if (!strcmp(names[i], name)) {
-      if (i > best()) return pn_fail("this CPU cannot run the %s kernels (the best it has is %s)", name, names[best()]);
+      if (i > pn_best_cpu())
+        return pn_fail("this CPU cannot run the %s kernels (the best it has is %s)", name, names[pn_best_cpu()]);
       chosen = i;
       return 0;
     }
@@ -59,35 +60,12 @@ int pn_set_cpu_variant(const char *name) {
 int pn_cpu(void) {
   if (chosen < 0) {
     const char *name = getenv("PENUMBRA_CPU");
-    if (!name || !*name || pn_set_cpu_variant(name)) chosen = best();
+    if (!name || !*name || pn_set_cpu_variant(name)) chosen = pn_best_cpu();
   }
   return chosen;
 }
 
 const char *pn_cpu_variant(void) { return names[pn_cpu()]; }
-
-/* The plain variant has bf16 as its definition, where a better CPU was told to run it; elsewhere it would only be slow. */
-static bool has_bf16(void) {
-#ifdef PN_F64_BUILD
-  return false;
-#else
-  return pn_cpu() >= PN_CPU_AVX512_BF16 || emulated_amx || (pn_cpu() == PN_CPU_PLAIN && best() > PN_CPU_PLAIN);
-#endif
-}
-
-int pn_set_precision(const char *name) {
-  if (!name) return pn_fail("set_precision: name is NULL");
-  bool bf16 = !strcmp(name, "bf16");
-  if (!bf16 && strcmp(name, "f32")) return pn_fail("no precision \"%s\" (f32, bf16)", name);
-  if (bf16 && PN_REAL_DTYPE != PN_F32) return pn_fail("the f64 build has no bf16");
-  if (bf16 && !has_bf16())
-    return pn_fail("bf16 wants a CPU with AVX-512-BF16 or AMX; here are the %s kernels, so f32 stays", pn_cpu_variant());
-  wants_bf16 = bf16;
-  return 0;
-}
-
-bool pn_in_bf16(void) { return wants_bf16 && has_bf16(); }
-const char *pn_precision(void) { return pn_in_bf16() ? "bf16" : pn_dtype_name(PN_REAL_DTYPE); }
 
 void pn_debug_emulate_amx(bool on) { emulated_amx = on; }
 bool pn_emulated_amx(void) { return emulated_amx; }
@@ -97,6 +75,6 @@ const char *pn_version(void) { return PN_VERSION; }
 const char *pn_build_info(void) {
   static char text[256];
   snprintf(text, sizeof text, "penumbra %s, real %s, %s kernels, precision %s, %d threads, compiled by " __VERSION__, PN_VERSION,
-           pn_dtype_name(PN_REAL_DTYPE), pn_cpu_variant(), pn_precision(), pn_threads());
+           pn_dtype_name(PN_REAL_DTYPE), pn_cpu_variant(), pn_precision(PN_CPU), pn_threads());
   return text;
 }

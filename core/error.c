@@ -1,5 +1,6 @@
-/* error.c: the message of the last failure, one per thread. Text that came from outside is always an argument, never a format. */
+/* error.c: the message of the last failure, one per thread; and notices, for all. Text that came from outside is always an argument, never a format. */
 #include <errno.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <string.h>
 #include "internal.h"
@@ -40,4 +41,41 @@ int pn_fail_memory(int64_t bytes, int device) {
   return pn_fail("out of memory: %.1f MiB wanted on %s by %s; %.1f MiB live%s%.*s", (double)bytes / 1048576.0, where,
                  pn_memory_label()[0] ? pn_memory_label() : "(no layer)", (double)m.live_bytes / 1048576.0,
                  holders[0] ? "; largest holders: " : "", (int)sizeof holders, holders);
+}
+
+/* ---- notices ---------------------------------------------------------------------------------------------------------------- */
+
+enum { MOST_NOTICES = 64 };
+static pthread_mutex_t notice_lock = PTHREAD_MUTEX_INITIALIZER;
+static char notices[MOST_NOTICES][320];
+static int n_notices;
+static atomic_int n_waiting; /* the last of them */
+
+void pn_notice(const char *format, ...) {
+  char text[sizeof notices[0]];
+  va_list ap;
+  va_start(ap, format);
+  vsnprintf(text, sizeof text, format, ap);
+  va_end(ap);
+  one_line(text);
+  pthread_mutex_lock(&notice_lock);
+  bool told = n_notices == MOST_NOTICES;
+  for (int i = 0; i < n_notices && !told; i++) told = !strcmp(notices[i], text);
+  if (!told) {
+    memcpy(notices[n_notices++], text, sizeof text);
+    n_waiting++;
+  }
+  pthread_mutex_unlock(&notice_lock);
+}
+
+int pn_take_notice(char *buffer, size_t bytes) {
+  if (!n_waiting || !buffer || !bytes) return 0; /* asked after every operation: no lock for nothing */
+  pthread_mutex_lock(&notice_lock);
+  int waiting = n_waiting;
+  if (waiting) {
+    snprintf(buffer, bytes, "%s", notices[n_notices - waiting]);
+    n_waiting--;
+  }
+  pthread_mutex_unlock(&notice_lock);
+  return waiting > 0;
 }

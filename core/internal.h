@@ -26,6 +26,8 @@ PN_API int pn_fail(const char *format, ...)
     __attribute__((format(printf, 1, 2)));                     /* sets the message, returns -1; backends call it too */
 PN_API int pn_fail_memory(int64_t bytes, int device);          /* names the label in force and the largest holders */
 PN_API int pn_fail_errno(const char *path, const char *doing); /* "path: cannot DOING: strerror" */
+/* Tells whoever asks (pn_take_notice; the binding writes it on stderr). The same text is told once; after 64 texts no more. */
+PN_API void pn_notice(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void pn_error_clear(void);
 PN_API const char *pn_memory_label(void);
 

@@ -25,20 +25,32 @@ enum { PN_MAX_DIMS = 6, PN_MAX_INPUTS = 16, PN_MAX_OUTPUTS = 8, PN_MAX_ARGS = 12
 
 /* ---- the library ------------------------------------------------------------------------------------------- */
 
-PN_API const char *pn_error(void);       /* message of the last failure on this thread; "" when none */
+PN_API const char *pn_error(void); /* message of the last failure on this thread; "" when none */
+/* What should be known though nothing failed, each text once: the oldest that nobody has taken yet. 0 when there is none. */
+PN_API int pn_take_notice(char *buffer, size_t bytes);
 PN_API const char *pn_version(void);     /* "0.1.0" */
 PN_API const char *pn_build_info(void);  /* compiler, real type, libraries, CPU variant in use; one line */
 PN_API const char *pn_cpu_variant(void); /* "plain", "avx2", "avx512", "avx512_bf16" or "amx"; PENUMBRA_CPU forces one */
 PN_API int pn_set_cpu_variant(const char *name) PN_CHECKED; /* fails when this CPU cannot run it, or the name is unknown */
-/* "f32", or "bf16": convolutions round what they multiply to bf16 and add in f32; all that is kept stays f32. Of the process.
-** bf16 fails where the variant has no kernels for it (avx2, avx512; plain has the definition), and what was stays. */
-PN_API int pn_set_precision(const char *name) PN_CHECKED;
-PN_API const char *pn_precision(void); /* the one in force; "f64" in that build */
+/* What convolutions multiply in, on a device (all CUDA devices share theirs). "f32"; "bf16": they round what they multiply to bf16
+** and add in f32. On CUDA also "fp16", and "tf32", which keeps f32 but for the rounding. There results in bf16 and fp16 are of that type, and what
+** follows keeps it; on the CPU, and for weights, statistics and losses everywhere, all that is kept stays f32. bf16 fails where the
+** CPU's variant has no kernels for it (avx2, avx512; plain has the definition), and what was stays. */
+PN_API int pn_set_precision(const char *name, int device) PN_CHECKED;
+PN_API const char *pn_precision(int device); /* the one in force; "f64" in that build */
 /* How f32 convolutions with 3 taps and stride 1 are done: "auto" (minimal filtering where that is faster), "off" (always by the
 ** definition: exact mode), or the outputs of a tile along t,h,w, such as "2,4,4" (2 or 4 each). Of the process. */
 PN_API int pn_set_winograd(const char *how) PN_CHECKED;
 PN_API const char *pn_winograd(void); /* what was set */
-PN_API int pn_threads(void);          /* worker threads in use; PENUMBRA_THREADS, else affinity and container limit */
+/* How CUDA's convolutions find their engine. "heuristic": the one that cuDNN thinks the fastest. "autotune": each new shape times all
+** there are; picks are kept in a file by device and version. "plain": own kernels, by the definition, slowly. */
+PN_API int pn_set_engines(const char *how) PN_CHECKED;
+PN_API const char *pn_engines(void);
+PN_API void pn_set_deterministic(bool on); /* false: also engines that add in an order of chance. At first true */
+PN_API bool pn_deterministic(void);
+PN_API int pn_set_workspace(int64_t bytes) PN_CHECKED; /* the most that an engine may take; at first 1 GiB */
+PN_API int64_t pn_workspace(void);
+PN_API int pn_threads(void); /* worker threads in use; PENUMBRA_THREADS, else affinity and container limit */
 PN_API int pn_cpu_quota(const char *root,
                         const char *group);  /* CPUs that a control group, or one above it, is held to; 256: none. root: where
                                                                  the tree is mounted; group: "" or "/a/b" */

@@ -1,7 +1,16 @@
 /* convolution.c: between tensors of any strides and the pixels that convolve.c works on. */
 #include "convolution.h"
+#include "../precision.h"
 #include "norm.h"
 #include "pixels.h"
+
+int pn_convolution_types(const pn_call *call, pn_dtype *result) {
+  const pn_tensor *x = call->x[0];
+  if (pn_need_dims(call, 0, 5) || pn_need_dims(call, 1, 5) || pn_need_real(call, 1)) return -1;
+  bool narrow = pn_device_of(x) != PN_CPU && (x->dtype == PN_F16 || x->dtype == PN_BF16);
+  *result = pn_product_dtype(pn_device_of(x));
+  return narrow ? 0 : pn_need_real(call, 0);
+}
 
 void pn_convolution_geometry(const pn_call *call, const pn_tensor *spatial, bool transposed, pn_geometry *g, int64_t *high) {
   const pn_value *stride = pn_call_arg(call, "stride"), *pad = pn_call_arg(call, "pad"), *dilation = pn_call_arg(call, "dilation");

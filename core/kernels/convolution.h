@@ -6,8 +6,10 @@
 extern "C" {
 #endif
 
+/* Checks axes and element types of x and weight, and says that of the result: x is real, on CUDA maybe of 16 bits (precision.h). */
+PN_CHECKED int pn_convolution_types(const pn_call *call, pn_dtype *result);
 /* The shared arguments, in this order: stride, pad, dilation, groups (conv3d); stride, pad, output_pad, dilation, groups (transpose). */
-void pn_convolution_geometry(const pn_call *call, const pn_tensor *spatial, bool transposed, pn_geometry *g, int64_t *high);
+PN_API void pn_convolution_geometry(const pn_call *call, const pn_tensor *spatial, bool transposed, pn_geometry *g, int64_t *high);
 
 typedef int pn_pixels_fn(pn_pixels to, void *context);
 /* Runs fn on the pixels of t where its channels lie together, else on a temporary that is copied (add: added) into t. */

@@ -4,11 +4,25 @@
 #ifndef PENUMBRA_CONVOLVE_H
 #define PENUMBRA_CONVOLVE_H
 #include "../op.h"
+#include "../shared.h"
 
 typedef struct pn_geometry {
   int64_t kernel[3], stride[3], dilation[3], low[3]; /* low: padding before element 0 of x */
   int64_t groups;
 } pn_geometry;
+
+/* The coordinate of x that output o sees through tap k, along axis d; false when it lies in the padding. */
+PN_SHARED bool pn_sees(const pn_geometry *g, int d, int64_t o, int64_t k, int64_t size, int64_t *i) {
+  *i = o * g->stride[d] - g->low[d] + k * g->dilation[d];
+  return *i >= 0 && *i < size;
+}
+
+/* The output whose tap k sees coordinate i of x; false when there is none. */
+PN_SHARED bool pn_seen_by(const pn_geometry *g, int d, int64_t i, int64_t k, int64_t size, int64_t *o) {
+  int64_t at = i + g->low[d] - k * g->dilation[d];
+  *o = at / g->stride[d];
+  return at >= 0 && at % g->stride[d] == 0 && *o < size;
+}
 
 /* What becomes of a sum before it is stored: + bias[channel], then 0 where negative. { 0 }: nothing. */
 typedef struct pn_epilogue {

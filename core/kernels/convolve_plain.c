@@ -14,19 +14,6 @@ static const real *filter(const job *j, int64_t t, int64_t h, int64_t w) { /* th
   return j->w + ((t * g->kernel[1] + h) * g->kernel[2] + w) * (j->x.c / g->groups) * j->y.c;
 }
 
-/* The input coordinate that output o sees through tap k; false when it lies in the padding. */
-static bool sees(const pn_geometry *g, int d, int64_t o, int64_t k, int64_t size, int64_t *i) {
-  *i = o * g->stride[d] - g->low[d] + k * g->dilation[d];
-  return *i >= 0 && *i < size;
-}
-
-/* The output coordinate whose tap k sees input i; false when there is none. */
-static bool seen_by(const pn_geometry *g, int d, int64_t i, int64_t k, int64_t size, int64_t *o) {
-  int64_t at = i + g->low[d] - k * g->dilation[d];
-  *o = at / g->stride[d];
-  return at >= 0 && at % g->stride[d] == 0 && *o < size;
-}
-
 static void forward_rows(void *context, int64_t begin, int64_t end) { /* rows of y: n,t,h */
   const job *j = context;
   const pn_geometry *g = j->g;
@@ -39,7 +26,8 @@ static void forward_rows(void *context, int64_t begin, int64_t end) { /* rows of
       for (int64_t a = 0; a < g->kernel[0]; a++)
         for (int64_t b = 0; b < g->kernel[1]; b++)
           for (int64_t c = 0; c < g->kernel[2]; c++) {
-            if (!sees(g, 0, t, a, j->x.t, &it) || !sees(g, 1, h, b, j->x.h, &ih) || !sees(g, 2, w, c, j->x.w, &iw)) continue;
+            if (!pn_sees(g, 0, t, a, j->x.t, &it) || !pn_sees(g, 1, h, b, j->x.h, &ih) || !pn_sees(g, 2, w, c, j->x.w, &iw))
+              continue;
             const real *x = pn_pixel(j->x, n, it, ih, iw), *f = filter(j, a, b, c);
             for (int64_t o = 0; o < j->y.c; o += out)
               for (int64_t i = 0; i < in; i++)
@@ -61,7 +49,8 @@ static void data_rows(void *context, int64_t begin, int64_t end) { /* rows of dx
       for (int64_t a = 0; a < g->kernel[0]; a++)
         for (int64_t b = 0; b < g->kernel[1]; b++)
           for (int64_t c = 0; c < g->kernel[2]; c++) {
-            if (!seen_by(g, 0, t, a, j->y.t, &ot) || !seen_by(g, 1, h, b, j->y.h, &oh) || !seen_by(g, 2, w, c, j->y.w, &ow))
+            if (!pn_seen_by(g, 0, t, a, j->y.t, &ot) || !pn_seen_by(g, 1, h, b, j->y.h, &oh) ||
+                !pn_seen_by(g, 2, w, c, j->y.w, &ow))
               continue;
             const real *dy = pn_pixel(j->y, n, ot, oh, ow), *f = filter(j, a, b, c);
             for (int64_t i = 0; i < j->x.c; i++) {
@@ -84,7 +73,8 @@ static void weight_taps(void *context, int64_t begin, int64_t end) {
       for (int64_t t = 0; t < j->y.t; t++)
         for (int64_t h = 0; h < j->y.h; h++)
           for (int64_t w = 0; w < j->y.w; w++) {
-            if (!sees(g, 0, t, a, j->x.t, &it) || !sees(g, 1, h, b, j->x.h, &ih) || !sees(g, 2, w, c, j->x.w, &iw)) continue;
+            if (!pn_sees(g, 0, t, a, j->x.t, &it) || !pn_sees(g, 1, h, b, j->x.h, &ih) || !pn_sees(g, 2, w, c, j->x.w, &iw))
+              continue;
             const real *x = pn_pixel(j->x, n, it, ih, iw), *dy = pn_pixel(j->y, n, t, h, w);
             for (int64_t i = 0; i < in; i++)
               for (int64_t k = 0; k < j->y.c; k++) dw[i * j->y.c + k] += x[k / out * in + i] * dy[k];

@@ -27,8 +27,9 @@ static const char *const cases[] = {
 
 static int shape(pn_call *call) {
   pn_tensor *x = call->x[0], *w = call->x[1], *bias = call->x[2], *scale = call->x[3];
-  if (pn_need_dims(call, 0, 5) || pn_need_dims(call, 1, 5) || pn_need_real(call, 0) || pn_need_real(call, 1)) return -1;
   pn_geometry g;
+  pn_dtype dtype;
+  if (pn_convolution_types(call, &dtype)) return -1;
   int64_t high[3], channels = x->shape[1], to = w->shape[0], dims[5] = { x->shape[0], to, 0, 0, 0 }, taps = 1;
   for (int d = 0; d < 3; d++)
     if (w->shape[2 + d] < 1) return pn_fail_shapes(call, "the kernel is empty");
@@ -52,7 +53,7 @@ static int shape(pn_call *call) {
     dims[2 + d] = span / g.stride[d] + 1;
     taps *= g.kernel[d];
   }
-  pn_out_dims(&call->out[0], x->dtype, 5, dims);
+  pn_out_dims(&call->out[0], dtype, 5, dims);
   if ((call->out[0].has_grid = x->has_grid))
     for (int d = 0; d < 3; d++) {
       call->out[0].grid_stride[d] = x->grid_stride[d] * (double)g.stride[d];

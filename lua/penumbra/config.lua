@@ -71,7 +71,7 @@ local function common(file)
   keys.out = config.optional "directory of the run; default out/<recipe>-<sequence>-<date-time>"
   keys.resume = config.optional "directory of a run to go on with"
   keys.checkpoint_every = 10
-  keys.precision = config.choice("f32", "bf16")
+  keys.precision = config.choice("f32", "tf32", "bf16", "fp16")
   keys.exact = false
   return keys
 end

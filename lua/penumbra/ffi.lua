@@ -112,6 +112,15 @@ function binding.check(rc, level)
   end
 end
 
+local notice = ffi.new "char [320]"
+
+--- Writes on stderr, a line each and each once, what the library has to tell though nothing failed. Called after operations.
+function binding.heed()
+  while C.pn_take_notice(notice, 320) ~= 0 do
+    io.stderr:write("penumbra: ", ffi.string(notice), "\n")
+  end
+end
+
 local out_type = ffi.typeof("pn_tensor *[1]")
 
 --- A fresh place for a function to leave a tensor in.

@@ -56,20 +56,56 @@ function pn.threads(n)
   return C.pn_threads()
 end
 
---- What convolutions multiply in, "f32" or "bf16"; with a name, sets it. In bf16 they round their inputs (8 bits of precision)
--- and add in f32; weights, statistics, losses and optimiser stay f32. Where the CPU has no bf16 that is said on stderr, in one
--- line, and f32 stays.
--- @tparam ?string name "f32" or "bf16"
+local precisions = { f32 = true, tf32 = true, bf16 = true, fp16 = true }
+
+--- What convolutions multiply in on a device: "f32", "bf16"; on CUDA also "tf32" and "fp16". With a name, sets it. In bf16 they
+-- round their inputs (8 bits of precision) and add in f32; weights, statistics, losses and optimiser stay f32; on CUDA results are
+-- of the narrow type, and so is what follows. Where the CPU has no bf16 that is said on stderr, in one line, and f32 stays.
+-- @tparam ?string name
+-- @tparam ?string device "cpu" by default; all CUDA devices share theirs
 -- @treturn string the precision in force
-function pn.precision(name)
+function pn.precision(name, device)
+  local number = binding.device(device)
   if name ~= nil then
-    if name ~= "f32" and name ~= "bf16" then raise("precision: expects f32 or bf16, got %s", tostring(name)) end
-    if C.pn_set_precision(name) ~= 0 then
-      if name ~= "bf16" then binding.check(-1) end
+    if not precisions[name] then raise("precision: expects f32, tf32, bf16 or fp16, got %s", tostring(name)) end
+    if C.pn_set_precision(name, number) ~= 0 then
+      if name ~= "bf16" or number ~= 0 then binding.check(-1) end
       io.stderr:write("precision: ", binding.message(), "\n")
     end
   end
-  return ffi.string(C.pn_precision())
+  return ffi.string(C.pn_precision(number))
+end
+
+--- How convolutions on CUDA find their engine: "heuristic" (the one cuDNN thinks the fastest; the default), "autotune" (each new
+-- shape times all there are; the picks are kept in a file by device and version of cuDNN) or "plain" (own kernels, by the
+-- definition, slowly). With a table, sets what it names.
+-- @tparam ?table o how; deterministic (true: engines that add in an order of chance are left out); workspace (bytes, the most that
+--   an engine may take: 1 GiB)
+-- @treturn table all three as they are
+function pn.engines(o)
+  for key in pairs(o or {}) do
+    if key ~= "how" and key ~= "deterministic" and key ~= "workspace" then
+      raise("engines: unknown option '%s' (known: deterministic, how, workspace)", tostring(key))
+    end
+  end
+  o = o or {}
+  if o.workspace ~= nil then
+    if type(o.workspace) ~= "number" or o.workspace ~= math.floor(o.workspace) then
+      raise("engines: workspace is %s, expects a whole number of bytes", tostring(o.workspace))
+    end
+    binding.check(C.pn_set_workspace(o.workspace))
+  end
+  if o.how ~= nil then
+    if type(o.how) ~= "string" then raise("engines: how is %s, expects heuristic, autotune or plain", tostring(o.how)) end
+    binding.check(C.pn_set_engines(o.how))
+  end
+  if o.deterministic ~= nil then
+    if type(o.deterministic) ~= "boolean" then
+      raise("engines: deterministic is %s, expects true or false", tostring(o.deterministic))
+    end
+    C.pn_set_deterministic(o.deterministic)
+  end
+  return { how = ffi.string(C.pn_engines()), deterministic = C.pn_deterministic(), workspace = tonumber(C.pn_workspace()) }
 end
 
 --- Exact mode: f32 convolutions by their definition alone. Otherwise those with 3 taps and stride 1 go by minimal filtering

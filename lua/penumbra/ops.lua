@@ -299,6 +299,7 @@ local function call(op, ...)
   for i = 1, #hold do
     hold[i]:free()
   end
+  binding.heed()
   if rc ~= 0 then
     raise(binding.message())
   end

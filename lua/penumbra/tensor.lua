@@ -560,7 +560,9 @@ function methods.backward(t, seed, named)
       raise("backward: unknown option '%s' (known: keep_graph)", tostring(key))
     end
   end
-  check(C.pn_backward(ptr(t), seed and ptr(seed, "backward: seed") or nil, named and named.keep_graph or false))
+  local rc = C.pn_backward(ptr(t), seed and ptr(seed, "backward: seed") or nil, named and named.keep_graph or false)
+  binding.heed()
+  check(rc)
 end
 
 --- The gradient that has been added up for it, or nil.

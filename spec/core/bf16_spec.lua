@@ -47,7 +47,7 @@ local function with(variant, precision, f)
   local emulated = variant == "amx_emulated"
   if C.pn_set_cpu_variant(emulated and best or variant) ~= 0 then return false end
   C.pn_debug_emulate_amx(emulated)
-  check(C.pn_set_precision(precision))
+  check(C.pn_set_precision(precision, 0))
   check(C.pn_set_winograd "off")
   f()
   return true
@@ -55,7 +55,7 @@ end
 
 local function reset()
   C.pn_debug_emulate_amx(false)
-  check(C.pn_set_precision("f32"))
+  check(C.pn_set_precision("f32", 0))
   check(C.pn_set_winograd "auto")
   check(C.pn_set_cpu_variant(best))
 end
@@ -64,7 +64,7 @@ describe("precision bf16", function()
   after_each(reset)
   if f64 then
     it("is refused by the f64 build", function()
-      assert.equal(-1, C.pn_set_precision("bf16"))
+      assert.equal(-1, C.pn_set_precision("bf16", 0))
       assert.matches("the f64 build has no bf16", ffi.string(C.pn_error()))
     end)
     return
@@ -113,7 +113,7 @@ describe("precision bf16", function()
   end
 
   it("leaves minimal filtering in f32, and takes it where it is faster", function()
-    if C.pn_set_precision("bf16") ~= 0 then pending(ffi.string(C.pn_error())) return end
+    if C.pn_set_precision("bf16", 0) ~= 0 then pending(ffi.string(C.pn_error())) return end
     local x, w = helper.random({ 1, 64, 4, 16, 16 }, "x"), helper.random({ 64, 64, 3, 3, 3 }, "w")
     local y = pn.conv3d(x, w)
     local direct = with("plain", "f32", function() end) and pn.conv3d(x, w)
@@ -124,7 +124,7 @@ describe("precision bf16", function()
 
   it("gives the same bits for any number of threads", function()
     local threads = C.pn_threads()
-    if C.pn_set_precision("bf16") ~= 0 then pending(ffi.string(C.pn_error())) return end
+    if C.pn_set_precision("bf16", 0) ~= 0 then pending(ffi.string(C.pn_error())) return end
     for i, case in ipairs(cases) do
       local op, x, w, bias, args = tensors(i)
       check(C.pn_set_threads(1))
@@ -173,9 +173,9 @@ describe("precision bf16", function()
   end
 
   it("trains with weights, gradients and momentum in f32, two steps near those of f32", function()
-    if C.pn_set_precision("bf16") ~= 0 then pending(ffi.string(C.pn_error())) return end
+    if C.pn_set_precision("bf16", 0) ~= 0 then pending(ffi.string(C.pn_error())) return end
     local function train(precision)
-      check(C.pn_set_precision(precision))
+      check(C.pn_set_precision(precision, 0))
       return pn.scope(function()
         local net = require "models.fcn_i3d" { width = 0.125, batchnorm = "batch", skips = { "1a", "2c" } }
         net:reset(3)
@@ -214,10 +214,10 @@ describe("precision bf16", function()
   it("keeps f32, and says why, where the kernels in use have no bf16", function()
     for _, variant in ipairs { "avx2", "avx512" } do
       if C.pn_set_cpu_variant(variant) == 0 then
-        assert.equal(-1, C.pn_set_precision("bf16"))
+        assert.equal(-1, C.pn_set_precision("bf16", 0))
         assert.equal("bf16 wants a CPU with AVX-512-BF16 or AMX; here are the " .. variant .. " kernels, so f32 stays",
           ffi.string(C.pn_error()))
-        assert.equal("f32", ffi.string(C.pn_precision()))
+        assert.equal("f32", ffi.string(C.pn_precision(0)))
       end
     end
   end)
@@ -230,11 +230,17 @@ describe("precision bf16", function()
     io.stderr = stderr -- luacheck: ignore
     assert.equal("f32", precision)
     assert.equal("precision: bf16 wants a CPU with AVX-512-BF16 or AMX; here are the avx2 kernels, so f32 stays\n", said)
-    assert.error_matches(function() pn.precision "f8" end, "precision: expects f32 or bf16, got f8")
+    assert.error_matches(function() pn.precision "f8" end, "precision: expects f32, tf32, bf16 or fp16, got f8")
   end)
 
   it("refuses a precision that does not exist", function()
-    assert.equal(-1, C.pn_set_precision("f8"))
-    assert.matches('no precision "f8" %(f32, bf16%)', ffi.string(C.pn_error()))
+    assert.equal(-1, C.pn_set_precision("f8", 0))
+    assert.equal('no precision "f8" on the CPU (f32, bf16)', ffi.string(C.pn_error()))
+    assert.equal(-1, C.pn_set_precision("tf32", 0))
+    assert.equal('no precision "tf32" on the CPU (f32, bf16)', ffi.string(C.pn_error()))
+    assert.equal(-1, C.pn_set_precision("f8", 1))
+    assert.equal('no precision "f8" on CUDA (f32, tf32, bf16, fp16)', ffi.string(C.pn_error()))
+    assert.equal(-1, C.pn_set_precision(nil, 0))
+    assert.equal("set_precision: name is NULL", ffi.string(C.pn_error()))
   end)
 end)

@@ -144,7 +144,7 @@ describe("recipes", function()
     assert.equal(2, #log_lines(out))
     local code, message = run("oneshot", "precision=f8")
     assert.equal(2, code)
-    assert.matches("precision: expects one of f32, bf16, got 'f8'", message)
+    assert.matches("precision: expects one of f32, tf32, bf16, fp16, got 'f8'", message)
   end)
 
   it("oneshot that was stopped goes on as if it had not been, bit for bit", function()
