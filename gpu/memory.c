@@ -6,6 +6,7 @@
 #include "context.h"
 #include <stdlib.h>
 #include <string.h>
+#include "emulated/lend.h"
 
 /* ---- pools ----------------------------------------------------------------------------------------------------------------------- */
 
@@ -47,10 +48,10 @@ static void flush_others(pn_context *c, const pn_pool *but) {
 }
 
 static void *take(pn_context *c, pn_pool *pool, size_t bytes) {
-  void *p = pn_pool_take(pool, bytes);
+  void *p = pn_pool_take(pool, bytes + PN_MARGIN);
   if (p) return p;
   flush_others(c, pool);
-  return pn_pool_take(pool, bytes);
+  return pn_pool_take(pool, bytes + PN_MARGIN);
 }
 
 int pn_memory_allocate(int index, size_t bytes, void **out) {
@@ -58,6 +59,7 @@ int pn_memory_allocate(int index, size_t bytes, void **out) {
   if (!c) return -1;
   pthread_mutex_lock(&pn_gpu_lock);
   *out = take(c, capturing_here(c) ? c->capture->pool : c->pool, bytes);
+  if (*out) pn_fake_lend(c->gpu.stream, *out, bytes);
   pthread_mutex_unlock(&pn_gpu_lock);
   return *out ? 0 : pn_fail("CUDA: no room for %zu bytes", bytes);
 }
@@ -76,6 +78,7 @@ static bool defer(pn_captured *g, void *memory) {
 }
 
 static void give(pn_context *c, void *memory) {
+  pn_fake_reclaim(c->gpu.stream, memory);
   if (pn_pool_give(c->pool, memory)) return;
   if (pn_pool_give(c->upload_pool, memory)) { /* uploads that take this memory wait until what reads it has run */
     c->any_released |= cudaEventRecord(c->released, c->gpu.stream) == cudaSuccess;
@@ -97,7 +100,8 @@ void pn_memory_release(int index, void *memory, size_t bytes) {
   if (!c) return;
   pthread_mutex_lock(&pn_gpu_lock);
   bool ours = capturing_here(c) && pn_pool_give(c->capture->pool, memory);
-  if (!ours && !(capturing_here(c) && defer(c->capture, memory))) give(c, memory);
+  if (ours) pn_fake_reclaim(c->gpu.stream, memory);
+  else if (!(capturing_here(c) && defer(c->capture, memory))) give(c, memory);
   pthread_mutex_unlock(&pn_gpu_lock);
 }
 
@@ -190,10 +194,14 @@ int pn_memory_upload(int index, const void *from, size_t bytes, size_t block, vo
   void *p = take(c, c->upload_pool, block);
   int rc = p ? 0 : pn_fail("CUDA: no room for %zu bytes", bytes);
   if (!rc && c->any_released) rc = pn_gpu_check(cudaStreamWaitEvent(c->uploads, c->released, 0), "order two streams");
+  if (!rc) pn_fake_lend(c->uploads, p, block);
   rc = rc ? rc : send(c, c->uploads, p, from, bytes);
   rc = rc ? rc : pn_gpu_check(cudaEventRecord(c->uploaded, c->uploads), "record an event");
   rc = rc ? rc : pn_gpu_check(cudaStreamWaitEvent(c->gpu.stream, c->uploaded, 0), "order two streams");
-  if (rc && p) (void)pn_pool_give(c->upload_pool, p);
+  if (rc && p) {
+    pn_fake_reclaim(c->uploads, p);
+    (void)pn_pool_give(c->upload_pool, p);
+  }
   pthread_mutex_unlock(&pn_gpu_lock);
   if (!rc) *out = p;
   return rc;

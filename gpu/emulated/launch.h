@@ -11,7 +11,7 @@ typedef struct pn_fake_place {
   int thread, threads;
   void *shared;
 } pn_fake_place;
-extern thread_local pn_fake_place pn_fake_now;
+extern pn_fake_place pn_fake_now; /* one task runs at a time */
 void pn_fake_barrier(void);
 cudaError_t pn_fake_launch(cudaStream_t stream, const char *kernel, int64_t blocks, int threads, size_t shared, bool team,
                            pn_fake_task body);
@@ -35,6 +35,8 @@ template <typename T> struct pn_fake_as { typedef T type; };
 template <typename... P>
 static inline void pn_fake_call(cudaStream_t stream, const char *name, int64_t blocks, int threads, size_t shared, bool team,
                                 void (*kernel)(P...), typename pn_fake_as<P>::type... args) {
-  (void)pn_fake_launch(stream, name, blocks, threads, shared, team, [=] { kernel(args...); });
+  auto call = [=] { kernel(args...); };
+  static_assert(sizeof call <= 4096 + sizeof kernel, "a kernel's arguments may take 4 KiB");
+  (void)pn_fake_launch(stream, name, blocks, threads, shared, team, call);
 }
 #endif
