@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-enum { PN_BACKEND_VERSION = 2, PN_MOST_DEVICES = 17 }; /* the CPU and up to 16 CUDA devices */
+enum { PN_BACKEND_VERSION = 3, PN_MOST_DEVICES = 17 }; /* the CPU and up to 16 CUDA devices */
 
 /* One tensor of an optimiser's step: adjacent numbers in one memory order. */
 typedef struct pn_update {
@@ -42,6 +42,8 @@ typedef struct pn_backend {
   int (*assign)(pn_tensor *to, const pn_tensor *from, bool add); /* add: to += from */
   int (*fill)(pn_tensor *t, double value);
   int (*count_bad)(const pn_tensor *t, int64_t *n_bad); /* NaN and infinities; waits */
+  int (*random)(pn_tensor *rows, pn_distribution kind, double a, double b, uint64_t seed, uint64_t stream,
+                uint64_t offset); /* f32 or f64, dense in ROWS order */
 
   /* work that is captured and done again; one at a time, by one thread */
   int (*capture_begin)(int index);

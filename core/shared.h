@@ -6,4 +6,13 @@
 #else
 #define PN_SHARED static inline
 #endif
+
+/* a + b * c, rounded twice: kernels must not make one instruction of it where the CPU's bits are wanted. */
+PN_SHARED double pn_add_product(double a, double b, double c) {
+#ifdef __CUDA_ARCH__
+  return __dadd_rn(a, __dmul_rn(b, c));
+#else
+  return a + b * c;
+#endif
+}
 #endif

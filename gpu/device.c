@@ -186,6 +186,7 @@ int pn_backend_open(pn_backend *out, char *why, size_t bytes) {
                        .assign = pn_gpu_assign,
                        .fill = pn_gpu_fill,
                        .count_bad = pn_gpu_count_bad,
+                       .random = pn_gpu_random,
                        .capture_begin = pn_capture_open,
                        .capture_end = pn_capture_close,
                        .graph_launch = pn_capture_launch,

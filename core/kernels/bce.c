@@ -4,7 +4,7 @@
 #include "kernels/curves.h"
 #include "kernels/elementwise.h"
 
-enum { BLOCK = 8192, CHUNK = 256, NORM_MEAN = 0, NORM_SUM = 1 };
+enum { BLOCK = 8192, CHUNK = 256, NORM_MEAN = 0, NORM_SUM = 1, EMPTY_ZERO = 1 };
 
 int pn_bce_shape(pn_call *call) {
   if (pn_need_real(call, 0)) return -1;
@@ -18,10 +18,14 @@ int pn_bce_shape(pn_call *call) {
   return 0;
 }
 
-double pn_bce_divisor(const pn_call *call, double n) {
+pn_bce_rule pn_bce_rule_of(const pn_call *call, bool balanced) {
   int64_t norm = pn_arg_int(call, "norm");
-  if (norm == NORM_MEAN) return n > 0 ? n : 1;
-  return norm == NORM_SUM || call->x[0]->n_dims == 0 ? 1 : (double)pn_max64(call->x[0]->shape[0], 1);
+  const pn_tensor *x = call->x[0];
+  return (pn_bce_rule){ .balanced = balanced,
+                        .zero_when_empty = balanced && pn_arg_int(call, "empty") == EMPTY_ZERO,
+                        .divisor = norm == NORM_MEAN                    ? 0
+                                   : norm == NORM_SUM || x->n_dims == 0 ? 1
+                                                                        : (double)pn_max64(x->shape[0], 1) };
 }
 
 typedef struct job {
@@ -101,7 +105,7 @@ static void sum_blocks(void *context, int64_t begin, int64_t end) {
   }
 }
 
-int pn_bce_sum(pn_call *call, bool binary, pn_bce_sums *out) {
+static int sum(pn_call *call, bool binary, pn_bce_sums *out) {
   job j;
   job_start(&j, call, NULL);
   j.binary = binary;
@@ -126,6 +130,19 @@ int pn_bce_sum(pn_call *call, bool binary, pn_bce_sums *out) {
   return 0;
 }
 
+int pn_bce_forward(pn_call *call, bool balanced) {
+  pn_bce_sums sums;
+  pn_tensor *kept;
+  if (sum(call, balanced, &sums)) return -1;
+  pn_bce_result r = pn_bce_join(&sums, pn_bce_rule_of(call, balanced));
+  *pn_real_of(call->y[0]) = (real)r.loss;
+  if (!call->recording) return 0;
+  if (pn_tensor_new(&kept, PN_F64, 1, (int64_t[]){ 2 }, PN_ROWS, PN_CPU)) return -1;
+  memcpy(pn_bytes_of(kept), r.weight, sizeof r.weight);
+  pn_call_save(call, 0, kept);
+  return 0;
+}
+
 static void back_elements(void *context, int64_t n, char *const *at, const int64_t *stride) {
   const job *j = context;
   const pn_curve_kernels *kernels = pn_curves();
@@ -143,7 +160,7 @@ static void back_elements(void *context, int64_t n, char *const *at, const int64
   }
 }
 
-int pn_bce_back(pn_call *call, const double *weight) {
+int pn_bce_backward(pn_call *call) {
   pn_tensor *dx;
   bool fresh;
   job j;
@@ -151,7 +168,7 @@ int pn_bce_back(pn_call *call, const double *weight) {
   if (!dx) return 0;
   job_start(&j, call, dx);
   j.fresh = fresh;
-  double dy = (double)*pn_real_of(call->dy[0]);
+  const double *weight = (const double *)(const void *)pn_bytes_of(call->saved[0]), dy = (double)*pn_real_of(call->dy[0]);
   for (int side = 0; side < 2; side++) j.weight[side] = (real)(weight[side] * dy);
   pn_loop_all(&j.loop, back_elements, &j);
   return 0;

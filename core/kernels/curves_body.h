@@ -1,60 +1,12 @@
 /* curves_body.h: the loops of curves.h. Define CURVES_TABLE before including it. */
 #include <string.h>
-#include <tgmath.h>
+#include "kernels/curve.h"
 #include "kernels/curves.h"
-#include "kernels/formulas.h"
 
 enum { CHUNK = 256 };
 
-#ifdef PN_F64_BUILD
-static inline real exp_of(real x) { return exp(x); }     /* x <= 0 */
-static inline real log1p_of(real e) { return log1p(e); } /* 0 <= e <= 1 */
-#else
-/* e^x for x <= 0: 2^n * e^r with n = round(x / log 2); the polynomial of Cephes' expf (Moshier), error 2 units in the last place.
-** Below -87, where floats lose digits, 0. */
-static inline real exp_of(real x) {
-  union {
-    float f;
-    uint32_t u;
-  } t, two_to_n;
-  float held = x < -87.0f ? -87.0f : x;
-  t.f = held * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: rounds, and leaves n in the low bits */
-  float n = t.f - 12582912.0f;
-  float r = (held - n * 0.693359375f) + n * 2.12194440e-4f;
-  float p = 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * (r * r) + r + 1;
-  two_to_n.u = (t.u << 23) + 0x3f800000u;
-  float y = p * two_to_n.f;
-  return x < -87.0f ? 0 : y;
-}
-
-/* log(1 + e) for 0 <= e <= 1: 2 atanh(s), s = e / (2 + e) <= 1/3, by its series. */
-static inline real log1p_of(real e) {
-  float s = e / (2 + e), q = s * s;
-  float p = 1.0f / 13;
-  p = p * q + 1.0f / 11;
-  p = p * q + 1.0f / 9;
-  p = p * q + 1.0f / 7;
-  p = p * q + 1.0f / 5;
-  p = p * q + 1.0f / 3;
-  return 2 * s + 2 * s * (p * q);
-}
-#endif
-
-static inline real sigmoid_of(real x) { return pn_sigmoid_from(x, exp_of(-fabs(x))); }
-
-static inline real bce_of(real x, real t) {
-  real e = exp_of(-fabs(x));
-  return (x < 0 ? 0 : x) - x * t + log1p_of(e);
-}
-
 static void sigmoid(real *restrict y, const real *restrict x, int64_t n) {
-  for (int64_t i = 0; i < n; i++) y[i] = sigmoid_of(x[i]);
+  for (int64_t i = 0; i < n; i++) y[i] = pn_sigmoid_of(x[i]);
 }
 
 /* Sums in double, in two vectors that take turns; the numbers of a chunk stay in L1 between the loops over it. */
@@ -78,7 +30,7 @@ static void bce_chunk(pn_bce_run *sums, const real *restrict x, const real *rest
   real l[CHUNK], y[CHUNK], k[CHUNK];
   int64_t padded = (n + 2 * WIDE - 1) / (2 * WIDE) * (2 * WIDE);
   int32_t outside = 0;
-  for (int64_t i = 0; i < n; i++) l[i] = bce_of(x[i], t[i]);
+  for (int64_t i = 0; i < n; i++) l[i] = pn_bce_of(x[i], t[i]);
   if (keep) {
     for (int64_t i = 0; i < n; i++) k[i] = keep[i] != 0 ? 1 : 0;
     for (int64_t i = 0; i < n; i++) l[i] = keep[i] != 0 ? l[i] : 0;
@@ -112,21 +64,17 @@ static void bce(pn_bce_run *sums, const real *x, const real *t, const real *keep
     bce_chunk(sums, x + i, t + i, keep ? keep + i : NULL, binary, n - i < CHUNK ? n - i : CHUNK);
 }
 
-static inline real slope_of(real x, real t, const real weight[2]) {
-  return (t >= (real)0.5 ? weight[1] : weight[0]) * (sigmoid_of(x) - t);
-}
-
 static void bce_slope(real *restrict dx, bool add, const real *restrict x, const real *restrict t, const real *restrict keep,
                       const real weight[2], int64_t n) {
   const real w[2] = { weight[0], weight[1] };
   if (keep && add)
-    for (int64_t i = 0; i < n; i++) dx[i] += keep[i] != 0 ? slope_of(x[i], t[i], w) : 0;
+    for (int64_t i = 0; i < n; i++) dx[i] += keep[i] != 0 ? pn_bce_slope_of(x[i], t[i], w) : 0;
   else if (keep)
-    for (int64_t i = 0; i < n; i++) dx[i] = keep[i] != 0 ? slope_of(x[i], t[i], w) : 0;
+    for (int64_t i = 0; i < n; i++) dx[i] = keep[i] != 0 ? pn_bce_slope_of(x[i], t[i], w) : 0;
   else if (add)
-    for (int64_t i = 0; i < n; i++) dx[i] += slope_of(x[i], t[i], w);
+    for (int64_t i = 0; i < n; i++) dx[i] += pn_bce_slope_of(x[i], t[i], w);
   else
-    for (int64_t i = 0; i < n; i++) dx[i] = slope_of(x[i], t[i], w);
+    for (int64_t i = 0; i < n; i++) dx[i] = pn_bce_slope_of(x[i], t[i], w);
 }
 
 const pn_curve_kernels CURVES_TABLE = { sigmoid, bce, bce_slope };

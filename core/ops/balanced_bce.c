@@ -9,26 +9,7 @@
 ** that. With every element void the loss is 0. */
 #include "kernels/bce.h"
 
-enum { UNWEIGHTED, ZERO };
-
-static int forward(pn_call *call) {
-  pn_bce_sums s;
-  pn_tensor *kept;
-  if (pn_bce_sum(call, true, &s)) return -1;
-  double zeros = s.n[0], ones = s.n[1], total = zeros + ones;
-  double weight[2] = { total > 0 ? ones / total : 0, total > 0 ? zeros / total : 0 };
-  if ((zeros == 0 || ones == 0) && total > 0 && pn_arg_int(call, "empty") == UNWEIGHTED) weight[0] = weight[1] = 1;
-  double divisor = pn_bce_divisor(call, total);
-  for (int side = 0; side < 2; side++) weight[side] /= divisor;
-  *pn_real_of(call->y[0]) = (real)(weight[0] * s.loss[0] + weight[1] * s.loss[1]);
-  if (!call->recording) return 0;
-  if (pn_tensor_new(&kept, PN_F64, 1, (int64_t[]){ 2 }, PN_ROWS, PN_CPU)) return -1;
-  for (int side = 0; side < 2; side++) ((double *)(void *)pn_bytes_of(kept))[side] = weight[side];
-  pn_call_save(call, 0, kept);
-  return 0;
-}
-
-static int backward(pn_call *call) { return pn_bce_back(call, (const double *)(const void *)pn_bytes_of(call->saved[0])); }
+static int forward(pn_call *call) { return pn_bce_forward(call, true); }
 
 static const pn_arg args[] = {
   {"norm",                                         PN_CHOICE, "mean", .choices = "mean|sum|batch", .help = "what the balanced sum is divided by" },
@@ -44,6 +25,6 @@ const pn_op pn_op_balanced_bce = {
   .args = args,
   .cases = cases,
   .shape = pn_bce_shape,
-  .cpu = {forward, backward},
-  .constant_inputs = { false,   true,     true }
+  .cpu = {forward, pn_bce_backward},
+  .constant_inputs = { false,   true,            true }
 };
