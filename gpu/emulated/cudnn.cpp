@@ -102,7 +102,7 @@ struct field {
       ONE(OPERATION_CONVOLUTION_##kind, OPERATION_CONVOLUTION_##name##_##x, BACKEND_DESCRIPTOR, NEEDED),                           \
       ONE(OPERATION_CONVOLUTION_##kind, OPERATION_CONVOLUTION_##name##_##y, BACKEND_DESCRIPTOR, NEEDED)
 
-enum { SPACE = 3, MANY = 64 };
+enum { SPACE = 3, MANY = 64, TEXT = 65536 };
 
 /* clang-format off */
 const field fields[] = {
@@ -143,6 +143,13 @@ const field fields[] = {
   ONE(ENGINEHEUR, ENGINEHEUR_OPERATION_GRAPH, BACKEND_DESCRIPTOR, NEEDED),
   ONE(ENGINEHEUR, ENGINEHEUR_MODE, HEUR_MODE, NEEDED),
   FIELD(ENGINEHEUR, ENGINEHEUR_RESULTS, BACKEND_DESCRIPTOR, 0, MANY, ANSWER),
+
+  ONE(ENGINEHEUR, ENGINEHEUR_DEVICEPROP, BACKEND_DESCRIPTOR, OPTIONAL),
+  ONE(ENGINE, ENGINE_DEVICEPROP, BACKEND_DESCRIPTOR, OPTIONAL),
+  ONE(EXECUTION_PLAN, EXECUTION_PLAN_DEVICEPROP, BACKEND_DESCRIPTOR, OPTIONAL),
+  ONE(DEVICEPROP, DEVICEPROP_DEVICE_ID, INT64, OPTIONAL),
+  ONE(DEVICEPROP, DEVICEPROP_HANDLE, HANDLE, OPTIONAL),
+  FIELD(DEVICEPROP, DEVICEPROP_JSON_REPRESENTATION, CHAR, 1, TEXT, OPTIONAL),
 
   ONE(ENGINE, ENGINE_OPERATION_GRAPH, BACKEND_DESCRIPTOR, NEEDED),
   ONE(ENGINE, ENGINE_GLOBAL_INDEX, INT64, NEEDED),
@@ -190,6 +197,9 @@ int kind_named(int name) {
   case CUDNN_ATTR_ENGINECFG_ENGINE: return CUDNN_BACKEND_ENGINE_DESCRIPTOR;
   case CUDNN_ATTR_ENGINECFG_KNOB_CHOICES: return CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR;
   case CUDNN_ATTR_ENGINE_KNOB_INFO: return CUDNN_BACKEND_KNOB_INFO_DESCRIPTOR;
+  case CUDNN_ATTR_ENGINEHEUR_DEVICEPROP:
+  case CUDNN_ATTR_ENGINE_DEVICEPROP:
+  case CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP: return CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR;
   case CUDNN_ATTR_OPERATIONGRAPH_OPS: return -1;
   default: return CUDNN_BACKEND_TENSOR_DESCRIPTOR;
   }
@@ -605,6 +615,14 @@ cudnnStatus_t check_pack(const descriptor &d) {
   return CUDNN_STATUS_SUCCESS;
 }
 
+/* A device by its number, by a handle, or as text, which stands for one that is not here. */
+cudnnStatus_t check_device(const descriptor &d) {
+  if (d.set.size() != 1) return fail(CUDNN_STATUS_BAD_PARAM, "a device is described in %zu ways", d.set.size());
+  if (d.has(CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION) && d.one(CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION) != '{')
+    return fail(CUDNN_STATUS_BAD_PARAM, "the description of a device is no JSON object");
+  return CUDNN_STATUS_SUCCESS;
+}
+
 cudnnStatus_t finish(descriptor &d) {
   for (const field &f : fields)
     if (f.kind == d.kind && f.role == NEEDED && !d.has(f.name))
@@ -620,6 +638,7 @@ cudnnStatus_t finish(descriptor &d) {
   case CUDNN_BACKEND_ENGINECFG_DESCRIPTOR: return check_config(d);
   case CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR: return check_plan(d);
   case CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR: return check_pack(d);
+  case CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR: return check_device(d);
   case CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR: return CUDNN_STATUS_SUCCESS;
   case CUDNN_BACKEND_KNOB_INFO_DESCRIPTOR: return fail(CUDNN_STATUS_BAD_PARAM, "what is told of a knob is not made by a caller");
   default: return check_shapes(d);
@@ -766,6 +785,7 @@ cudnnStatus_t cudnnBackendSetAttribute(cudnnBackendDescriptor_t p, cudnnBackendA
                 (long long)f->most, elements ? (long long)count : 0);
   value v = { type, {}, {}, {} };
   for (int64_t i = 0; i < count; i++) switch (type) {
+    case CUDNN_TYPE_CHAR: v.n.push_back(((const char *)elements)[i]); break;
     case CUDNN_TYPE_BOOLEAN: v.n.push_back(((const bool *)elements)[i]); break;
     case CUDNN_TYPE_INT64: v.n.push_back(((const int64_t *)elements)[i]); break;
     case CUDNN_TYPE_FLOAT: v.f.push_back((double)((const float *)elements)[i]); break;
@@ -830,6 +850,7 @@ cudnnStatus_t cudnnBackendGetAttribute(const cudnnBackendDescriptor_t p, cudnnBa
   }
   int64_t n = requested < v.count() ? requested : v.count();
   for (int64_t i = 0; i < n; i++) switch (type) {
+    case CUDNN_TYPE_CHAR: ((char *)elements)[i] = (char)v.n[(size_t)i]; break;
     case CUDNN_TYPE_BOOLEAN: ((bool *)elements)[i] = v.n[(size_t)i] != 0; break;
     case CUDNN_TYPE_INT64: ((int64_t *)elements)[i] = v.n[(size_t)i]; break;
     case CUDNN_TYPE_FLOAT: ((float *)elements)[i] = (float)v.f[(size_t)i]; break;
