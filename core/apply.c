@@ -115,6 +115,7 @@ int pn_call_dx(pn_call *call, int i, pn_tensor **dx, bool *fresh) {
   if (fresh) *fresh = false;
   if (!pn_call_wants(call, i)) return 0;
   pn_tensor **grad = gradient_of(call->x[i]);
+  if (!call->x[i]->node) pn_capture_leaf(call->x[i]);
   if (!*grad) {
     if (pn_tensor_like(grad, call->x[i])) return -1;
     if (fresh) *fresh = true;

@@ -2,9 +2,14 @@
 **
 ** Between begin and end this thread's operations on the device are recorded and not done: their results have memory but no values until
 ** the work is launched. Launching does it all again on the same memory; so the results, and what was written in place, are then new, and
-** the versions of those storages grow as they did the first time. */
+** the versions of those storages grow as they did the first time. Leaves whose gradients were set meanwhile have those again, whatever
+** other work has given them since. */
 #include <stdlib.h>
 #include "backend.h"
+
+typedef struct leaf {
+  pn_tensor *tensor, *grad; /* retained */
+} leaf;
 
 struct pn_graph {
   int device;
@@ -12,6 +17,8 @@ struct pn_graph {
   uint64_t first_id;    /* of the storages that are made meanwhile: their versions are nobody's concern */
   pn_storage **written; /* older ones, retained */
   size_t n_written, room;
+  leaf *leaves;
+  size_t n_leaves, leaf_room;
   bool lost; /* no memory to remember one */
 };
 
@@ -35,9 +42,33 @@ void pn_storage_wrote(pn_storage *s) {
   g->written[g->n_written++] = s;
 }
 
+void pn_capture_leaf(pn_tensor *t) {
+  pn_graph *g = under_way;
+  if (!g || pn_device_of(t) != g->device) return;
+  for (size_t i = 0; i < g->n_leaves; i++)
+    if (g->leaves[i].tensor == t) return;
+  if (g->n_leaves == g->leaf_room) {
+    size_t room = g->leaf_room ? 2 * g->leaf_room : 64;
+    leaf *more = realloc(g->leaves, room * sizeof *more);
+    if (!more) {
+      g->lost = true;
+      return;
+    }
+    g->leaves = more;
+    g->leaf_room = room;
+  }
+  pn_tensor_retain(t);
+  g->leaves[g->n_leaves++] = (leaf){ t, NULL };
+}
+
 static void forget(pn_graph *g) {
   for (size_t i = 0; i < g->n_written; i++) pn_storage_release(g->written[i]);
+  for (size_t i = 0; i < g->n_leaves; i++) {
+    pn_tensor_release(g->leaves[i].tensor);
+    pn_tensor_release(g->leaves[i].grad);
+  }
   free(g->written);
+  free(g->leaves);
   free(g);
 }
 
@@ -80,6 +111,7 @@ int pn_capture_end(pn_graph **out) {
     forget(g);
     return pn_fail_memory(sizeof(pn_storage *), PN_CPU);
   }
+  for (size_t i = 0; i < g->n_leaves; i++) pn_tensor_retain(g->leaves[i].grad = g->leaves[i].tensor->grad);
   *out = g;
   return 0;
 }
@@ -98,6 +130,12 @@ int pn_graph_launch(pn_graph *g) {
   if (under_way) return pn_fail("capture: a captured step cannot be part of another");
   if (pn_backend_of(g->device, &backend, &index) || backend->graph_launch(index, g->work)) return -1;
   for (size_t i = 0; i < g->n_written; i++) g->written[i]->version++;
+  for (size_t i = 0; i < g->n_leaves; i++) {
+    pn_tensor *t = g->leaves[i].tensor;
+    pn_tensor_retain(g->leaves[i].grad);
+    pn_tensor_release(t->grad);
+    t->grad = g->leaves[i].grad;
+  }
   return 0;
 }
 

@@ -64,6 +64,7 @@ PN_CHECKED int pn_storage_upload(pn_storage **out, const void *from, size_t byte
 void pn_storage_wrote(
     pn_storage *s); /* after each write in place: its version grows, now and whenever the write is done again (capture.c) */
 uint64_t pn_storage_next_id(void);
+void pn_capture_leaf(struct pn_tensor *t); /* before the gradient of a leaf is set: a captured step sets it each time */
 PN_API void pn_storage_retain(pn_storage *s);
 PN_API void pn_storage_release(pn_storage *s);
 void pn_storage_vacate(pn_storage *s); /* gives its memory back; data is NULL until it is furnished again. On the CPU */

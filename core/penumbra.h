@@ -229,6 +229,7 @@ PN_API bool pn_trapping_nan(void);
 
 /* What ran, while on (core/profile.c). Switching it on forgets what was. One thread profiles; what others do meanwhile is recorded too. */
 PN_API void pn_profile(bool on);
+PN_API bool pn_profiling(void);
 PN_API int pn_profile_begin(const char *name) PN_CHECKED; /* a part of the work under a name, up to its pn_profile_end; they nest */
 PN_API void pn_profile_end(void);
 /* Lines "op.forward label calls seconds flops bytes shapes args", tab-separated; seconds without those of spans inside; shapes and args

@@ -18,7 +18,6 @@ void pn_span_open_call(pn_span *s, const pn_call *call, bool backward);
 void pn_span_close(pn_span *s);
 
 /* The piece that a thread of the pool did of the span that was open in the caller. */
-bool pn_profiling(void);
 const pn_span *pn_span_current(void);
 void pn_profile_piece(const pn_span *of, int thread, double begin, double end);
 #endif

@@ -252,6 +252,7 @@ int pn_set_grad(pn_tensor *t, pn_tensor *grad) {
   if (!t) return pn_fail("set_grad: NULL");
   if (grad && (!pn_same_shape(t, grad) || t->dtype != grad->dtype))
     return pn_fail("set_grad: the gradient must have the tensor's shape and element type");
+  pn_capture_leaf(t);
   pn_tensor_retain(grad);
   pn_tensor_release(t->grad);
   t->grad = grad;

@@ -9,10 +9,12 @@ local cfg = pn.config{
   top     = 5,                     -- how many classes to name
   frames  = 256,                   -- looked at in one piece; the logits of several pieces are averaged
   size    = 224,                   -- pixels
-  precision = pn.choice("f32", "bf16"), -- what convolutions multiply in
+  device  = "auto",                -- cpu, cuda, cuda:1 ...; auto: cuda where there is a card, else cpu
+  precision = pn.choice("f32", "tf32", "bf16", "fp16"), -- what convolutions multiply in (tf32, fp16 on CUDA)
 }
 if cfg.threads then pn.threads(cfg.threads) end
-pn.precision(cfg.precision)
+local device = pn.device.choose(cfg.device)
+pn.precision(cfg.precision, device)
 
 local function folder_of(path)
   if lfs.attributes(path, "mode") == "directory" then return path end
@@ -59,13 +61,13 @@ local function piece(frames, first, count)
 end
 
 local frames = fit(read(cfg[1]), cfg.size)
-local net = require "models.i3d" {}:load(cfg.weights):eval()
+local net = require "models.i3d" {}:to(device):load(cfg.weights):eval()
 local n, logits = frames:size(1), nil
 pn.no_grad(function()
   local pieces = math.ceil(n / cfg.frames)
   for k = 0, pieces - 1 do
     local first, last = math.floor(n * k / pieces) + 1, math.floor(n * (k + 1) / pieces)
-    local part = net(pn.image.to_clip(piece(frames, first, last - first + 1))) * ((last - first + 1) / n)
+    local part = net(pn.image.to_clip(piece(frames, first, last - first + 1):to(device))) * ((last - first + 1) / n)
     logits = logits and logits + part or part
   end
 end)
@@ -74,7 +76,7 @@ local labels = require "penumbra.kinetics400"
 local chance, value, order = pn.softmax(logits, { axis = 2 }):flat(), logits:flat(), {}
 for i = 1, #labels do order[i] = i end
 table.sort(order, function(a, b) return value[a] > value[b] end)
-print(("%d frames of %d x %d"):format(n, frames:size(2), frames:size(3)))
+print(("%d frames of %d x %d"):format(n, frames:size(2), frames:size(3)) .. (device == "cpu" and "" or " on " .. device))
 for i = 1, math.min(cfg.top, #order) do
   print(("%6.2f %%  %8.4f  %s"):format(100 * chance[order[i]], value[order[i]], labels[order[i]]))
 end

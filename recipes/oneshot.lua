@@ -28,23 +28,29 @@ local cfg = pn.config{
 
 local run    = pn.run(cfg)
 local clip   = pn.data.davis(cfg.davis):sequence(cfg.sequence)
-local net    = require "models.fcn_i3d"(cfg)
+local net    = require "models.fcn_i3d"(cfg):to(cfg.device)
 if cfg.weights ~= "" then net:load(cfg.weights, { allow_missing = true }) end
 local sgd    = pn.optim.sgd(net:parameters(), cfg.optim)
 local dreams = pn.ahead(pn.lucid.stream(clip:frame(1), clip:mask(1), cfg), cfg) -- rendered while the network learns
 local norm   = { norm = cfg.loss_norm }
 
-run:keep{ net = net, optim = sgd }
-for epoch, batch in run:epochs(cfg.epochs, dreams) do
-  local masks = net(batch.frames)
-  local loss  = pn.loss.balanced(masks.fused, batch.mask, norm)
+-- Forward and backward; on CUDA captured once, then launched as one (graph=false: kernel by kernel).
+local step = pn.captured(function(frames, mask, side_weight)
+  local masks = net(frames)
+  local loss  = pn.loss.balanced(masks.fused, mask, norm)
   local fused = loss:detach()
   for _, side in ipairs(masks.sides) do
-    loss = loss + cfg.side_weight(epoch, cfg.epochs) * pn.loss.balanced(side, batch.mask, norm)
+    loss = loss + side_weight * pn.loss.balanced(side, mask, norm)
   end
-  run:guard(loss, function() return net(batch.frames) end)
   sgd:zero_grad()
   loss:backward()
+  return loss:detach(), fused
+end, cfg)
+
+run:keep{ net = net, optim = sgd }
+for epoch, batch in run:epochs(cfg.epochs, dreams) do
+  local loss, fused = step(batch.frames, batch.mask, cfg.side_weight(epoch, cfg.epochs))
+  run:guard(loss, function() return net(batch.frames) end)
   sgd:step()
   run:log{ loss = loss, fused_loss = fused }
 end

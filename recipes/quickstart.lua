@@ -21,20 +21,25 @@ local root   = pn.data.toy.write(run.dir .. "/toy", {
   sequences = { "walk" }, frames = cfg.toy.frames, height = cfg.toy.height, width = cfg.toy.width, seed = cfg.seed,
 })
 local clip   = pn.data.davis(root):sequence "walk"
-local net    = require "models.fcn_i3d"(cfg)
+local net    = require "models.fcn_i3d"(cfg):to(cfg.device)
 local sgd    = pn.optim.sgd(net:parameters(), cfg.optim)
 local dreams = pn.ahead(pn.lucid.stream(clip:frame(1), clip:mask(1), cfg), cfg) -- rendered while the network learns
 
-run:keep{ net = net, optim = sgd }
-for epoch, batch in run:epochs(cfg.epochs, dreams) do
-  local masks = net(batch.frames)
-  local loss  = pn.loss.balanced(masks.fused, batch.mask)
+local step = pn.captured(function(frames, mask, side_weight) -- forward and backward; on CUDA captured once, then launched as one
+  local masks = net(frames)
+  local loss  = pn.loss.balanced(masks.fused, mask)
   for _, side in ipairs(masks.sides) do
-    loss = loss + cfg.side_weight(epoch, cfg.epochs) * pn.loss.balanced(side, batch.mask)
+    loss = loss + side_weight * pn.loss.balanced(side, mask)
   end
-  run:guard(loss, function() return net(batch.frames) end)
   sgd:zero_grad()
   loss:backward()
+  return loss:detach()
+end, cfg)
+
+run:keep{ net = net, optim = sgd }
+for epoch, batch in run:epochs(cfg.epochs, dreams) do
+  local loss = step(batch.frames, batch.mask, cfg.side_weight(epoch, cfg.epochs))
+  run:guard(loss, function() return net(batch.frames) end)
   sgd:step()
   run:log{ loss = loss }
 end

@@ -15,7 +15,7 @@ local file = pn.formats.open(pn.weights.find(cfg.checkpoint))
 if not file.metadata.config then
   error(("%s: not the checkpoint of a run: it does not say which network it holds"):format(cfg.checkpoint), 0)
 end
-local net = require "models.fcn_i3d"(pn.json.decode(file.metadata.config)):load(cfg.checkpoint)
+local net = require "models.fcn_i3d"(pn.json.decode(file.metadata.config)):to(cfg.device):load(cfg.checkpoint)
 file:close()
 
 cfg.infer.first_mask = cfg.mask and clip:mask(1)

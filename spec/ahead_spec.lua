@@ -61,6 +61,25 @@ describe("ahead", function()
     assert_same_for_any_number(clips, { { 1, 1 }, { 1, 2 }, { 2, 1 }, { 2, 2 }, { 5, 2 } })
   end)
 
+  it("gives bytes for a device, from which the same batches are made; with a change, numbers", function()
+    for _, make in ipairs { dreams, clips } do
+      local list, device = { { 1, 1 }, { 2, 1 } }, require "penumbra.device"
+      local truth = batches(make, 0, list)
+      for _, workers in ipairs { 0, 1 } do
+        for k, batch in ipairs(batches(make, workers, list, { device = "cuda:0" })) do
+          assert.equal("u8", batch.frames:dtype())
+          local there = device.bring(batch, "cpu") -- the numbers are the same on every device
+          helper.assert_same_bits(truth[k].frames, there.frames)
+          helper.assert_same_bits(truth[k].mask, there.mask:cast(pn.real))
+          assert.same(truth[k].params, there.params)
+        end
+      end
+      for _, batch in ipairs(batches(make, 0, list, { device = "cuda:0" }, function(b) return b end)) do
+        assert.equal(pn.real, batch.frames:dtype())
+      end
+    end
+  end)
+
   it("runs a function of one's own, with what it closes over and chance of its own", function()
     local function noisy(batch, rng)
       local noise = rng:fill(pn.empty_like(batch.frames), "normal", 0, strength)

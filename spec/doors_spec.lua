@@ -105,7 +105,7 @@ case " $* " in *" broken "*) echo "E: Unable to locate package broken"; exit 100
     end
 
     it("are not touched when all is there", function()
-      local all = "gcc make cmake pkg-config libc6-dev luajit libluajit-5.1-dev lua-cjson lua-filesystem lua-readline "
+      local all = "gcc g++ make cmake pkg-config libc6-dev luajit libluajit-5.1-dev lua-cjson lua-filesystem lua-readline "
         .. "libopenblas-dev libspng-dev libcairo2-dev libstb-dev zlib1g-dev"
       assert.same({ "", 0, "" }, { deps("build", all, 0) })
     end)
@@ -113,7 +113,7 @@ case " $* " in *" broken "*) echo "E: Unable to locate package broken"; exit 100
     it("are installed by root, and through sudo", function()
       for _, world in ipairs { { 0, false }, { 1000, true } } do
         os.remove(top .. "/asked")
-        local output, code, asked = deps("build", "gcc make cmake pkg-config libc6-dev luajit", world[1], world[2])
+        local output, code, asked = deps("build", "gcc g++ make cmake pkg-config libc6-dev luajit", world[1], world[2])
         assert.equal(0, code, output)
         assert.truthy(output:find("^Installing: libluajit%-5.1%-dev lua%-cjson"))
         assert.truthy(asked:find("^install %-y %-q %-%-no%-install%-recommends libluajit%-5.1%-dev lua%-cjson"))
@@ -122,7 +122,7 @@ case " $* " in *" broken "*) echo "E: Unable to locate package broken"; exit 100
     end)
 
     it("are named, with the line to run, to those who may not install", function()
-      local output, code, asked = deps("test", "gcc", 1000, false)
+      local output, code, asked = deps("test", "gcc g++", 1000, false)
       assert.equal(1, code)
       assert.equal("", asked)
       assert.truthy(output:find("  sudo apt-get install -y --no-install-recommends make cmake", 1, true))

@@ -9,7 +9,7 @@ local function seeing(record)
   function net:train() self.training = true end
   function net.logits(_, x)
     local shape = x:shape()
-    local y = pn.empty { 1, 1, shape[3], shape[4], shape[5], layout = "channels_last" }
+    local y = pn.empty { shape[1], 1, shape[3], shape[4], shape[5], layout = "channels_last" }
     local from, to = x:data(), y:data()
     for i = 0, y:count() - 1 do
       to[i] = 20 * from[3 * i]
@@ -111,6 +111,17 @@ describe("segment", function()
       case.name = name
     end)
   end
+
+  it("sees several tiles at once where it is told, to the same bits", function()
+    local clip, seen = moving(5, 30, 41), {}
+    local how = { mode = "tiles", size = 16, tile_stride = 9, window = "hann", frames = 4, stride = 2, probabilities = true }
+    local _, one = infer.segment(seeing(), clip, how)
+    how.batch = 5
+    local masks, five = infer.segment(seeing(function(_, shape) seen[shape[1]] = true end), clip, how)
+    helper.assert_same_bits(masks, truth(clip))
+    helper.assert_same_bits(one, five)
+    assert.same({ [5] = true, [2] = true }, seen) -- 12 tiles
+  end)
 
   it("gives probabilities, reads a clip object frame by frame, and reports progress", function()
     local frames = moving(6, 20, 20)

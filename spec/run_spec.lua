@@ -15,7 +15,7 @@ local function quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
 local function configuration(out, more)
   local defaults = { seed = 5, epochs = 6, optim = { lr = 0.5 }, side_weight = function(e) return 1 / e end, quiet = true }
   for key, value in pairs(more or {}) do defaults[key] = value end
-  return config.resolve(defaults, { "out=" .. top .. "/" .. out, "checkpoint_every=2" }, { name = "recipes/toy.lua" })
+  return config.resolve(defaults, { "out=" .. top .. "/" .. out, "checkpoint_every=2", "device=cpu" }, { name = "recipes/toy.lua" })
 end
 
 -- A part with state: a weight that moves by noise, an optimiser with a buffer and a step, a random stream.

@@ -35,14 +35,14 @@ Ahead.__index = Ahead
 
 -- ---- a batch, in a worker or in line ---------------------------------------------------------------------------------------
 
-local function draw(source, epoch, i)
-  local batch
+-- bytes: where the source has its pictures so.
+local function draw(source, epoch, i, bytes)
   if type(source) == "function" then
-    batch = source(epoch, i)
-  else
-    batch = source:batch(epoch, i)
+    return source(epoch, i)
+  elseif bytes and source.bytes then
+    return source:bytes(epoch, i)
   end
-  return batch
+  return source:batch(epoch, i)
 end
 
 local function changed(batch, change, seed, epoch, i)
@@ -127,11 +127,11 @@ local function source_of(key, maker)
 end
 
 --- What a worker runs: one batch. `key` names the maker, which is looked at the first time only.
-function ahead.make(key, maker, change, seed, epoch, i)
+function ahead.make(key, maker, change, seed, epoch, i, bytes)
   if type(change) == "string" then
     change = function_named(change)
   end
-  return changed(draw(source_of(key, maker), epoch, i), change, seed, epoch, i)
+  return changed(draw(source_of(key, maker), epoch, i, bytes), change, seed, epoch, i)
 end
 
 -- ---- in the main state -------------------------------------------------------------------------------------------------------
@@ -168,8 +168,9 @@ end
 -- @param source what has batch(epoch, i), per_epoch and made_by() (which returns the names of a module and of a function in it, and
 --   the arguments that make the source again: pn.lucid.stream and pn.data.clips have it), or a function(epoch, i) that travels
 -- @tparam ?table cfg workers (default worker.default(); 0: none, batches are made when asked for); ahead: how many batches may be
---   under way or wait (default 2 a worker); epochs: no batch is made beyond it; seed = 1. Other keys are left alone, so a recipe's
---   configuration will do
+--   under way or wait (default 2 a worker); epochs: no batch is made beyond it; seed = 1; device: for another than the "cpu", a
+--   source that has `bytes` gives them, unless there is a change (`penumbra.device.bring`, which run:epochs calls, makes numbers
+--   of them). Other keys are left alone, so a recipe's configuration will do
 -- @param ?change function(batch, rng) that returns the batch, or its name
 -- @treturn Ahead a source: batch(epoch, i), per_epoch
 local function new(source, cfg, change)
@@ -189,6 +190,7 @@ local function new(source, cfg, change)
   local self = setmetatable({
     source = source, change = change, seed = cfg.seed or 1, per_epoch = per_epoch, n_workers = workers, tickets = {},
     ahead = named.whole("ahead", "ahead", cfg.ahead or 2 * workers, workers > 0 and 1 or 0, 1000),
+    bytes = change == nil and cfg.device ~= nil and cfg.device ~= "cpu",
     last = type(cfg.epochs) == "number" and cfg.epochs * per_epoch or math.huge,
   }, Ahead)
   if type(change) == "string" then
@@ -213,7 +215,7 @@ end
 function Ahead:batch(epoch, i)
   i = i or 1
   if self.n_workers == 0 then
-    return changed(draw(self.source, epoch, i), self.in_line, self.seed, epoch, i)
+    return changed(draw(self.source, epoch, i, self.bytes), self.in_line, self.seed, epoch, i)
   end
   if not self.pool then
     self.pool = worker.pool(self.n_workers)
@@ -233,7 +235,7 @@ function Ahead:batch(epoch, i)
     if not self.tickets[next_index] then
       local in_epoch = (next_index - 1) % self.per_epoch
       self.tickets[next_index] = self.pool:submit("penumbra.ahead", "make", self.key, self.maker, self.change, self.seed,
-        (next_index - 1 - in_epoch) / self.per_epoch + 1, in_epoch + 1)
+        (next_index - 1 - in_epoch) / self.per_epoch + 1, in_epoch + 1, self.bytes)
     end
   end
   local ticket = self.tickets[index]

@@ -35,6 +35,11 @@ local WARM = 2 -- calls as written: cuDNN chooses its algorithms, optimisers mak
 local Captured = {}
 Captured.__index = Captured
 
+-- A profile wants to see the operations one by one, and the trap for NaN must look at each result.
+local function wants_plain()
+  return C.pn_profiling() or C.pn_trapping_nan()
+end
+
 local function signature(arguments, n)
   local words = {}
   for i = 1, n do
@@ -101,7 +106,7 @@ end
 
 function Captured:__call(...)
   local n = select("#", ...)
-  if not self.graph then
+  if not self.graph or wants_plain() then
     return scope.run(self.step, ...)
   end
   local arguments = { ... }

@@ -68,16 +68,22 @@ local function common(file)
     keys.workers = config.optional("threads that make batches ahead; default 1, or 2 from 8 threads on; 0: none", "number")
     keys.ahead = config.optional("batches made ahead; default 2 a worker", "number")
   end
+  if text and text:find("pn.captured", 1, true) then keys.graph = true end
   keys.out = config.optional "directory of the run; default out/<recipe>-<sequence>-<date-time>"
   keys.resume = config.optional "directory of a run to go on with"
   keys.checkpoint_every = 10
+  keys.device = "auto"
   keys.precision = config.choice("f32", "tf32", "bf16", "fp16")
+  keys.autotune = false
   keys.exact = false
   return keys
 end
 local common_help = {
+  device = "cpu, cuda, cuda:1 ...; auto: cuda where there is a card, else cpu",
+  graph = "on CUDA the step is captured once, then launched as one; false: kernel by kernel",
   exact = "f32 convolutions by their definition alone, no minimal filtering: slower",
-  precision = "what convolutions multiply in; what is kept stays f32",
+  autotune = "on CUDA each new convolution times all its engines; the picks are kept",
+  precision = "what convolutions multiply in (tf32, fp16 on CUDA); weights, statistics and losses stay f32",
   checkpoint_every = "epochs from one checkpoint to the next; 0: only at the end",
   config = "a .lua or .json file of overrides",
 }

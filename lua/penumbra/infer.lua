@@ -10,7 +10,8 @@
 -- share π of what was trained on is object, the odds are even at a probability of 1 - π, not one half (.75 for a swan, .5 for a
 -- camel that fills its crops). The annotated frame tells: the threshold is the one at which its J is best (`calibrate`).
 --
--- Memory is bounded whatever the length of the clip: frames and sums live only while a window to come may need them.
+-- Memory is bounded whatever the length of the clip: frames and sums live only while a window to come may need them. The network's
+-- device is that of inference; on CUDA frames go there once, as bytes, and what comes back is a sum a frame (penumbra.infer_sums).
 --
 -- Windows that overlap share no features. Zeros pad each window's ends and the network strides by 4 in time, so with windows of 16
 -- frames 3 apart an exact share would be 2 of 8 frames of conv3d_1a in every second window, and nothing behind it (with statistics
@@ -18,8 +19,8 @@
 local ffi = require "ffi"
 local binding = require "penumbra.ffi"
 local image = require "penumbra.image"
+local infer_sums = require "penumbra.infer_sums"
 local pn_tensor = require "penumbra.tensor"
-local ops = require "penumbra.ops"
 local scope = require "penumbra.scope"
 local raise = require "penumbra.raise"
 local nearest = require "penumbra.nearest"
@@ -32,6 +33,7 @@ infer.defaults = {
   size = 224,          -- tiles: side of a tile, pixels
   tile_stride = 100,   -- tiles: from one tile to the next, pixels (224 and 100 are the paper's)
   window = "flat",     -- tiles: flat | hann, the weight of a pixel within its tile
+  batch = 0,           -- tiles: how many the network sees at once; 0: 1 on the CPU and with statistics of the input, 8 on CUDA
   frames = 16,         -- frames of a temporal window
   stride = 3,          -- frames from one window to the next
   ends = "mirror",     -- mirror | hold | inside: what stands beyond the ends of the clip (inside: windows never leave it)
@@ -45,7 +47,7 @@ local choices = {
   mode = { "full_frame", "tiles" }, window = { "flat", "hann" }, ends = { "mirror", "hold", "inside" },
   weight = { "distance", "flat" }, keep = { "all", "connected" },
 }
-local lowest = { size = 1, tile_stride = 1, frames = 1, stride = 1 }
+local lowest = { size = 1, tile_stride = 1, batch = 0, frames = 1, stride = 1 }
 local not_settings = { first_mask = true, progress = true, probabilities = true }
 
 local function settings(options)
@@ -282,6 +284,20 @@ function infer.line()
   end
 end
 
+local TILES_ON_CUDA = 8
+
+-- Statistics of the input are those of all tiles that are seen at once, so that such a network sees one unless it is told.
+local function batch_of(net, o, device)
+  if o.batch > 0 then
+    return o.batch
+  end
+  local alone = device == "cpu"
+  for _, entry in ipairs(net.modules and net:modules() or {}) do
+    alone = alone or entry.module.kind == "batch_norm" and entry.module.mode ~= "frozen"
+  end
+  return alone and 1 or TILES_ON_CUDA
+end
+
 -- ---- the door ----------------------------------------------------------------------------------------------------------------
 
 --- Segments a clip.
@@ -322,39 +338,22 @@ function infer.segment(net, clip, options)
     end
   end
 
-  local cache, sums, totals = {}, {}, {} -- by frame; dropped once no window to come can reach the frame
-  local spare_frames, spare_sums = {}, {}
-
-  local function frame(i)
-    local data = cache[i]
-    if not data then
-      data = table.remove(spare_frames) or ffi.new("uint8_t [?]", pixels * 3)
-      read(i, data, pixels * 3)
-      cache[i] = data
-    end
-    return data
-  end
-
-  local function add(probability, t, i, top, left)
-    local sum = sums[i]
-    if not sum then
-      sum = table.remove(spare_sums) or ffi.new("float [?]", pixels)
-      ffi.fill(sum, 4 * pixels)
-      sums[i], totals[i] = sum, 0
-    end
-    local from = probability + t * tile_h * tile_w
-    for y = 0, tile_h - 1 do
-      local wy = weights[t + 1] * weight_y[y]
-      local to, row = sum + (top + y) * w + left, from + y * tile_w
-      for x = 0, tile_w - 1 do
-        to[x] = to[x] + wy * weight_x[x] * row[x]
-      end
+  local job = {
+    net = net, read = read, h = h, w = w, frames = o.frames, tiles = {}, tile_h = tile_h, tile_w = tile_w, weights = weights,
+    weight_y = weight_y, weight_x = weight_x, uniform = shape == "flat", device = net.device and net:device() or "cpu",
+  }
+  for _, top in ipairs(tops) do
+    for _, left in ipairs(lefts) do
+      table.insert(job.tiles, { top, left })
     end
   end
+  job.batch = batch_of(net, o, job.device)
+  local sums = job.device == "cpu" and infer_sums.on_host(job) or infer_sums.on_device(job)
+  local totals = {} -- by frame: the sum of the weights of the frames of windows
 
   local threshold, first_j = o.threshold, nil
-  local function finish(i)
-    local sum, total = sums[i], totals[i]
+  local function finish(i, sum)
+    local total = totals[i]
     local to = mask_data + (i - 1) * pixels
     local chance = probabilities and probabilities:data() + (i - 1) * pixels
     for y = 0, h - 1 do
@@ -374,62 +373,58 @@ function infer.segment(net, clip, options)
     for p = 0, chance and pixels - 1 or -1 do
       chance[p] = math.min(255, math.floor(sum[p] * 255 + 0.5))
     end
-    spare_sums[#spare_sums + 1], sums[i], totals[i] = sum, nil, nil
+    sums.spare(sum)
+    totals[i] = nil
   end
 
-  local function window(start)
+  local function seen_by(start)
     local seen = {}
     for t = 1, o.frames do
       seen[t] = infer.reflect(start + t - 1, n, o.ends)
     end
-    for _, top in ipairs(tops) do
-      for _, left in ipairs(lefts) do
-        scope.run(function()
-          local frames = pn_tensor.empty { o.frames, tile_h, tile_w, 3, dtype = "u8" }
-          local to = frames:data()
-          for t = 1, o.frames do
-            local from = frame(seen[t])
-            for y = 0, tile_h - 1 do
-              ffi.copy(to + ((t - 1) * tile_h + y) * tile_w * 3, from + ((top + y) * w + left) * 3, tile_w * 3)
-            end
-          end
-          local x = image.to_clip(frames, net.input)
-          local logits = net:logits(x)
-          local probability = ops.sigmoid(logits):contiguous()
-          for t = 0, o.frames - 1 do
-            add(probability:data(), t, seen[t + 1], top, left)
-          end
-        end)
-      end
-    end
+    return seen
+  end
+
+  local function window(seen)
+    sums.window(seen)
     for t = 1, o.frames do
-      totals[seen[t]] = totals[seen[t]] + weights[t]
+      totals[seen[t]] = (totals[seen[t]] or 0) + weights[t]
     end
   end
 
   local was_training = net.training
   net:eval()
   local ok, problem = pcall(pn_tensor.no_grad, function()
-    local finished = 0
+    local taken, waiting = 0, {}
+    local function finish_waiting()
+      for _, entry in ipairs(waiting) do
+        finish(entry[1], entry[2])
+      end
+      waiting = {}
+    end
     for k, start in ipairs(starts) do
-      window(start)
+      window(seen_by(start))
+      -- While a device works on this window, the host finishes the frames of the one before and reads those of the next.
+      finish_waiting()
       -- A later window begins later; beyond the end it may mirror back at most its own length before its start.
       local next_start = starts[k + 1]
       local reach = next_start and math.min(next_start, 2 * n - (starts[#starts] + o.frames - 1)) or n + 1
-      while finished + 1 < reach and finished < n do
-        finished = finished + 1
-        finish(finished)
+      if next_start then
+        sums.prepare(seen_by(next_start))
       end
-      for i, data in pairs(cache) do
-        if i < reach then
-          cache[i] = nil
-          spare_frames[#spare_frames + 1] = data
-        end
+      while taken + 1 < reach and taken < n do
+        taken = taken + 1
+        waiting[#waiting + 1] = { taken, sums.take(taken) }
+      end
+      sums.forget(reach)
+      if job.device == "cpu" then
+        finish_waiting()
       end
       if o.progress then
         o.progress(k, #starts)
       end
     end
+    finish_waiting()
   end)
   if was_training then
     net:train()

@@ -506,4 +506,12 @@ function Stream:batch(epoch, i)
   return { frames = frames, mask = mask, params = params }
 end
 
+--- The same batch as bytes, a quarter of the size, for a device that turns them into numbers itself (`penumbra.device.bring`).
+-- @treturn table frames u8 (K,h,w,3), mask u8 (1,1,K,h,w), input (the rule of the pixels), params
+function Stream:bytes(epoch, i)
+  local look = self:sample((epoch - 1) * self.per_epoch + (i or 1), { crop = self.crop })
+  local mask = require("penumbra.ops").reshape(look.masks, { shape = { 1, 1, unpack(look.masks:shape()) } })
+  return { frames = look.frames, mask = mask, input = self.input, params = look.params }
+end
+
 return lucid

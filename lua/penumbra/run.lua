@@ -2,7 +2,7 @@
 --
 --     local run = pn.run(cfg)                               -- out/oneshot-camel-20250131-120000, or out=..., or resume=...
 --     run:keep{ net = net, optim = sgd }                    -- what a checkpoint holds; put back here when the run goes on
---     for epoch, batch in run:epochs(cfg.epochs, source) do -- each turn is a scope: what it made is freed
+--     for epoch, batch in run:epochs(cfg.epochs, source) do -- the batch is on cfg.device; what a turn made is freed at its end
 --       local loss = run:guard(pn.loss.balanced(net(batch.frames), batch.mask), function() return net(batch.frames) end)
 --       ...
 --       run:log{ loss = loss }                              -- numbers, or tensors of one element
@@ -14,10 +14,15 @@
 --
 -- A run that goes on equals one that never stopped, bit for bit: parameters, optimiser and random streams are in the
 -- checkpoint, and a source gives its batch by the number of the epoch. Ctrl-C ends the step at hand, writes a checkpoint, stops.
+-- A checkpoint knows no device: it goes on anywhere.
+--
+-- Nothing in a turn waits for a CUDA device: what run:log and run:guard are given there is read when the next turn has its batch,
+-- or the loop ends. So the device computes while the host makes ready what comes next.
 -- @module penumbra.run
 local about = require "penumbra.about"
 local ffi = require "ffi"
 local config = require "penumbra.config"
+local device = require "penumbra.device"
 local files = require "penumbra.files"
 local formats = require "penumbra.formats"
 local json = require "penumbra.json"
@@ -158,6 +163,9 @@ function Run:keep(parts)
   for name, part in pairs(parts) do
     state_of(name, part)
     self.parts[name] = part
+    if type(part.grad_norm) == "function" then
+      part.before_failure = function() self:settle() end -- a loss that waits says more than the gradient it spoilt
+    end
   end
   if not self.resumed then return self end
 
@@ -226,16 +234,23 @@ local function read_checkpoint(path)
 end
 
 --- Opens a run.
--- @tparam table cfg from pn.config; out, resume, checkpoint_every, threads, precision and seed are read from it
+-- @tparam table cfg from pn.config; out, resume, checkpoint_every, threads, device, precision and seed are read from it.
+--   cfg.device is then the device itself: "cpu" or "cuda:N"
 -- @treturn table run
 local function open(cfg)
   if type(cfg) ~= "table" then raise("pn.run: expects a configuration, got %s", type(cfg)) end
   local self = setmetatable({
     cfg = cfg, name = config.name(cfg), seed = cfg.seed or 1, epoch = 0, step = 0, parts = {}, quiet = cfg.quiet,
     every = cfg.checkpoint_every or 10, config = config.plain(cfg), config_text = tostring(cfg), -- a recipe may add to cfg later
+    pending = {},
   }, Run)
   if cfg.threads then pn.threads(cfg.threads) end
-  if cfg.precision then pn.precision(cfg.precision) end
+  self.device = device.choose(cfg.device)
+  cfg.device = self.device
+  local card = device.describe(self.device)
+  local where = card and ("%s (%s)"):format(self.device, card) or "the CPU"
+  if cfg.precision then pn.precision(cfg.precision, self.device) end
+  if cfg.autotune then pn.engines { how = "autotune" } end
   if cfg.exact ~= nil then pn.exact(cfg.exact) end
 
   self.dir = (cfg.resume or cfg.out or profile.watching and profile.watching.out or default_directory(cfg)):gsub("(.)/+$", "%1")
@@ -256,7 +271,7 @@ local function open(cfg)
         tostring(metadata.recipe), self.name)
     end
     for name in pairs(not_compared) do before[name], now[name] = nil, nil end
-    self:say("going on after epoch %d in %s", self.epoch, self.dir)
+    self:say("going on after epoch %d in %s on %s", self.epoch, self.dir, where)
     for _, text in ipairs(changes(before, now, "", {})) do self:say("  with another %s", text) end
   end
 
@@ -267,7 +282,7 @@ local function open(cfg)
   record.sessions[#record.sessions + 1] = {
     command = command_line(), commit = about.commit(), started = os.date "!%Y-%m-%dT%H:%M:%SZ", from_epoch = self.epoch,
     versions = about.versions(), processor = about.processor(), threads = pn.threads(),
-    precision = pn.precision(),
+    precision = pn.precision(nil, self.device), device = self.device, card = card,
   }
   put(self, "run.json", json.pretty(record))
 
@@ -278,7 +293,7 @@ local function open(cfg)
   if not ok then raise("%s", opened) end
   self.journal = opened
   self.began = pn.clock()
-  if not goes_on then self:say("run in %s", self.dir) end
+  if not goes_on then self:say("run in %s on %s", self.dir, where) end
   return self
 end
 
@@ -324,6 +339,7 @@ local function rescue(self, problem)
 end
 
 local function stop_for_interrupt(self)
+  self:settle()
   local path = self:checkpoint()
   self:close()
   if path then
@@ -350,7 +366,7 @@ function Run:epochs(n, source)
     total = n * per_epoch, done = self.epoch * per_epoch, clock = pn.clock, what = per_epoch == 1 and "epoch" or "step",
     write = self.quiet and function() end or nil,
     memory = function()
-      local memory = pn.memory "cpu"
+      local memory = pn.memory(self.device)
       return memory.live, memory.peak
     end,
   }
@@ -371,6 +387,7 @@ function Run:epochs(n, source)
       if i == per_epoch then
         self.epoch, self.current = self.current, nil
         if next(self.parts) and self.epoch ~= n and self.every > 0 and self.epoch % self.every == 0 then
+          self:settle()
           self:checkpoint()
         end
       end
@@ -378,6 +395,7 @@ function Run:epochs(n, source)
       if i == per_epoch and program and program.interrupted() and self.epoch < n then stop_for_interrupt(self) end
     end
     if i == per_epoch and self.epoch >= n then
+      self:settle()
       if self.saved_epoch ~= self.epoch then self:checkpoint() end
       if self.progress.done > self.progress.first then self.progress:finish() end
       if program then program.catch_interrupt "off" end
@@ -395,6 +413,11 @@ function Run:epochs(n, source)
     local function arrived(batch)
       self.waited = pn.clock() - asked
       self.progress:wait(self.waited)
+      if self.device ~= "cpu" then
+        batch = watch and profile.part("upload", device.bring, batch, self.device) or device.bring(batch, self.device)
+        self:settle() -- the turn before, which the device has worked on meanwhile
+        self.brought = batch
+      end
       return self.current, batch, i
     end
     if not watch then return arrived(draw(source, self.current, i)) end
@@ -413,6 +436,7 @@ end
 
 --- Ends a run early: closes its log and its open turn. Not needed at the end of a recipe.
 function Run:close()
+  self:settle()
   self:unwind()
   self.journal:close()
   if program then program.catch_interrupt "off" end
@@ -427,6 +451,36 @@ local function plain_number(key, value)
     raise("run:log: %s is a %s, expects a number, a tensor of one element, a string or a boolean", key, type(value))
   end
   return value
+end
+
+-- ---- what is not read yet: numbers on a device, in the order in which they were given
+-- ----------------------------------------------
+
+local function is_away(value) return pn.is_tensor(value) and value:count() == 1 and value:device() ~= "cpu" end
+
+-- A copy that the turn and the next captured step leave alone.
+local function hold(value) return value:detach():clone():keep() end
+
+local function fetch(held)
+  local value = held:item()
+  held:free()
+  return value
+end
+
+local function hold_batch(batch)
+  local held = {}
+  for _, value in pairs(type(batch) == "table" and batch or { batch }) do
+    if pn.is_tensor(value) and value:device() ~= "cpu" then held[#held + 1] = value:keep() end
+  end
+  return held
+end
+
+--- Reads what run:log and run:guard have not yet read from the device, and writes it down. The loop does so by itself.
+function Run:settle()
+  local pending, batches = self.pending, self.held_batches or {}
+  self.pending, self.held_batches = {}, nil
+  for _, finish in ipairs(pending) do finish() end
+  for _, tensor in ipairs(batches) do tensor:free() end
 end
 
 local function is_finite(value) return value == value and math.abs(value) < math.huge end
@@ -444,16 +498,7 @@ local function spoilt_parameter(self)
   end
 end
 
---- Adds a line to the log and shows the loss on the progress line. The epoch, the step and the seconds since the start are
--- added, and `data`, the seconds that the step waited for its batch. A loss (any key that ends in "loss") that is not finite ends
--- the run with an error.
--- @tparam table record name = number, tensor of one element, string or boolean
-function Run:log(record)
-  if type(record) ~= "table" then raise("run:log: expects a table, got %s", type(record)) end
-  local line = { epoch = self.current or self.epoch, step = self.step + 1 }
-  for key, value in pairs(record) do line[tostring(key)] = plain_number(key, value) end
-  line.seconds = math.floor((pn.clock() - self.began) * 1e3 + 0.5) / 1e3
-  line.data = self.waited and math.floor(self.waited * 1e5 + 0.5) / 1e5
+local function write_line(self, line)
   for key, value in pairs(line) do
     if key:match("loss$") and type(value) == "number" and not is_finite(value) then
       local name = spoilt_parameter(self)
@@ -467,16 +512,32 @@ function Run:log(record)
   if self.progress and type(line.loss) == "number" then self.progress:loss(line.loss) end
 end
 
---- Looks at a loss before the backward pass spreads it. One that is not finite ends the run with an error that names the first
--- layer whose result was not finite: the forward pass runs again with the trap on.
--- @param loss a tensor of one element
--- @tparam function forward runs the network again on the same input
--- @return the loss
-function Run:guard(loss, forward)
-  self.guarded = true
-  local value = plain_number("loss", loss)
-  if is_finite(value) then return loss end
-  local epoch = self.current or self.epoch
+--- Adds a line to the log and shows the loss on the progress line. The epoch, the step and the seconds since the start are
+-- added, and `data`, the seconds that the step waited for its batch. A loss (any key that ends in "loss") that is not finite ends
+-- the run with an error.
+-- @tparam table record name = number, tensor of one element, string or boolean
+function Run:log(record)
+  if type(record) ~= "table" then raise("run:log: expects a table, got %s", type(record)) end
+  local line, away = { epoch = self.current or self.epoch, step = self.step + 1 }, {}
+  for key, value in pairs(record) do
+    key = tostring(key)
+    if is_away(value) then
+      away[key] = hold(value)
+    else
+      line[key] = plain_number(key, value)
+    end
+  end
+  line.seconds = math.floor((pn.clock() - self.began) * 1e3 + 0.5) / 1e3
+  line.data = self.waited and math.floor(self.waited * 1e5 + 0.5) / 1e5
+  if next(away) == nil and #self.pending == 0 then return write_line(self, line) end
+  table.insert(self.pending, function()
+    for key, held in pairs(away) do line[key] = fetch(held) end
+    write_line(self, line)
+  end)
+  if not self.current then self:settle() end
+end
+
+local function refuse_loss(self, value, epoch, forward)
   local name = spoilt_parameter(self)
   if name then raise("loss is %s at epoch %d: the values of %s are not finite", tostring(value), epoch, name) end
   pn.trap_nan(true)
@@ -484,6 +545,29 @@ function Run:guard(loss, forward)
   pn.trap_nan(false)
   if ok then raise("loss is %s at epoch %d: every layer is finite, the loss itself is not", tostring(value), epoch) end
   raise("loss is %s at epoch %d: %s", tostring(value), epoch, (tostring(problem):gsub("^%S+%.lua:%d+: ", "")))
+end
+
+--- Looks at a loss before it does harm. One that is not finite ends the run with an error that names the first layer whose result
+-- was not finite: the forward pass runs again with the trap on. On a CUDA device that is when the next turn begins, so `forward`
+-- may use the batch, and what outlives the turn.
+-- @param loss a tensor of one element
+-- @tparam function forward runs the network again on the same input
+-- @return the loss
+function Run:guard(loss, forward)
+  self.guarded = true
+  local epoch = self.current or self.epoch
+  if self.current and is_away(loss) then
+    local held = hold(loss)
+    self.held_batches = self.held_batches or hold_batch(self.brought)
+    table.insert(self.pending, function()
+      local value = fetch(held)
+      if not is_finite(value) then refuse_loss(self, value, epoch, forward) end
+    end)
+    return loss
+  end
+  local value = plain_number("loss", loss)
+  if not is_finite(value) then refuse_loss(self, value, epoch, forward) end
+  return loss
 end
 
 -- ---- results -----------------------------------------------------------------------------------------------------------

@@ -45,6 +45,41 @@ describe("a captured step", function()
     end
   end)
 
+  it("gives the leaves its own gradients back, whoever set others meanwhile", function()
+    local w = cuda { 1, -2, 3 }:requires_grad(true)
+    local step = pn.captured(function(dy)
+      w:set_grad(nil)
+      pn.relu(w):slice(1, 1, dy:size(1)):backward(dy)
+    end, { device = "cuda" })
+    for i = 1, 5 do -- two shapes in turns: two captured steps with gradients of their own
+      step(cuda { i, i, i })
+      assert.same({ i, 0, i }, w:grad():to("cpu"):totable())
+      step(cuda { 10 * i })
+      assert.same({ 10 * i, 0, 0 }, w:grad():to("cpu"):totable())
+      w:set_grad(nil)
+    end
+    assert.equal(2, step:count())
+  end)
+
+  it("runs as written while a profile is taken, or the trap for NaN is set", function()
+    local calls = 0
+    local step = pn.captured(function(x)
+      calls = calls + 1
+      return pn.relu(x)
+    end, { device = "cuda" })
+    local function run(i) assert.same({ i }, step(cuda { i }):to("cpu"):totable()) end
+    for i = 1, 4 do run(i) end
+    assert.equal(3, calls)
+    local report = pn.profile(run, 5)
+    assert.equal("relu.forward", report.rows[1].op)
+    pn.trap_nan(true)
+    run(6)
+    pn.trap_nan(false)
+    assert.equal(5, calls)
+    run(7)
+    assert.equal(5, calls)
+  end)
+
   it("keeps what it reads, and its memory from others", function()
     local held = cuda { 5, 6, 7 }
     local step = pn.captured(function(x)

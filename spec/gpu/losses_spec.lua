@@ -1,5 +1,5 @@
---- The losses on a CUDA device: the golden values of METHOD 5, void, one class alone, many blocks, captured steps, and the complaint
--- about targets that are none.
+--- The losses on a CUDA device: the golden values of METHOD 5, void, one class alone, many blocks, captured steps, and the
+-- complaint about targets that are none.
 
 local device = require "spec.gpu.device"
 local pn = require "penumbra"

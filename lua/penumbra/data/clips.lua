@@ -7,6 +7,7 @@
 
 local image = require "penumbra.image"
 local named = require "penumbra.named"
+local ops = require "penumbra.ops"
 local random = require "penumbra.random"
 local raise = require "penumbra.raise"
 local augment = require "penumbra.augment"
@@ -179,6 +180,14 @@ end
 function Clips:batch(epoch, i)
   local frames, mask, params = self:clip(epoch, i or 1)
   return { frames = frames, mask = mask, params = params }
+end
+
+--- The same batch as bytes, a quarter of the size, for a device that turns them into numbers itself (`penumbra.device.bring`).
+-- @treturn table frames u8 (K,h,w,3), mask u8 (1,1,K,h,w), 0 and 1, input (the rule of the pixels), params
+function Clips:bytes(epoch, i)
+  local frames, masks, params = self:sample(epoch, i or 1)
+  local mask = ops.reshape(image.select(masks), { shape = { 1, 1, unpack(masks:shape()) } })
+  return { frames = frames, mask = mask, input = self.input, params = params }
 end
 
 return clips

@@ -560,15 +560,38 @@ function Module:zero_grad()
   return self
 end
 
---- Moves parameters and buffers to a device; do it before an optimiser is made of them. Returns the module.
+--- The device that its first parameter is on; "cpu" where there is none.
+function Module:device()
+  local first = self:parameters()[1] or self:buffers()[1]
+  return first and first.tensor:device() or "cpu"
+end
+
+-- The memory order that a device wants: on CUDA, weights of convolutions O,T,H,W,I; elsewhere the one it was made in.
+local function order_for(item, where)
+  if item.tensor:dims() ~= 5 then
+    return nil
+  end
+  if not item.order then
+    item.order = item.tensor:is_dense "filter" and "filter" or item.tensor:is_dense "channels_last" and "channels_last" or "rows"
+  end
+  return where == "cpu" and item.order or "channels_last"
+end
+
+--- Moves parameters and buffers to a device; do it before an optimiser is made of them. Weights of convolutions then lie in memory
+-- as the device wants them (their axes stay), so a checkpoint is the same from any device. Returns the module.
+-- @tparam string device "cpu", "cuda", "cuda:1"
 function Module:to(device)
+  local where = binding.device_name(binding.device(device))
   for _, entry in ipairs(self:modules()) do
     local own = entry.module.own
     for _, list in ipairs { own.parameters, own.buffers } do
       for _, item in ipairs(list) do
-        local learns = item.tensor:requires_grad()
-        if item.tensor:device() ~= binding.device_name(binding.device(device)) then
-          item.tensor = item.tensor:detach():to(device):keep():requires_grad(learns)
+        if item.tensor:device() ~= where then
+          local learns, order = item.tensor:requires_grad(), order_for(item, where)
+          scope.run(function()
+            local there = item.tensor:detach():to(where)
+            item.tensor = (order and there:contiguous(order) or there):keep():requires_grad(learns)
+          end)
           rawset(entry.module, item.name, item.tensor)
         end
       end

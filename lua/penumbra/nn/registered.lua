@@ -152,6 +152,7 @@ end
 -- Is weight (C,C,kt,kh,kw) the product of three filters on its channel diagonal, to the last bit?
 local function is_diagonal(weight, along)
   local shape = weight:shape()
+  weight = weight:detach():to("cpu"):contiguous "filter"
   local number = ffi.typeof(weight:dtype() == "f64" and "double [1]" or "float [1]") -- rounded as the weights are
   local data, at, product = weight:data(), 0, number() -- in memory t, h, w, to, from
   for i = 1, shape[3] do
@@ -193,7 +194,8 @@ function Registered:interpolates(x, like)
   end
   local storage, version = binding.C.pn_tensor_storage_id(binding.ptr(weight)), binding.C.pn_tensor_version(binding.ptr(weight))
   if self.seen_storage ~= storage or self.seen_version ~= version then -- one look for each state of the weights
-    self.seen_storage, self.seen_version, self.is_linear = storage, version, is_diagonal(weight, self:filters())
+    self.seen_storage, self.seen_version = storage, version
+    self.is_linear = scope.run(is_diagonal, weight, self:filters())
   end
   return self.is_linear
 end

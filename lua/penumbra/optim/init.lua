@@ -153,6 +153,9 @@ function Optimiser:grad_norm()
   for i, entry in ipairs(entries) do
     local squares = sums[i - 1]
     if squares ~= squares or squares == math.huge then
+      if self.before_failure then
+        self.before_failure()
+      end
       raise("%s: the gradient of '%s' is not finite (step %d)", self.kind, entry.name, self.n_steps + 1)
     end
     sum = sum + squares
