@@ -14,7 +14,7 @@ static int shape(pn_call *call) {
   bool ta = pn_arg_int(call, "transpose_a"), tb = pn_arg_int(call, "transpose_b");
   const int64_t *a = call->x[0]->shape, *b = call->x[1]->shape;
   if (a[!ta] != b[tb]) return pn_fail_shapes(call, "the inner sizes differ: %lld and %lld", (long long)a[!ta], (long long)b[tb]);
-  pn_out_dims(&call->out[0], call->x[0]->dtype, 2, (int64_t[]){ a[ta], b[!tb] });
+  pn_out_dims(&call->out[0], pn_joint_dtype(call->x[0], call->x[1]), 2, (int64_t[]){ a[ta], b[!tb] });
   call->flops = 2.0 * (double)a[ta] * (double)b[!tb] * (double)a[!ta];
   return 0;
 }
