@@ -194,7 +194,7 @@ int pn_memory_upload(int index, const void *from, size_t bytes, size_t block, vo
   void *p = take(c, c->upload_pool, block);
   int rc = p ? 0 : pn_fail("CUDA: no room for %zu bytes", bytes);
   if (!rc && c->any_released) rc = pn_gpu_check(cudaStreamWaitEvent(c->uploads, c->released, 0), "order two streams");
-  if (!rc) pn_fake_lend(c->uploads, p, block);
+  if (!rc) pn_fake_lend(c->uploads, p, bytes);
   rc = rc ? rc : send(c, c->uploads, p, from, bytes);
   rc = rc ? rc : pn_gpu_check(cudaEventRecord(c->uploaded, c->uploads), "record an event");
   rc = rc ? rc : pn_gpu_check(cudaStreamWaitEvent(c->gpu.stream, c->uploaded, 0), "order two streams");

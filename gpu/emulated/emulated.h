@@ -22,6 +22,9 @@ PN_EMULATED_API long long pn_emulated_alive(const char *kind);             /* cu
                                                                                      bytes of cudaMalloc and cudaHostAlloc by those names */
 PN_EMULATED_API long long pn_emulated_waiting(void);                       /* tasks that have not run */
 PN_EMULATED_API const char *pn_emulated_complaint(void);                   /* of the last task that failed */
+/* Launches a kernel that does wrong: "beyond" (writes behind p's bytes), "beyond shared", "leaving" (some threads leave while others
+** wait), "meeting" (waits without a team), "too many threads", "no blocks", "too much shared". 0, or -1 with pn_error set. */
+PN_EMULATED_API int pn_emulated_misbehave(const char *how, void *p, size_t bytes);
 
 #ifdef __cplusplus
 }

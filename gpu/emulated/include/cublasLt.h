@@ -8,6 +8,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default) /* specs call it, too */
 
 typedef enum cublasStatus_t {
   CUBLAS_STATUS_SUCCESS = 0,
@@ -95,6 +96,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
                               cublasLtMatrixLayout_t c, void *D, cublasLtMatrixLayout_t d, const cublasLtMatmulAlgo_t *algo,
                               void *workspace, size_t workspace_bytes, cudaStream_t stream);
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

@@ -5,6 +5,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default) /* specs call it, too */
 
 typedef enum cudaError_t {
   cudaSuccess = 0,
@@ -82,6 +83,7 @@ cudaError_t cudaGetLastError(void);
 const char *cudaGetErrorName(cudaError_t code);
 const char *cudaGetErrorString(cudaError_t code);
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

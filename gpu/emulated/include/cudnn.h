@@ -8,6 +8,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default) /* specs call it, too */
 
 #define CUDNN_MAJOR 9
 #define CUDNN_MINOR 19
@@ -244,6 +245,7 @@ cudnnStatus_t cudnnBackendGetAttribute(const cudnnBackendDescriptor_t descriptor
                                        cudnnBackendAttributeType_t type, int64_t requested, int64_t *count, void *elements);
 cudnnStatus_t cudnnBackendExecute(cudnnHandle_t handle, cudnnBackendDescriptor_t plan, cudnnBackendDescriptor_t pack);
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif
