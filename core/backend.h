@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-enum { PN_BACKEND_VERSION = 3, PN_MOST_DEVICES = 17 }; /* the CPU and up to 16 CUDA devices */
+enum { PN_BACKEND_VERSION = 4, PN_MOST_DEVICES = 17 }; /* the CPU and up to 16 CUDA devices */
 
 /* One tensor of an optimiser's step: adjacent numbers in one memory order. */
 typedef struct pn_update {
@@ -50,6 +50,11 @@ typedef struct pn_backend {
   int (*capture_end)(int index, bool keep, void **graph); /* keep false: forgets it */
   int (*graph_launch)(int index, void *graph);
   void (*graph_free)(int index, void *graph);
+
+  /* moments of the stream, for profiles */
+  int (*mark)(int index, void **out);
+  int (*between)(int index, void *from, void *to, double *seconds); /* waits until both have passed */
+  void (*unmark)(int index, void *mark);
 
   /* optimisers */
   int (*sgd)(int index, const pn_update *list, int64_t n);

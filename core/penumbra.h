@@ -232,12 +232,13 @@ PN_API void pn_profile(bool on);
 PN_API bool pn_profiling(void);
 PN_API int pn_profile_begin(const char *name) PN_CHECKED; /* a part of the work under a name, up to its pn_profile_end; they nest */
 PN_API void pn_profile_end(void);
-/* Lines "op.forward label calls seconds flops bytes shapes args", tab-separated; seconds without those of spans inside; shapes and args
-** as cases of an operation write them. A row of a part has its bare name. */
+/* Lines "op.forward label calls seconds flops bytes shapes args device_seconds", tab-separated; seconds without those of spans inside;
+** shapes and args as cases of an operation write them. A row of a part has its bare name. device_seconds: what its span took on the
+** CUDA device that was used last, from its beginning to its end in the order of the stream, idle time too; 0 where there was none. */
 PN_API int pn_profile_report(char *buffer, size_t bytes) PN_CHECKED;
 typedef struct pn_profile_event {
-  int row, thread;       /* row: line of the report, from 0; thread: 0 who profiles, 1.. the pool, 1000.. others */
-  bool piece;            /* a thread's share of an operation, inside that operation's own event */
+  int row, thread; /* row: line of the report, from 0; thread: 0 who profiles, 1.. the pool, 1000.. others, -1 - k CUDA device k */
+  bool piece;      /* a thread's share of an operation, inside that operation's own event */
   double begin, seconds; /* begin on pn_clock */
 } pn_profile_event;
 PN_API int64_t pn_profile_events(const pn_profile_event **out); /* how many; *out is good until the recorder is switched on again */

@@ -2,11 +2,15 @@
 **
 ** A span is an operation (pn_apply, backward) or a part that a script names (pn_profile_begin). Spans of a thread nest: a row's
 ** seconds are its own, without those of the spans inside, so the rows of a thread add up to its outermost spans. Rows are kept
-** by name, direction, label, shapes and arguments; events are single spans in time, and the pieces that the pool's threads did of them. */
+** by name, direction, label, shapes and arguments; events are single spans in time, and the pieces that the pool's threads did of them.
+**
+** A CUDA device works later than it is asked to. So once one is in use each span of the thread that profiles also leaves two moments in
+** its stream; how far these are apart is looked up when the recorder is switched off, and nothing waits before. */
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include "backend.h"
 #include "profile.h"
 
 enum { MOST_EVENTS = 1 << 22, MOST_OPEN = 16, FOREIGN = 1000 };
@@ -14,7 +18,7 @@ enum { MOST_EVENTS = 1 << 22, MOST_OPEN = 16, FOREIGN = 1000 };
 typedef struct row {
   char name[48], label[64], shapes[192], args[160];
   int64_t calls;
-  double seconds, flops, bytes;
+  double seconds, flops, bytes, device_seconds;
   uint64_t hash;
 } row;
 
@@ -33,12 +37,32 @@ static _Thread_local unsigned thread_session;
 static pn_span named[MOST_OPEN]; /* of pn_profile_begin, on the thread that profiles */
 static int n_named;
 
+typedef struct moments {
+  int row;
+  int64_t outer; /* the moments of the span around it; -1: none */
+  void *begin, *end;
+  double seconds, inner;
+} moments;
+
+static moments *taken; /* of the device in use, by the order of beginning */
+static int64_t n_taken, taken_room;
+static int in_use;            /* a CUDA device, or PN_CPU; that of one recording is expected in the next */
+static bool worked;           /* it did something in this recording */
+static void *origin;          /* the first moment of the recording, */
+static double origin_seconds; /* on pn_clock */
+
 bool pn_profiling(void) { return atomic_load_explicit(&profiling, memory_order_relaxed); }
 const pn_span *pn_span_current(void) { return open; }
 
+static void forget_moments(void);
+static void settle_moments(void);
+
 void pn_profile(bool on) {
+  if (!on && pn_profiling()) settle_moments();
   pthread_mutex_lock(&lock);
   if (on) {
+    forget_moments();
+    worked = false;
     n_rows = n_named = 0;
     n_events = 0;
     session++;
@@ -174,6 +198,83 @@ static void add_event(int of, int thread, bool piece, double begin, double secon
   events[n_events++] = (pn_profile_event){ of, thread, piece, begin, seconds };
 }
 
+/* ---- moments of a device ------------------------------------------------------------------------------------------------ */
+
+static void forget_moments(void) {
+  const pn_backend *backend;
+  int index;
+  if (origin && !pn_backend_of(in_use, &backend, &index)) {
+    for (int64_t i = 0; i < n_taken; i++) {
+      if (taken[i].begin) backend->unmark(index, taken[i].begin);
+      if (taken[i].end) backend->unmark(index, taken[i].end);
+    }
+    backend->unmark(index, origin);
+  }
+  origin = NULL;
+  n_taken = 0;
+}
+
+static int first_moment(const pn_backend *backend, int index) {
+  if (backend->mark(index, &origin)) return -1;
+  if (backend->wait(index)) return -1;
+  origin_seconds = pn_clock();
+  return 0;
+}
+
+/* The place of a span that begins; -1 where no device is in use, and without memory: a profile may lose a line. */
+static int64_t begin_moments(const pn_span *s) {
+  const pn_call *call = s->call;
+  int device = call && call->x[0] ? pn_device_of(call->x[0]) : PN_CPU, index;
+  const pn_backend *backend;
+  if (device != PN_CPU && device != in_use) {
+    forget_moments(); /* another device: the recording begins anew for it */
+    in_use = device;
+  }
+  worked |= device != PN_CPU;
+  if (in_use == PN_CPU || pn_capturing() || !pthread_equal(owner, pthread_self()) || pn_backend_of(in_use, &backend, &index))
+    return -1;
+  if (!origin && first_moment(backend, index)) return -1;
+  if (n_taken == taken_room) {
+    int64_t more = taken_room ? 2 * taken_room : 1024;
+    moments *grown = more > MOST_EVENTS ? NULL : realloc(taken, sizeof *taken * (size_t)more);
+    if (!grown) return -1;
+    taken = grown, taken_room = more;
+  }
+  void *mark;
+  if (backend->mark(index, &mark)) return -1;
+  taken[n_taken] = (moments){ .row = -1, .outer = s->outer ? s->outer->moments : -1, .begin = mark };
+  return n_taken++;
+}
+
+static void end_moments(const pn_span *s) {
+  const pn_backend *backend;
+  int index;
+  if (s->moments < 0 || s->moments >= n_taken || pn_capturing() || pn_backend_of(in_use, &backend, &index)) return;
+  moments *m = &taken[s->moments];
+  if (backend->mark(index, &m->end)) m->end = NULL;
+}
+
+static void settle_moments(void) {
+  const pn_backend *backend;
+  int index;
+  if (!worked) {
+    forget_moments();
+    in_use = PN_CPU;
+  }
+  if (!origin || pn_backend_of(in_use, &backend, &index)) return;
+  for (int64_t i = n_taken - 1; i >= 0; i--) { /* what is inside began later */
+    moments *m = &taken[i];
+    double begin;
+    if (!m->end || m->row < 0 || m->row >= n_rows || backend->between(index, m->begin, m->end, &m->seconds) ||
+        backend->between(index, origin, m->begin, &begin))
+      continue;
+    if (m->outer >= 0) taken[m->outer].inner += m->seconds;
+    rows[m->row].device_seconds += m->seconds - m->inner;
+    add_event(m->row, -1 - index, false, origin_seconds + begin, m->seconds);
+  }
+  forget_moments();
+}
+
 /* ---- spans ------------------------------------------------------------------------------------------------------------- */
 
 static void begin_span(pn_span *s, const char *name, const pn_call *call, bool backward) {
@@ -183,6 +284,7 @@ static void begin_span(pn_span *s, const char *name, const pn_call *call, bool b
   snprintf(s->label, sizeof s->label, "%s", pn_memory_label());
   s->inner = 0;
   s->outer = open;
+  s->moments = begin_moments(s);
   open = s;
   s->begin = pn_clock();
 }
@@ -192,6 +294,7 @@ void pn_span_open_call(pn_span *s, const pn_call *call, bool backward) { begin_s
 
 void pn_span_close(pn_span *s) {
   if (!s->on) return;
+  end_moments(s);
   double seconds = pn_clock() - s->begin;
   open = s->outer;
   if (open) open->inner += seconds;
@@ -216,6 +319,7 @@ void pn_span_close(pn_span *s) {
     rows[at].flops += flops;
     rows[at].bytes += bytes;
     add_event(at, this_thread(), false, s->begin, seconds);
+    if (s->moments >= 0 && s->moments < n_taken) taken[s->moments].row = at;
   }
   pthread_mutex_unlock(&lock);
 }
@@ -256,8 +360,9 @@ int pn_profile_report(char *buffer, size_t bytes) {
   size_t used = 0;
   buffer[0] = 0;
   for (int i = 0; i < n_rows; i++) {
-    int n = snprintf(buffer + used, bytes - used, "%s\t%s\t%lld\t%.9f\t%.0f\t%.0f\t%s\t%s\n", rows[i].name, rows[i].label,
-                     (long long)rows[i].calls, rows[i].seconds, rows[i].flops, rows[i].bytes, rows[i].shapes, rows[i].args);
+    int n = snprintf(buffer + used, bytes - used, "%s\t%s\t%lld\t%.9f\t%.0f\t%.0f\t%s\t%s\t%.9f\n", rows[i].name, rows[i].label,
+                     (long long)rows[i].calls, rows[i].seconds, rows[i].flops, rows[i].bytes, rows[i].shapes, rows[i].args,
+                     rows[i].device_seconds);
     if (n < 0 || (size_t)n >= bytes - used) return pn_fail("profile_report: %zu bytes are too few", bytes);
     used += (size_t)n;
   }

@@ -11,6 +11,7 @@ typedef struct pn_span {
   bool on, backward;
   char label[64];
   double begin, inner; /* inner: seconds of the spans inside */
+  int64_t moments;     /* its place among the moments of the device's stream; -1: none */
 } pn_span;
 void pn_span_open(pn_span *s, const char *name);
 /* Opens one for an operation; its shapes, arguments and work are read when it closes. */

@@ -157,6 +157,34 @@ static int wait_for(int index) {
   return gpu ? pn_gpu_wait(gpu) : -1;
 }
 
+/* ---- moments, for profiles ---------------------------------------------------------------------------------------------------- */
+
+static int mark(int index, void **out) {
+  pn_gpu *gpu = pn_gpu_at(index);
+  cudaEvent_t event;
+  if (!gpu || pn_gpu_check(cudaEventCreateWithFlags(&event, cudaEventDefault), "make an event")) return -1;
+  if (pn_gpu_check(cudaEventRecord(event, gpu->stream), "record an event")) {
+    (void)cudaEventDestroy(event);
+    return -1;
+  }
+  *out = event;
+  return 0;
+}
+
+static int between(int index, void *from, void *to, double *seconds) {
+  float ms;
+  if (!pn_gpu_at(index) || pn_gpu_check(cudaEventSynchronize(from), "wait for an event") ||
+      pn_gpu_check(cudaEventSynchronize(to), "wait for an event") ||
+      pn_gpu_check(cudaEventElapsedTime(&ms, from, to), "read an event's time"))
+    return -1;
+  *seconds = (double)ms * 1e-3;
+  return 0;
+}
+
+static void unmark(int index, void *event) {
+  if (pn_gpu_at(index)) (void)cudaEventDestroy(event);
+}
+
 /* ---- the door ------------------------------------------------------------------------------------------------------------------------ */
 
 static const pn_kernel *kernel(int op) { return kernels[op]; }
@@ -190,6 +218,9 @@ int pn_backend_open(pn_backend *out, char *why, size_t bytes) {
                        .capture_begin = pn_capture_open,
                        .capture_end = pn_capture_close,
                        .graph_launch = pn_capture_launch,
-                       .graph_free = pn_capture_free };
+                       .graph_free = pn_capture_free,
+                       .mark = mark,
+                       .between = between,
+                       .unmark = unmark };
   return 0;
 }

@@ -5,6 +5,10 @@
 --     report.rows[1]                      -- {op, label, shapes, args, calls, seconds, flops, bytes}
 --     report:write_trace "trace.json"     -- for chrome://tracing or ui.perfetto.dev: a row a thread
 --
+-- On a CUDA device seconds are those of the device, between the moments at which its stream comes to an operation and leaves it
+-- (`report.device` is its name then, and a row's `host` the seconds that the host took to ask for it). Nothing waits for that, and
+-- captured steps run as written, so what the host is slow to ask for shows as time of the operation or part it came late for.
+--
 -- A part of the work may have a name: `profile.part("draw", f, ...)` is then a row of its own, with the seconds that no operation
 -- inside took. `penumbra profile RECIPE` does all this for a few turns of a recipe's loop (profile.watch).
 -- @module penumbra.profile
@@ -21,7 +25,7 @@ Report.__index = Report
 
 -- ---- reading what the library recorded -----------------------------------------------------------------------------------
 
-local FIELDS = "^([^\t]*)\t([^\t]*)\t(%d+)\t(%S+)\t(%S+)\t(%S+)\t([^\t]*)\t([^\t]*)$"
+local FIELDS = "^([^\t]*)\t([^\t]*)\t(%d+)\t(%S+)\t(%S+)\t(%S+)\t([^\t]*)\t([^\t]*)\t(%S+)$"
 
 -- The rows in the order of the library, which events refer to; a row without calls only names the pieces of an operation.
 local function read_rows()
@@ -31,10 +35,11 @@ local function read_rows()
     if C.pn_profile_report(buffer, size) == 0 then
       local rows = {}
       for line in ffi.string(buffer):gmatch("[^\n]+") do
-        local op, label, calls, seconds, flops, bytes, shapes, args = line:match(FIELDS)
+        local op, label, calls, seconds, flops, bytes, shapes, args, device_seconds = line:match(FIELDS)
         rows[#rows + 1] = {
           op = op, label = label, shapes = shapes, args = args, calls = tonumber(calls), seconds = tonumber(seconds),
-          flops = tonumber(flops), bytes = tonumber(bytes), is_part = shapes == "" and not op:find(".", 1, true),
+          flops = tonumber(flops), bytes = tonumber(bytes), device_seconds = tonumber(device_seconds),
+          is_part = shapes == "" and not op:find(".", 1, true),
         }
       end
       return rows
@@ -72,13 +77,22 @@ end
 function profile.stop()
   C.pn_profile(false)
   local all = read_rows()
-  local rows = {}
+  local rows, events, device = {}, read_events(all), nil
+  for _, event in ipairs(events) do
+    if event.thread < 0 then
+      device = binding.device_name(-event.thread)
+    end
+  end
   for _, row in ipairs(all) do
     if row.calls > 0 then
       rows[#rows + 1] = row
     end
+    if device then
+      row.host, row.seconds = row.seconds, row.device_seconds
+    end
+    row.device_seconds = nil
   end
-  return setmetatable({ rows = slowest_first(rows), events = read_events(all), turns = 1 }, Report)
+  return setmetatable({ rows = slowest_first(rows), events = events, turns = 1, device = device }, Report)
 end
 
 --- Runs f as a part of the work under a name: a row of the profile, when one is taken.
@@ -196,7 +210,8 @@ function Report:text(most)
       100 * row.seconds / all, a, b, c, (row.seconds - row.backward) * 1e3 / n, row.backward * 1e3 / n)
   end
   rest(rows, most)
-  add("%.1f ms in operations, %.1f ms outside: in brackets, by part", inside * 1e3 / n, outside * 1e3 / n)
+  add("%.1f ms in operations%s, %.1f ms outside: in brackets, by part", inside * 1e3 / n,
+    self.device and " on " .. self.device or "", outside * 1e3 / n)
   return table.concat(lines, "\n")
 end
 
@@ -206,9 +221,15 @@ end
 
 -- ---- the trace -----------------------------------------------------------------------------------------------------------
 
+local DEVICES = 10000 -- row of device k in a trace: 10000 + k
+
+local function track(number) return number < 0 and DEVICES - 1 - number or number end
+
 local function thread_name(number)
   if number == 0 then
     return "main"
+  elseif number < 0 then
+    return binding.device_name(-number)
   end
   return number < 1000 and "worker " .. number or "other " .. number - 999
 end
@@ -230,8 +251,9 @@ function Report:write_trace(path)
   end
   local parts = { json.line { ph = "M", pid = 1, name = "process_name", args = { name = "penumbra" } } }
   for number in pairs(threads) do
-    parts[#parts + 1] = json.line { ph = "M", pid = 1, tid = number, name = "thread_name", args = { name = thread_name(number) } }
-    parts[#parts + 1] = json.line { ph = "M", pid = 1, tid = number, name = "thread_sort_index", args = { sort_index = number } }
+    local tid = track(number)
+    parts[#parts + 1] = json.line { ph = "M", pid = 1, tid = tid, name = "thread_name", args = { name = thread_name(number) } }
+    parts[#parts + 1] = json.line { ph = "M", pid = 1, tid = tid, name = "thread_sort_index", args = { sort_index = tid } }
   end
   local text_of = {} -- what all events of a row share, piece or whole
   local ok, why = file:write('{"displayTimeUnit": "ms", "traceEvents": [\n', table.concat(parts, ",\n"))
@@ -249,7 +271,7 @@ function Report:write_trace(path)
         json.line(e.piece and "piece" or row.is_part and "part" or "operation"), next(args) and json.line(args) or "{}")
       text_of[row] = text
     end
-    ok, why = file:write((',\n{%s, "tid": %d, "ts": %.3f, "dur": %.3f}'):format(text, e.thread, (e.begin - origin) * 1e6,
+    ok, why = file:write((',\n{%s, "tid": %d, "ts": %.3f, "dur": %.3f}'):format(text, track(e.thread), (e.begin - origin) * 1e6,
       e.seconds * 1e6))
   end
   if ok then
@@ -283,7 +305,7 @@ function profile.watch(how, f)
   end
 
   function watch.turn_begins()
-    if watch.n == how.warm then
+    if watch.n == 0 or watch.n == how.warm then -- recorded from the first turn on, so that a device is known by then
       profile.start()
       began = C.pn_clock()
     end
