@@ -55,6 +55,7 @@ typedef struct pn_backend {
   int (*mark)(int index, void **out);
   int (*between)(int index, void *from, void *to, double *seconds); /* waits until both have passed */
   void (*unmark)(int index, void *mark);
+  void (*picks)(int index, char *buffer, size_t bytes); /* of engines for convolutions, as text, a line each, cut to fit */
 
   /* optimisers */
   int (*sgd)(int index, const pn_update *list, int64_t n);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "penumbra.h"
+#include "shared.h"
 #ifdef __cplusplus /* the kernels of gpu/ are C++ and read this; they count no references */
 typedef int pn_count;
 extern "C" {
@@ -123,9 +124,9 @@ PN_API PN_CHECKED int pn_apply1(pn_tensor **y, const pn_op *op, const char *args
 
 /* ---- small things ---------------------------------------------------------------------------------------------------- */
 #define PN_LENGTH(a) (sizeof(a) / sizeof(*(a)))
-static inline int64_t pn_min64(int64_t a, int64_t b) { return a < b ? a : b; }
-static inline int64_t pn_max64(int64_t a, int64_t b) { return a > b ? a : b; }
-static inline int64_t pn_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+PN_SHARED int64_t pn_min64(int64_t a, int64_t b) { return a < b ? a : b; }
+PN_SHARED int64_t pn_max64(int64_t a, int64_t b) { return a > b ? a : b; }
+PN_SHARED int64_t pn_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 #ifdef __cplusplus
 }

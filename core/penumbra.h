@@ -50,6 +50,7 @@ PN_API void pn_set_deterministic(bool on); /* false: also engines that add in an
 PN_API bool pn_deterministic(void);
 PN_API int pn_set_workspace(int64_t bytes) PN_CHECKED; /* the most that an engine may take; at first 1 GiB */
 PN_API int64_t pn_workspace(void);
+PN_API int pn_picks(int device, char *buffer, size_t bytes) PN_CHECKED; /* the picks so far as text, a line each, cut to fit */
 PN_API int pn_threads(void); /* worker threads in use; PENUMBRA_THREADS, else affinity and container limit */
 PN_API int pn_cpu_quota(const char *root,
                         const char *group);  /* CPUs that a control group, or one above it, is held to; 256: none. root: where

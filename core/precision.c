@@ -1,5 +1,6 @@
 /* precision.c: see precision.h. All of it is of the process, like the number of threads. */
 #include <string.h>
+#include "backend.h"
 #include "cpu.h"
 #include "precision.h"
 
@@ -96,4 +97,15 @@ pn_engine_policy pn_engine_policy_now(void) {
                              .plain = way == PLAIN,
                              .deterministic = !by_chance,
                              .exact = !strcmp(pn_winograd(), "off") };
+}
+
+int pn_picks(int device, char *buffer, size_t bytes) {
+  const pn_backend *backend;
+  int index;
+  if (!buffer || !bytes) return pn_fail("picks: no buffer");
+  *buffer = 0;
+  if (device == PN_CPU) return 0;
+  if (pn_backend_of(device, &backend, &index)) return -1;
+  backend->picks(index, buffer, bytes);
+  return 0;
 }

@@ -6,6 +6,7 @@
 #include "context.h"
 #include <stdlib.h>
 #include <string.h>
+#include "cudnn_convolve.h"
 #include "tensor.h"
 
 /* The kernels that ops.def declares: one that is missing is a link error here. */
@@ -214,6 +215,7 @@ int pn_backend_open(pn_backend *out, char *why, size_t bytes) {
                        .assign = pn_gpu_assign,
                        .fill = pn_gpu_fill,
                        .count_bad = pn_gpu_count_bad,
+                       .picks = pn_cudnn_picks,
                        .random = pn_gpu_random,
                        .capture_begin = pn_capture_open,
                        .capture_end = pn_capture_close,

@@ -5,11 +5,9 @@
 #include "pixels.h"
 
 int pn_convolution_types(const pn_call *call, pn_dtype *result) {
-  const pn_tensor *x = call->x[0];
-  if (pn_need_dims(call, 0, 5) || pn_need_dims(call, 1, 5) || pn_need_real(call, 1)) return -1;
-  bool narrow = pn_device_of(x) != PN_CPU && (x->dtype == PN_F16 || x->dtype == PN_BF16);
-  *result = pn_product_dtype(pn_device_of(x));
-  return narrow ? 0 : pn_need_real(call, 0);
+  if (pn_need_dims(call, 0, 5) || pn_need_dims(call, 1, 5) || pn_need_real(call, 0) || pn_need_real(call, 1)) return -1;
+  *result = pn_product_dtype(pn_device_of(call->x[0]));
+  return 0;
 }
 
 void pn_convolution_geometry(const pn_call *call, const pn_tensor *spatial, bool transposed, pn_geometry *g, int64_t *high) {
@@ -138,9 +136,13 @@ int pn_convolution_bias_gradient(pn_call *call, pn_tensor *dy) {
   return rc;
 }
 
+bool pn_convolution_owns(const pn_call *call, const pn_tensor *dy) {
+  return atomic_load(&dy->refs) == (dy == call->dy[0] ? 2 : 1) && atomic_load(&dy->storage->refs) == 1;
+}
+
 int pn_convolution_end_gradient(pn_call *call, pn_tensor **dz, pn_tensor *dy, pn_tensor *y, const real *scale) {
   pn_tensor *held = NULL;
-  bool alone = atomic_load(&dy->refs) == (dy == call->dy[0] ? 2 : 1) && atomic_load(&dy->storage->refs) == 1;
+  bool alone = pn_convolution_owns(call, dy);
   end_job j = { .scale = scale };
   int rc = y ? pn_pixels_open(&j.y, &held, y) : 0;
   *dz = dy;

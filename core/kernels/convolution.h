@@ -6,7 +6,7 @@
 extern "C" {
 #endif
 
-/* Checks axes and element types of x and weight, and says that of the result: x is real, on CUDA maybe of 16 bits (precision.h). */
+/* Checks axes and element types of x and weight, and says that of the result (precision.h). */
 PN_CHECKED int pn_convolution_types(const pn_call *call, pn_dtype *result);
 /* The shared arguments, in this order: stride, pad, dilation, groups (conv3d); stride, pad, output_pad, dilation, groups (transpose). */
 PN_API void pn_convolution_geometry(const pn_call *call, const pn_tensor *spatial, bool transposed, pn_geometry *g, int64_t *high);
@@ -22,6 +22,8 @@ PN_CHECKED int pn_filter_close(pn_tensor *dense, pn_tensor *dw, int rc);
 /* dw += the weight gradient; and db += the sums of dy, where wanted. big is gathered by taps, small is not (dy of conv3d, x of its transpose). */
 PN_CHECKED int pn_convolution_weight_gradient(pn_call *call, pn_tensor *big, pn_tensor *small, const pn_geometry *g);
 PN_CHECKED int pn_convolution_bias_gradient(pn_call *call, pn_tensor *dy);
+/* May dy, held once more than the call holds it, be written over? Not while anyone else sees its memory. */
+PN_API bool pn_convolution_owns(const pn_call *call, const pn_tensor *dy);
 /* Behind y = relu(scale * z + bias): *dz = scale * (dy where y is positive), retained, in dy's own memory where nobody else sees it;
 ** and the bias gradient, where wanted. y NULL: no relu; scale NULL: 1. dy's channels lie together; it is released. */
 PN_CHECKED int pn_convolution_end_gradient(pn_call *call, pn_tensor **dz, pn_tensor *dy, pn_tensor *y, const real *scale);

@@ -192,5 +192,6 @@ const pn_op pn_op_conv3d = {
   .cases = cases,
   .shape = shape,
   .cpu = {forward, backward},
-  .constant_inputs = { false, false,      false, true },
+  .constant_inputs = {  false, false,      false, true },
+  .real_inputs = { false, true,       true, true },
 };

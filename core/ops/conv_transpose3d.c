@@ -166,4 +166,5 @@ const pn_op pn_op_conv_transpose3d = {
   .cases = cases,
   .shape = shape,
   .cpu = {forward, backward},
+  .real_inputs = { false,   true,     true },
 };

@@ -108,6 +108,15 @@ function pn.engines(o)
   return { how = ffi.string(C.pn_engines()), deterministic = C.pn_deterministic(), workspace = tonumber(C.pn_workspace()) }
 end
 
+--- The engines picked so far on a CUDA device, a line a convolution, for logs.
+-- @tparam ?string device "cuda" by default
+-- @treturn string
+function pn.picks(device)
+  local text = ffi.new("char [?]", 2 ^ 18)
+  binding.check(C.pn_picks(binding.device(device or "cuda"), text, 2 ^ 18))
+  return ffi.string(text)
+end
+
 --- Exact mode: f32 convolutions by their definition alone. Otherwise those with 3 taps and stride 1 go by minimal filtering
 -- (Winograd), three to five times faster, with rounding of about 1e-6 of the largest value where the definition has 1e-7.
 -- @tparam ?boolean on sets it

@@ -1,0 +1,31 @@
+/* convolution.h: convolution between tensors on a device, and its gradients: what conv3d and conv_transpose3d share. Names as in
+** core/kernels/convolve.h: x is the large side, y the small one. dtype: the element type that is multiplied; what has another is cast. */
+#ifndef PENUMBRA_GPU_CONVOLUTION_H
+#define PENUMBRA_GPU_CONVOLUTION_H
+#include "gpu.h"
+#include "kernels/convolution.h"
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct pn_gpu_geometry {
+  pn_geometry g;
+  int64_t high[3];
+} pn_gpu_geometry;
+
+/* y = x * (weight scale) + bias, then relu; bias and scale may be NULL. A relu may turn NaN into 0: cuDNN's does. */
+PN_CHECKED int pn_gpu_convolve(pn_tensor *y, pn_tensor *x, pn_tensor *weight, pn_tensor *bias, pn_tensor *scale, bool relu,
+                               const pn_gpu_geometry *g, pn_dtype dtype);
+/* x (+)= the adjoint in x, of y, plus bias; bias only without add. */
+PN_CHECKED int pn_gpu_convolve_data(pn_tensor *x, bool add, pn_tensor *y, pn_tensor *weight, pn_tensor *bias,
+                                    const pn_gpu_geometry *g, pn_dtype dtype);
+/* Adds the adjoint in the weight, of y, to the gradient of input 1 where that wants one. */
+PN_CHECKED int pn_gpu_convolve_weight(pn_call *call, pn_tensor *x, pn_tensor *y, const pn_gpu_geometry *g, pn_dtype dtype);
+/* Behind y = relu(scale z + bias): *dz = scale (dy where y is positive), retained: dy itself where nothing stands behind, or in its
+** memory where nobody else sees it; and the sums for the gradient of input 2, the bias, where wanted. y NULL: no relu; scale NULL: 1. */
+PN_CHECKED int pn_gpu_end_gradient(pn_call *call, pn_tensor **dz, pn_tensor *dy, pn_tensor *y, pn_tensor *scale);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

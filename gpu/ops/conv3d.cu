@@ -1,0 +1,32 @@
+/* conv3d.cu: see core/ops/conv3d.c. Backward: dz, the gradient of the bare product, is scale (dy where y is positive); from it come the
+** gradients of x and of the weights, as there. */
+#include "convolution.h"
+#include "launch.h"
+
+static int forward(pn_call *call) {
+  pn_gpu_geometry g;
+  bool relu = pn_arg_int(call, "relu") != 0;
+  pn_tensor *y = call->y[0];
+  pn_convolution_geometry(call, call->x[0], false, &g.g, g.high);
+  if (pn_gpu_convolve(y, call->x[0], call->x[1], call->x[2], call->x[3], relu, &g, y->dtype)) return -1;
+  if (call->recording && relu) {
+    pn_tensor_retain(y);
+    pn_call_save(call, 0, y);
+  }
+  return 0;
+}
+
+static int backward(pn_call *call) {
+  pn_gpu_geometry g;
+  pn_tensor *dz, *dx, *scale = call->x[3];
+  bool fresh;
+  pn_convolution_geometry(call, call->x[0], false, &g.g, g.high);
+  if (pn_gpu_end_gradient(call, &dz, call->dy[0], call->saved[0], scale)) return -1;
+  int rc = pn_call_dx(call, 0, &dx, &fresh);
+  if (!rc && dx) rc = pn_gpu_convolve_data(dx, !fresh, dz, call->x[1], NULL, &g, dz->dtype);
+  rc = rc ? rc : pn_gpu_convolve_weight(call, call->x[0], dz, &g, dz->dtype);
+  pn_tensor_release(dz);
+  return rc;
+}
+
+PN_CUDA_KERNEL(conv3d, forward, backward)
