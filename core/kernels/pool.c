@@ -43,22 +43,6 @@ int pn_window_shape(pn_call *call) {
   return 0;
 }
 
-/* Along one axis: the n neighbours of a pixel, the first at `at`; neighbour i has place k + i * dk in the window. */
-typedef struct span {
-  int64_t at, n, k, dk;
-} span;
-
-static span window_of(const pn_window *w, int d, int64_t o, int64_t n_in) { /* inputs that output o sees */
-  int64_t first = o * w->stride[d] - w->low[d], k = pn_max64(0, -first);
-  return (span){ first + k, pn_min64(w->kernel[d], n_in - first) - k, k, 1 };
-}
-
-static span covering(const pn_window *w, int d, int64_t i, int64_t n_out) { /* outputs that see input i */
-  int64_t reach = i + w->low[d], s = w->stride[d];
-  int64_t first = pn_max64(0, reach < w->kernel[d] ? 0 : (reach - w->kernel[d]) / s + 1), last = pn_min64(reach / s, n_out - 1);
-  return (span){ first, pn_max64(0, last - first + 1), reach - first * s, -s };
-}
-
 typedef struct tap_list {
   int64_t n, k, n_w; /* valid for spans along w with this k and n_w */
   int64_t *offset, *index_offset;
@@ -89,7 +73,7 @@ static void lists_free(tap_list *lists, int n_lists) {
 }
 
 /* Offsets from the first neighbour, in the order t, h, w. */
-static void list_build(tap_list *list, const pn_window *w, span t, span h, span x, const pn_pixels *of, int64_t c_index,
+static void list_build(tap_list *list, const pn_window *w, pn_span t, pn_span h, pn_span x, const pn_pixels *of, int64_t c_index,
                        int64_t w_index, int64_t h_index) {
   int64_t n = 0;
   for (int64_t it = 0; it < t.n; it++) {
@@ -97,7 +81,7 @@ static void list_build(tap_list *list, const pn_window *w, span t, span h, span 
       for (int64_t iw = 0; iw < x.n; iw++, n++) {
         list->offset[n] = it * of->st + ih * of->sh + iw * of->sw;
         list->index_offset[n] = ((it * h_index + ih) * w_index + iw) * c_index;
-        list->number[n] = (uint8_t)(((t.k + it * t.dk) * w->kernel[1] + h.k + ih * h.dk) * w->kernel[2] + x.k + iw * x.dk);
+        list->number[n] = (uint8_t)pn_window_place(w, t.k + it * t.dk, h.k + ih * h.dk, x.k + iw * x.dk);
       }
     }
   }
@@ -139,13 +123,13 @@ static int max_rows_in_two_steps(void *context, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; row++) {
     int64_t n, to, ho;
     row_of(y, row, &n, &to, &ho);
-    span t = window_of(j->w, 0, to, x->t), h = window_of(j->w, 1, ho, x->h);
-    list_build(&lists[0], j->w, t, h, (span){ 0, 1, 0, 1 }, x, 0, 0, 0);
+    pn_span t = pn_span_seen(j->w, 0, to, x->t), h = pn_span_seen(j->w, 1, ho, x->h);
+    list_build(&lists[0], j->w, t, h, (pn_span){ 0, 1, 0, 1 }, x, 0, 0, 0);
     kernels->largest(line, NULL, x->data + n * x->sn + t.at * x->st + h.at * x->sh, lists[0].offset, lists[0].number, lists[0].n,
                      x->w * x->c);
     real *into = y->data + n * y->sn + to * y->st + ho * y->sh;
     for (int64_t wo = 0; wo < y->w; wo++) {
-      span s = window_of(j->w, 2, wo, x->w);
+      pn_span s = pn_span_seen(j->w, 2, wo, x->w);
       kernels->largest(into + wo * y->sw, NULL, line + s.at * x->c, lists[1].offset, lists[0].number, s.n, x->c);
     }
   }
@@ -164,13 +148,13 @@ static int max_rows(void *context, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; row++) {
     int64_t n, to, ho;
     row_of(y, row, &n, &to, &ho);
-    span t = window_of(j->w, 0, to, x->t), h = window_of(j->w, 1, ho, x->h);
+    pn_span t = pn_span_seen(j->w, 0, to, x->t), h = pn_span_seen(j->w, 1, ho, x->h);
     const real *from = x->data + n * x->sn + t.at * x->st + h.at * x->sh;
     real *into = y->data + n * y->sn + to * y->st + ho * y->sh;
     uint8_t *winners = j->index ? j->index + row * y->w * y->c : NULL;
     list.n_w = -1;
     for (int64_t wo = 0; wo < y->w; wo++) {
-      span s = window_of(j->w, 2, wo, x->w);
+      pn_span s = pn_span_seen(j->w, 2, wo, x->w);
       if (s.k != list.k || s.n != list.n_w) list_build(&list, j->w, t, h, s, x, 0, 0, 0);
       kernels->largest(into + wo * y->sw, winners ? winners + wo * y->c : NULL, from + s.at * x->sw, list.offset, list.number,
                        list.n, x->c);
@@ -189,13 +173,13 @@ static int max_back_rows(void *context, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; row++) {
     int64_t n, ti, hi;
     row_of(dx, row, &n, &ti, &hi);
-    span t = covering(j->w, 0, ti, dy->t), h = covering(j->w, 1, hi, dy->h);
+    pn_span t = pn_span_seeing(j->w, 0, ti, dy->t), h = pn_span_seeing(j->w, 1, hi, dy->h);
     real *into = dx->data + n * dx->sn + ti * dx->st + hi * dx->sh;
     const real *from = dy->data + n * dy->sn + t.at * dy->st + h.at * dy->sh;
     const uint8_t *winners = j->index + (((n * dy->t + t.at) * dy->h + h.at) * dy->w) * dy->c;
     for (int i = 0; i < LISTS; i++) lists[i].n_w = -1;
     for (int64_t wi = 0; wi < dx->w; wi++) {
-      span s = covering(j->w, 2, wi, dy->w);
+      pn_span s = pn_span_seeing(j->w, 2, wi, dy->w);
       tap_list *list = &lists[(wi + j->w->low[2]) % j->w->stride[2] % LISTS];
       if (s.k != list->k || s.n != list->n_w) list_build(list, j->w, t, h, s, dy, dy->c, dy->w, dy->h);
       if (list->n) {
@@ -216,19 +200,18 @@ static int avg_rows(void *context, int64_t begin, int64_t end) {
   const pn_tap_kernels *kernels = pn_taps();
   tap_list list;
   if (lists_new(&list, 1, j->w)) return -1;
-  int64_t volume = j->w->kernel[0] * j->w->kernel[1] * j->w->kernel[2];
   for (int64_t row = begin; row < end; row++) {
     int64_t n, to, ho;
     row_of(y, row, &n, &to, &ho);
-    span t = window_of(j->w, 0, to, x->t), h = window_of(j->w, 1, ho, x->h);
+    pn_span t = pn_span_seen(j->w, 0, to, x->t), h = pn_span_seen(j->w, 1, ho, x->h);
     const real *from = x->data + n * x->sn + t.at * x->st + h.at * x->sh;
     real *into = y->data + n * y->sn + to * y->st + ho * y->sh;
     list.n_w = -1;
     for (int64_t wo = 0; wo < y->w; wo++) {
-      span s = window_of(j->w, 2, wo, x->w);
+      pn_span s = pn_span_seen(j->w, 2, wo, x->w);
       if (s.k != list.k || s.n != list.n_w) {
         list_build(&list, j->w, t, h, s, x, 0, 0, 0);
-        for (int64_t i = 0; i < list.n; i++) list.weight[i] = 1 / (real)(j->count_pad ? volume : list.n);
+        for (int64_t i = 0; i < list.n; i++) list.weight[i] = pn_window_share(j->w, j->count_pad, t.n, h.n, s.n);
       }
       kernels->weighted(into + wo * y->sw, false, from + s.at * x->sw, list.offset, list.weight, list.n, x->c);
     }
@@ -243,21 +226,19 @@ static int avg_back_rows(void *context, int64_t begin, int64_t end) {
   const pn_tap_kernels *kernels = pn_taps();
   tap_list list;
   if (lists_new(&list, 1, j->w)) return -1;
-  int64_t volume = j->w->kernel[0] * j->w->kernel[1] * j->w->kernel[2];
   for (int64_t row = begin; row < end; row++) {
     int64_t n, ti, hi;
     row_of(dx, row, &n, &ti, &hi);
-    span t = covering(j->w, 0, ti, dy->t), h = covering(j->w, 1, hi, dy->h);
+    pn_span t = pn_span_seeing(j->w, 0, ti, dy->t), h = pn_span_seeing(j->w, 1, hi, dy->h);
     real *into = dx->data + n * dx->sn + ti * dx->st + hi * dx->sh;
     const real *from = dy->data + n * dy->sn + t.at * dy->st + h.at * dy->sh;
     for (int64_t wi = 0; wi < dx->w; wi++) {
-      span s = covering(j->w, 2, wi, dy->w);
+      pn_span s = pn_span_seeing(j->w, 2, wi, dy->w);
       list_build(&list, j->w, t, h, s, dy, 0, 0, 0);
       for (int64_t i = 0; i < list.n; i++) { /* each window has its own share to give */
         int64_t iw = i % s.n, ih = i / s.n % h.n, it = i / s.n / h.n;
-        int64_t seen = window_of(j->w, 0, t.at + it, dx->t).n * window_of(j->w, 1, h.at + ih, dx->h).n *
-                       window_of(j->w, 2, s.at + iw, dx->w).n;
-        list.weight[i] = 1 / (real)(j->count_pad ? volume : seen);
+        list.weight[i] = pn_window_share(j->w, j->count_pad, pn_span_seen(j->w, 0, t.at + it, dx->t).n,
+                                         pn_span_seen(j->w, 1, h.at + ih, dx->h).n, pn_span_seen(j->w, 2, s.at + iw, dx->w).n);
       }
       if (list.n) {
         kernels->weighted(into + wi * dx->sw, j->add, from + s.at * dy->sw, list.offset, list.weight, list.n, dx->c);

@@ -1,4 +1,4 @@
---- Views and rearrangements on a CUDA device, beyond the registry's cases: gradients that meet, slots, nothing at all.
+--- Views, rearrangements and windows on a CUDA device, beyond the registry's cases: gradients that meet, slots, boxes, nothing.
 
 local device = require "spec.gpu.device"
 local pn = require "penumbra"
@@ -79,5 +79,86 @@ describe("on a CUDA device, a destination", function()
   it("is where the inputs are", function()
     helper.failure(function() pn.relu(pn.ones { 2 }, { into = pn.ones { 2, device = "cuda" } }) end,
       "relu: the destination is on another device than the inputs")
+  end)
+end)
+
+-- Max pooling keeps its bits, 16 of them too; a mean may round otherwise.
+describe("on a CUDA device, pooling", function()
+  local windows = {
+    { kernel = { 1, 3, 3 }, stride = { 1, 2, 2 } }, { kernel = 3, stride = 1 }, { kernel = 3, stride = 2 }, { kernel = 2 },
+    { kernel = { 2, 7, 5 }, stride = { 1, 2, 3 }, pad = { { 1, 0 }, { 5, 6 }, { 0, 4 } } }, { kernel = 1, stride = 3 },
+  }
+
+  it("agrees with the CPU for any number of channels", function()
+    for _, channels in ipairs { 1, 3, 8, 30, 40, 72 } do
+      for _, window in ipairs(windows) do
+        for _, shape in ipairs { { 2, channels, 3, 9, 10 }, { 1, channels, 1, 2, 1 } } do
+          pn.scope(function()
+            both(function(x) return pn.max_pool3d(x, window) end, { shape })
+            both(function(x) return pn.avg_pool3d(x, window) end, { shape }, device.tolerance[pn.real])
+          end)
+        end
+      end
+    end
+  end)
+
+  it("agrees with the CPU in 16 bits", function()
+    for _, short in ipairs { "f16", "bf16" } do
+      for _, channels in ipairs { 8, 20 } do
+        for _, window in ipairs(windows) do
+          local x = helper.counted { 1, channels, 3, 6, 7 }:contiguous("channels_last"):cast(short)
+          local y, d = helper.with_gradients(function(t) return pn.max_pool3d(t, window) end, x:cast(pn.real))
+          local there = x:to("cuda"):requires_grad(true)
+          local made = pn.max_pool3d(there, window)
+          made:backward(helper.counted(made:shape(), 613):to("cuda"):cast(short))
+          assert.equal(short, made:dtype())
+          helper.assert_same_bits(made:to("cpu"):cast(pn.real), y)
+          helper.assert_close(there:grad():to("cpu"):cast(pn.real), d[1], device.tolerance[short])
+        end
+      end
+    end
+  end)
+
+  it("gives ties to the first and lets NaN win", function()
+    local values = {}
+    for i = 1, 8 * 3 * 4 * 4 do values[i] = i % 7 == 0 and 0 / 0 or i % 3 end
+    for _, channels in ipairs { 8, 1 } do
+      local x = pn.reshape(pn.tensor(values), { shape = { 1, channels, 3, 4, -1 } }):contiguous "channels_last"
+      local made = {}
+      for _, where in ipairs { "cpu", "cuda" } do
+        local there = x:detach():to(where):requires_grad(true)
+        local y = pn.max_pool3d(there, { kernel = { 2, 2, 3 }, stride = 1 })
+        y:backward(helper.counted(y:shape(), 613):to(where))
+        made[#made + 1] = { y:to "cpu", there:grad():to "cpu" }
+      end
+      helper.assert_same_bits(made[2][1], made[1][1])
+      helper.assert_same_bits(made[2][2], made[1][2])
+    end
+  end)
+
+  it("reads and writes parts of larger tensors", function()
+    for _, at in ipairs { { 1, 24, 40 }, { 5, 24, 40 }, { 2, 24, 40 }, { 1, 27, 41 } } do -- on and off the 16 bytes of a thread
+      both(function(x)
+        local first = at[1]
+        local part = x:slice(2, first, 16)
+        local whole = pn.zeros { 1, at[3], 2, 3, 3, layout = "channels_last", device = x:device() }
+        local y = pn.max_pool3d(part, { kernel = 3, stride = 2, into = whole:slot(2, first, 16) })
+        return pn.concat(y, pn.avg_pool3d(part, { kernel = { 1, 1, 1 }, stride = 2 }), { axis = 2 })
+      end, { { 1, at[2], 3, 5, 5 } })
+    end
+  end)
+
+  it("adds where several windows lead to one tensor", function()
+    both(function(x)
+      return pn.concat(pn.max_pool3d(x, { kernel = 3, stride = 1 }), pn.avg_pool3d(x, { kernel = { 1, 3, 3 }, stride = 1 }),
+        pn.max_pool3d(x, { kernel = { 1, 2, 2 }, stride = 1 }), x, { axis = 2 })
+    end, { { 2, 8, 2, 5, 6 } }, device.tolerance[pn.real])
+  end)
+
+  it("of nothing is nothing", function()
+    for _, shape in ipairs { { 0, 8, 2, 3, 4 }, { 2, 0, 2, 3, 4 } } do
+      both(function(x) return pn.max_pool3d(x, { kernel = 3, stride = 2 }) end, { shape })
+      both(function(x) return pn.avg_pool3d(x, { kernel = 3, stride = 2 }) end, { shape })
+    end
   end)
 end)
