@@ -14,11 +14,11 @@
 #include <sanitizer/asan_interface.h>
 #define LEAVING(save, to_stack, to_bytes) __sanitizer_start_switch_fiber(save, to_stack, to_bytes)
 #define ARRIVED(save, from_stack, from_bytes) __sanitizer_finish_switch_fiber(save, from_stack, from_bytes)
-#define BEHIND ((size_t)0) /* the sanitizer looks after what lies there */
+enum { BEHIND = 0 }; /* the sanitizer looks after what lies there */
 #else
 #define LEAVING(save, to_stack, to_bytes) (void)0
 #define ARRIVED(save, from_stack, from_bytes) (void)0
-#define BEHIND ((size_t)64)
+enum { BEHIND = 64 };
 #define ASAN_UNPOISON_MEMORY_REGION(p, bytes) (void)0
 #endif
 
@@ -140,6 +140,17 @@ bool run_team(const char *kernel, const pn_fake_task &body, int n) {
   return good;
 }
 
+/* Bytes behind a block's shared memory that nobody may write. */
+void guard(char *p) {
+  for (int i = 0; i < BEHIND; i++) p[i] = (char)PATTERN;
+}
+
+bool is_guarded(const char *p) {
+  for (int i = 0; i < BEHIND; i++)
+    if (p[i] != (char)PATTERN) return false;
+  return true;
+}
+
 /* ---- the grid --------------------------------------------------------------------------------------------------------------------- */
 
 void run_grid(const char *kernel, int64_t blocks, int threads, size_t shared, bool meet, const pn_fake_task &body) {
@@ -147,7 +158,7 @@ void run_grid(const char *kernel, int64_t blocks, int threads, size_t shared, bo
   bool good = room != nullptr;
   for (int64_t b = 0; b < blocks && good; b++) {
     memset(room, 0xff, shared); /* shared memory begins as anything */
-    memset(room + shared, PATTERN, BEHIND);
+    guard(room + shared);
     pn_fake_now = pn_fake_place{ b, blocks, 0, threads, room };
     if (meet) good = run_team(kernel, body, threads);
     else
@@ -155,11 +166,10 @@ void run_grid(const char *kernel, int64_t blocks, int threads, size_t shared, bo
         pn_fake_now.thread = i;
         body();
       }
-    for (size_t i = 0; i < BEHIND && good; i++)
-      if ((unsigned char)room[shared + i] != PATTERN) {
-        pn_fake_complain("%s: block %lld wrote behind its %zu bytes of shared memory", kernel, (long long)b, shared);
-        good = false;
-      }
+    if (good && !is_guarded(room + shared)) {
+      pn_fake_complain("%s: block %lld wrote behind its %zu bytes of shared memory", kernel, (long long)b, shared);
+      good = false;
+    }
   }
   free(room);
 }

@@ -251,8 +251,8 @@ describe("faults", function()
   end)
 
   it("come from the environment too, for programs", function()
-    local command = ("PENUMBRA_EMULATED_FAIL=cudaLaunchKernel:1 PENUMBRA_CUDA_LIB=%s build/penumbra -e '%s' 2>&1"):format(device.library,
-      'local pn = require "penumbra" pn.relu(pn.zeros { 2, device = "cuda" })')
+    local command = ("PENUMBRA_EMULATED_FAIL=cudaLaunchKernel:1 PENUMBRA_CUDA_LIB=%s build/penumbra -e '%s' 2>&1"):format(
+      device.library, 'local pn = require "penumbra" pn.relu(pn.zeros { 2, device = "cuda" })')
     local pipe = io.popen(command)
     assert.matches("CUDA: cannot launch the kernel [%w_]+: unknown error", pipe:read "*a")
     pipe:close()
