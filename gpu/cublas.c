@@ -196,23 +196,19 @@ static int multiply(pn_gpu *gpu, const product *p, void *y, const void *a, const
 }
 
 int pn_cublas_product(pn_gpu *gpu, pn_matrix y, pn_matrix a, pn_matrix b, bool add) {
-  if (!lies_in_columns(&y)) { /* y' = b' a' */
-    const pn_matrix swapped = pn_matrix_turned(a);
-    a = pn_matrix_turned(b);
-    b = swapped;
-    y = pn_matrix_turned(y);
-  }
+  const bool turned = !lies_in_columns(&y); /* then y' = b' a' */
+  const pn_matrix left = turned ? pn_matrix_turned(b) : a, right = turned ? pn_matrix_turned(a) : b;
   key k;
   memset(&k, 0, sizeof k);
-  k.a = side_of(a);
-  k.b = side_of(b);
-  k.y = side_of(y);
+  k.a = side_of(left);
+  k.b = side_of(right);
+  k.y = side_of(turned ? pn_matrix_turned(y) : y);
   k.workspace = pn_min64(pn_workspace(), workspace_most);
   k.compute = compute_type(gpu, a.dtype);
   k.index = gpu->index;
   pthread_mutex_lock(&lock);
   const product *p = product_for(gpu, &k);
-  int rc = p ? multiply(gpu, p, y.data, a.data, b.data, add) : -1;
+  int rc = p ? multiply(gpu, p, y.data, left.data, right.data, add) : -1;
   pthread_mutex_unlock(&lock);
   return rc ? pn_fail("%s (%lld,%lld by %lld,%lld)", pn_error(), (long long)a.size[0], (long long)a.size[1], (long long)b.size[0],
                       (long long)b.size[1])
