@@ -16,6 +16,7 @@ static const char *const cases[] = {
   "2,2,2,2,3 2,3,1,3,2 3 stride=1,3,2 output_pad=0,1,1",
   "1,4,3,3,2 4,3,2,3,3 stride=2,1,2 groups=2 dilation=1,2,1 pad=1,0,0,1,1,0",
   "1,1,2,3,3 1,1,4,8,8 stride=2,4,4 pad=same",
+  "1,3,2,3,4 3,6,2,3,3 6 stride=2 pad=0,1,1 output_pad=0,1,0",
   0,
 };
 
