@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "backend.h"
+#include "libraries.h"
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pn_backend cuda;
@@ -23,9 +24,10 @@ static void open_cuda(void) {
   const char *chosen = getenv("PENUMBRA_CUDA_LIB");
   if (chosen && *chosen) snprintf(path, sizeof path, "%s", chosen);
   else beside_us(path, sizeof path);
-  void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+  char problem[1408];
+  void *library = pn_library_open(path, problem, sizeof problem);
   if (!library) {
-    snprintf(reason, sizeof reason, "no CUDA: %s", dlerror());
+    snprintf(reason, sizeof reason, "no CUDA: %s", problem);
     return;
   }
   pn_backend_open_fn *open_it;

@@ -2,12 +2,14 @@
 local pn = require "penumbra"
 local binding = require "penumbra.ffi"
 local ffi = require "ffi"
+local files = require "penumbra.files"
+local helper = require "spec.helper"
 
 -- What `penumbra -e code` prints, both streams, with PENUMBRA_CUDA_LIB set.
-local function said(library, code)
+local function said(library, code, environment)
   local program = ffi.string(binding.library_path):match("^(.*)/[^/]*$") .. "/penumbra"
   if not io.open(program) then program = "build/penumbra" end
-  local pipe = io.popen(("PENUMBRA_CUDA_LIB=%s %s -e '%s' 2>&1"):format(library, program, code))
+  local pipe = io.popen(("%s PENUMBRA_CUDA_LIB=%s %s -e '%s' 2>&1"):format(environment or "", library, program, code))
   local text = pipe:read "*a"
   pipe:close()
   return text
@@ -22,6 +24,46 @@ describe("a device", function()
   it("whose plug-in is something else is named", function()
     assert.matches("no CUDA: .* is not a backend of Penumbra",
       said(binding.library_path, 'require("penumbra").zeros({ 2 }):to("cuda:1")'))
+  end)
+
+  describe("whose plug-in needs a library", function()
+    local top = helper.directory(teardown)
+    local has_compiler = os.execute "command -v gcc >/dev/null" == 0
+    local ask = 'require("penumbra").zeros { 2, device = "cuda" }'
+
+    local function shell(format, ...) assert.equal(0, os.execute(format:format(...))) end
+
+    setup(function()
+      if not has_compiler then return end
+      shell("mkdir -p %s/far %s/env/lib/python3.11/site-packages/nvidia/far/lib", top, top)
+      assert.is_nil(files.write(top .. "/far.c", "int far(void); int far(void) { return 1; }"))
+      assert.is_nil(files.write(top .. "/plug.c", "int far(void); int near(void); int near(void) { return far(); }"))
+      shell("cd %s && gcc -shared -fPIC -Wl,-soname,libfar.so.7 far.c -o far/libfar.so.7", top)
+      shell("cd %s && gcc -shared -fPIC plug.c far/libfar.so.7 -o libplug.so", top)
+      shell("cd %s && cp far/libfar.so.7 env/lib/python3.11/site-packages/nvidia/far/lib/", top)
+    end)
+
+    it("that is nowhere says where it looked", function()
+      if not has_compiler then pending "no gcc" end
+      local text = said(top .. "/libplug.so", ask, "CUDA_HOME=/opt/mine VIRTUAL_ENV=/opt/env PENUMBRA_CUDA_PATH=/one:/two")
+      local begins = "no CUDA: " .. top .. "/libplug.so: there is no libfar.so.7 where the loader looks, nor in /one, /two, "
+        .. "/opt/mine/lib64, /usr/local/cuda/lib64, /opt/env/lib/python3*/*-packages/nvidia/*/lib"
+      assert.truthy(text:find(begins, 1, true), text)
+      assert.truthy(text:find("(PENUMBRA_CUDA_PATH=FOLDER:... names more)", 1, true), text)
+    end)
+
+    it("finds it in a folder that is named, and among Python's packages", function()
+      if not has_compiler then pending "no gcc" end
+      for _, environment in ipairs {
+        "PENUMBRA_CUDA_PATH=/nowhere:" .. top .. "/far", "VIRTUAL_ENV=" .. top .. "/env",
+      } do
+        local text = said(top .. "/libplug.so", ask, environment)
+        assert.truthy(text:find("libplug.so is not a backend of Penumbra", 1, true), text)
+      end
+      shell("mkdir -p %s/env/bin && ln -s /bin/true %s/env/bin/python3", top, top)
+      local text = said(top .. "/libplug.so", ask, ("PATH=%s/env/bin:$PATH"):format(top))
+      assert.truthy(text:find("is not a backend of Penumbra", 1, true), text)
+    end)
   end)
 
   it("is counted: none, with the reason", function()
