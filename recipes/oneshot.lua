@@ -19,6 +19,7 @@ local cfg = pn.config{
   width       = 1,                  -- times the channels of I3D
   -- training
   epochs = 200, frames = 16, crop = 224,
+  batch = 1,                        -- dreams a step
   optim  = { lr = 1e-2, momentum = 0.9, weight_decay = 2e-4 },
   side_weight = function(epoch, n) return 1 - epoch / n end,
   loss_norm   = "mean",             -- mean | sum | batch

@@ -22,6 +22,7 @@ local cfg = pn.config{
   width       = 1,                   -- times the channels of I3D
   -- training: an epoch is one window of each sequence
   epochs = 700, frames = 16, crop = 224,
+  batch = 1,                         -- clips a step
   optim  = { lr = 1e-2, momentum = 0.9, weight_decay = 2e-4 },
   lr_scale    = function(epoch, n) return epoch > 0.7 * n and 0.1 or 1 end,
   side_weight = function(epoch, n) return 1 - epoch / n end,

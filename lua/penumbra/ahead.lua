@@ -22,6 +22,7 @@
 -- @module penumbra.ahead
 
 local pack = require "penumbra.pack"
+local batched = require "penumbra.batched"
 local named = require "penumbra.named"
 local raise = require "penumbra.raise"
 local random = require "penumbra.random"
@@ -170,8 +171,9 @@ end
 -- @tparam ?table cfg workers (default worker.default(); 0: none, batches are made when asked for); ahead: how many batches may be
 --   under way or wait (default 2 a worker); epochs: no batch is made beyond it; seed = 1; device: for another than the "cpu", a
 --   source that has `bytes` gives them, unless there is a change (`penumbra.device.bring`, which run:epochs calls, makes numbers
---   of them). Other keys are left alone, so a recipe's configuration will do
--- @param ?change function(batch, rng) that returns the batch, or its name
+--   of them); batch: how many clips a batch has (default 1; `penumbra.batched`). Other keys are left alone, so a recipe's
+--   configuration will do
+-- @param ?change function(batch, rng) that returns the batch, or its name; it sees clips one by one, before they are joined
 -- @treturn Ahead a source: batch(epoch, i), per_epoch
 local function new(source, cfg, change)
   cfg = cfg or {}
@@ -187,11 +189,12 @@ local function new(source, cfg, change)
     raise("ahead: the change is a %s, expects a function(batch, rng) or its name", type(change))
   end
   local per_epoch = type(source) == "table" and source.per_epoch or 1
+  local clips = named.whole("ahead", "batch", cfg.batch or 1, 1, 4096)
   local self = setmetatable({
     source = source, change = change, seed = cfg.seed or 1, per_epoch = per_epoch, n_workers = workers, tickets = {},
     ahead = named.whole("ahead", "ahead", cfg.ahead or 2 * workers, workers > 0 and 1 or 0, 1000),
     bytes = change == nil and cfg.device ~= nil and cfg.device ~= "cpu",
-    last = type(cfg.epochs) == "number" and cfg.epochs * per_epoch or math.huge,
+    last = type(cfg.epochs) == "number" and cfg.epochs * per_epoch * (per_epoch == 1 and clips or 1) or math.huge,
   }, Ahead)
   if type(change) == "string" then
     self.in_line = function_named(change) -- what is wrong with it shows here
@@ -205,7 +208,7 @@ local function new(source, cfg, change)
     pack.pack("ahead: source", self.maker)
     self.pool = worker.pool(workers)
   end
-  return self
+  return clips > 1 and batched(self, clips) or self
 end
 
 --- Batch i of an epoch; those after it are under way when it is returned.
