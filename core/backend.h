@@ -13,14 +13,6 @@ extern "C" {
 
 enum { PN_BACKEND_VERSION = 4, PN_MOST_DEVICES = 17 }; /* the CPU and up to 16 CUDA devices */
 
-/* One tensor of an optimiser's step: adjacent numbers in one memory order. */
-typedef struct pn_update {
-  real *param, *buffer; /* buffer NULL: plain rule */
-  const real *grad;
-  int64_t count;
-  pn_sgd_numbers numbers;
-} pn_update;
-
 typedef struct pn_backend {
   int version; /* PN_BACKEND_VERSION that the plug-in was built with */
   int n_devices;
@@ -48,6 +40,7 @@ typedef struct pn_backend {
   /* work that is captured and done again; one at a time, by one thread */
   int (*capture_begin)(int index);
   int (*capture_end)(int index, bool keep, void **graph); /* keep false: forgets it */
+  void (*capture_aside)(int index, bool on);              /* see pn_capture_aside */
   int (*graph_launch)(int index, void *graph);
   void (*graph_free)(int index, void *graph);
 
@@ -58,9 +51,11 @@ typedef struct pn_backend {
   void (*picks)(int index, char *buffer, size_t bytes); /* of engines for convolutions, as text, a line each, cut to fit */
 
   /* optimisers */
-  int (*sgd)(int index, const pn_update *list, int64_t n);
-  int (*adam)(int index, real *param, real *mean, real *square, const real *grad, int64_t n, const pn_adam_numbers *numbers);
-  int (*sum_squares)(int index, const real *const *list, const int64_t *counts, int64_t n, double *sums); /* waits */
+  int (*update)(
+      int index, bool adam, const pn_update *list, int64_t n, const void *numbers,
+      const double *verdict); /* numbers: PN_STEP_BYTES a tensor, on the device, or NULL: those of the list; so the verdict */
+  int (*sum_squares)(int index, const pn_update *list, int64_t n, double *sums);                /* of the gradients; waits */
+  int (*judge)(int index, const pn_update *list, int64_t n, double clip_norm, double *verdict); /* see pn_grad_verdict */
 } pn_backend;
 
 /* Fails with a sentence in `why`: the plug-in is missing, its libraries are, or there is no device. */

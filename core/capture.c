@@ -123,6 +123,12 @@ void pn_capture_abort(void) {
   forget(g);
 }
 
+void pn_capture_aside(bool on) {
+  const pn_backend *backend;
+  int index;
+  if (under_way && !pn_backend_of(under_way->device, &backend, &index)) backend->capture_aside(index, on);
+}
+
 int pn_graph_launch(pn_graph *g) {
   const pn_backend *backend;
   int index;

@@ -124,6 +124,9 @@ PN_API void pn_tensor_set_grid(pn_tensor *t, const double *stride, const double 
 typedef struct pn_graph pn_graph;
 PN_API int pn_capture_begin(int device) PN_CHECKED; /* one at a time; not on the CPU */
 PN_API int pn_capture_end(pn_graph **out) PN_CHECKED;
+PN_API void
+pn_capture_aside(bool on);          /* tensors that are made while it is on keep what is written to them before a launch: the memory
+                                         of others is taken up and left as the work goes along. No effect outside a capture */
 PN_API void pn_capture_abort(void); /* forgets what was recorded; nothing when none is under way */
 PN_API bool pn_capturing(void);     /* this thread */
 PN_API int pn_graph_launch(pn_graph *g) PN_CHECKED;
@@ -268,13 +271,22 @@ typedef enum pn_distribution { PN_UNIFORM, PN_NORMAL, PN_BERNOULLI } pn_distribu
 PN_API int pn_random_fill(pn_tensor *t, pn_distribution kind, double a, double b, uint64_t seed, uint64_t stream,
                           uint64_t offset) PN_CHECKED;
 
-/* ---- optimisers (core/optim.c): one step, in place -------------------------------------------------------------------- */
+/* ---- optimisers (core/optim.c): one step, in place --------------------------------------------------------------------
+** What changes from step to step may lie in memory of the parameters' device, so that a captured step can be done again. numbers,
+** u8 (n, PN_STEP_BYTES): rates and the like of each entry, from pn_sgd_set or pn_adam_set; verdict, f64 (PN_VERDICT_NUMBERS): what
+** pn_grad_verdict found: the step is scaled by its factor, or left out. NULL: the numbers of the call, and every step is taken. */
+
+enum { PN_STEP_BYTES = 64 };
+/* LOSS_SCALE: the caller's; what the gradients are too large by. NORM: of all of them, without that; infinite when one is not finite:
+** then no step is taken. FACTOR: what the step multiplies them by: to undo the scale, and to clip the norm. */
+enum { PN_VERDICT_LOSS_SCALE, PN_VERDICT_NORM, PN_VERDICT_FACTOR, PN_VERDICT_NUMBERS };
 
 typedef enum pn_sgd_convention { PN_SGD_TORCH, PN_SGD_CAFFE } pn_sgd_convention; /* CAFFE: the rate is inside the momentum buffer */
 typedef struct pn_sgd {
   double momentum, dampening, grad_scale;
   bool nesterov;
   pn_sgd_convention convention;
+  pn_tensor *numbers, *verdict;
 } pn_sgd;
 typedef struct pn_sgd_entry { /* buffer may be NULL without momentum; first: it holds nothing yet */
   pn_tensor *param, *grad, *buffer;
@@ -282,15 +294,24 @@ typedef struct pn_sgd_entry { /* buffer may be NULL without momentum; first: it 
   bool first;
 } pn_sgd_entry;
 typedef struct pn_adam {
-  double lr, beta1, beta2, eps, weight_decay, grad_scale;
-  int64_t step;
+  double beta1, beta2, eps, grad_scale;
   bool decoupled;
-} pn_adam;                                                                /* step counts from 1 */
+  pn_tensor *numbers, *verdict;
+} pn_adam;
+typedef struct pn_adam_entry { /* step counts from 1 */
+  pn_tensor *param, *grad, *mean, *square;
+  double lr, weight_decay;
+  int64_t step;
+} pn_adam_entry;
 PN_API int pn_optim_buffer(pn_tensor **out, pn_tensor *param) PN_CHECKED; /* zeros of the shape and memory order of a parameter */
 PN_API int pn_sgd_step(const pn_sgd_entry *entries, int64_t n, const pn_sgd *how) PN_CHECKED; /* all of them, or none on failure */
-PN_API int pn_adam_step(pn_tensor *param, pn_tensor *grad, pn_tensor *mean, pn_tensor *square, const pn_adam *how) PN_CHECKED;
-/* sums[i] of list[i], for norms of gradients; the same for any number of threads. */
+PN_API int pn_adam_step(const pn_adam_entry *entries, int64_t n, const pn_adam *how) PN_CHECKED;
+PN_API int pn_sgd_set(const pn_sgd_entry *entries, int64_t n, const pn_sgd *how) PN_CHECKED; /* writes how->numbers, and no more */
+PN_API int pn_adam_set(const pn_adam_entry *entries, int64_t n, const pn_adam *how) PN_CHECKED;
+/* sums[i] of list[i], for norms of gradients; the same for any number of threads. Waits for the device. */
 PN_API int pn_sum_squares(pn_tensor *const *list, int64_t n, double *sums) PN_CHECKED;
+/* On the norm of all gradients together; clip_norm 0: it is not clipped. */
+PN_API int pn_grad_verdict(pn_tensor *verdict, pn_tensor *const *list, int64_t n, double clip_norm) PN_CHECKED;
 
 /* ---- images and video (core/vision) ------------------------------------------------------------------------------
 ** An image is a u8 tensor (H,W,C), C = 1, 3 or 4, values 0-255; frames (T,H,W,C); a mask u8 (H,W) of object numbers, 0 the

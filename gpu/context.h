@@ -21,6 +21,7 @@ typedef struct pn_captured {
   void **deferred; /* memory of other pools, given back meanwhile: the work may read it */
   size_t n_deferred, room;
   bool orphan;     /* freed, but some of its memory is still out */
+  bool aside;      /* what is allocated now is none of its own (pn_capture_aside) */
   pthread_t owner; /* while it is being captured */
 } pn_captured;
 
@@ -63,4 +64,5 @@ PN_CHECKED int pn_capture_open(int index);
 PN_CHECKED int pn_capture_close(int index, bool keep, void **out);
 PN_CHECKED int pn_capture_launch(int index, void *graph);
 void pn_capture_free(int index, void *graph);
+void pn_capture_stand_aside(int index, bool on);
 #endif

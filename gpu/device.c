@@ -8,6 +8,7 @@
 #include <string.h>
 #include "cudnn_convolve.h"
 #include "tensor.h"
+#include "update.h"
 
 /* The kernels that ops.def declares: one that is missing is a link error here. */
 #define DECLARE_CPU(name)
@@ -219,10 +220,14 @@ int pn_backend_open(pn_backend *out, char *why, size_t bytes) {
                        .random = pn_gpu_random,
                        .capture_begin = pn_capture_open,
                        .capture_end = pn_capture_close,
+                       .capture_aside = pn_capture_stand_aside,
                        .graph_launch = pn_capture_launch,
                        .graph_free = pn_capture_free,
                        .mark = mark,
                        .between = between,
-                       .unmark = unmark };
+                       .unmark = unmark,
+                       .update = pn_gpu_update,
+                       .sum_squares = pn_gpu_sum_squares,
+                       .judge = pn_gpu_judge };
   return 0;
 }

@@ -78,3 +78,8 @@ void pn_capture_free(int index, void *graph) {
   (void)cudaGraphExecDestroy(g->exec);
   drop(c, g);
 }
+
+void pn_capture_stand_aside(int index, bool on) {
+  pn_context *c = pn_context_at(index);
+  if (c && c->capture) c->capture->aside = on;
+}

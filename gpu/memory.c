@@ -58,8 +58,9 @@ int pn_memory_allocate(int index, size_t bytes, void **out) {
   pn_context *c = pn_context_at(index);
   if (!c) return -1;
   pthread_mutex_lock(&pn_gpu_lock);
-  *out = take(c, capturing_here(c) ? c->capture->pool : c->pool, bytes);
-  if (*out) pn_fake_lend(c->gpu.stream, *out, bytes);
+  bool captured = capturing_here(c), aside = captured && c->capture->aside;
+  *out = take(c, captured && !aside ? c->capture->pool : c->pool, bytes);
+  if (*out) pn_fake_lend(c->gpu.stream, *out, bytes, aside);
   pthread_mutex_unlock(&pn_gpu_lock);
   return *out ? 0 : pn_fail("CUDA: no room for %zu bytes", bytes);
 }
@@ -194,7 +195,7 @@ int pn_memory_upload(int index, const void *from, size_t bytes, size_t block, vo
   void *p = take(c, c->upload_pool, block);
   int rc = p ? 0 : pn_fail("CUDA: no room for %zu bytes", bytes);
   if (!rc && c->any_released) rc = pn_gpu_check(cudaStreamWaitEvent(c->uploads, c->released, 0), "order two streams");
-  if (!rc) pn_fake_lend(c->uploads, p, bytes);
+  if (!rc) pn_fake_lend(c->uploads, p, bytes, false);
   rc = rc ? rc : send(c, c->uploads, p, from, bytes);
   rc = rc ? rc : pn_gpu_check(cudaEventRecord(c->uploaded, c->uploads), "record an event");
   rc = rc ? rc : pn_gpu_check(cudaStreamWaitEvent(c->gpu.stream, c->uploaded, 0), "order two streams");

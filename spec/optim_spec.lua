@@ -286,7 +286,7 @@ describe("an optimiser", function()
     end
     assert.equal("sgd_step: NULL", message(C.pn_sgd_step(nil, 0, nil)))
     assert.equal("sgd_step: NULL", message(C.pn_sgd_step(ffi.new "pn_sgd_entry [1]", 1, ffi.new "pn_sgd")))
-    assert.equal("adam_step: NULL", message(C.pn_adam_step(nil, nil, nil, nil, nil)))
+    assert.equal("adam_step: NULL", message(C.pn_adam_step(nil, 0, nil)))
     assert.equal("optim_buffer: NULL", message(C.pn_optim_buffer(nil, nil)))
     assert.equal("sum_squares: NULL", message(C.pn_sum_squares(nil, 0, nil)))
     assert.equal("sum_squares: NULL", sum_squares(nil))
@@ -301,8 +301,25 @@ describe("an optimiser", function()
     local gaps = pn.ops.slice(pn.zeros { 6 }, { axis = 1, first = 1, count = 3, step = 2 })
     assert.equal("sgd_step: the parameter has gaps between its elements", sgd_step({}, gaps, gaps))
     assert.is_truthy(sgd_step({ momentum = .9 }, p, p, gaps):find("another memory order than the parameter", 1, true))
-    local adam_how = ffi.new("pn_adam", { step = 0 })
-    assert.equal("adam_step: step 0, the first is 1", message(C.pn_adam_step(p.p, p.p, p.p, p.p, adam_how)))
+    local function adam_step(entry)
+      return message(C.pn_adam_step(ffi.new("pn_adam_entry [1]", { entry }), 1, ffi.new "pn_adam"))
+    end
+    assert.equal("adam_step: NULL", adam_step { step = 1 })
+    assert.equal("adam_step: step 0, the first is 1", adam_step { param = p.p, grad = p.p, mean = p.p, square = p.p })
+    local how, verdict = ffi.new "pn_sgd", pn.zeros { 3 }
+    assert.equal("sgd_set: NULL", message(C.pn_sgd_set(nil, 0, nil)))
+    assert.equal("adam_set: NULL", message(C.pn_adam_set(nil, 0, nil)))
+    assert.equal("sgd_set: NULL", message(C.pn_sgd_set(ffi.new "pn_sgd_entry [1]", 0, how)))
+    assert.equal("adam_set: NULL", message(C.pn_adam_set(ffi.new "pn_adam_entry [1]", 0, ffi.new "pn_adam")))
+    how.numbers = verdict.p
+    local entries = ffi.new("pn_sgd_entry [1]", { { param = p.p, grad = p.p } })
+    assert.equal("sgd_set: numbers must be u8 (1, 64) on the device of the parameters", message(C.pn_sgd_set(entries, 1, how)))
+    assert.equal("sgd_step: numbers must be u8 (1, 64) on the device of the parameters", message(C.pn_sgd_step(entries, 1, how)))
+    how.numbers, how.verdict = nil, pn.zeros({ 2, dtype = "f64" }).p
+    assert.equal("sgd_step: the verdict must be f64 (3) on the device of the gradients", message(C.pn_sgd_step(entries, 1, how)))
+    assert.equal("grad_verdict: NULL", message(C.pn_grad_verdict(nil, nil, 0, 0)))
+    assert.equal("grad_verdict: the verdict must be f64 (3) on the device of the gradients",
+      message(C.pn_grad_verdict(how.verdict, ffi.new("pn_tensor *[1]", { p.p }), 1, 0)))
   end)
 end)
 

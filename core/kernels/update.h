@@ -1,4 +1,4 @@
-/* update.h: the loops of the optimisers (optim.c) over adjacent numbers.
+/* update.h: the loops of the optimisers (optim.c) over adjacent numbers; their rules are in update_rules.h.
 **
 ** update_body.h holds the text once; update.c compiles it for every CPU, update_avx2.c and update_avx512.c for wider vectors. */
 #ifndef PENUMBRA_KERNELS_UPDATE_H
@@ -16,6 +16,19 @@ typedef struct pn_sgd_numbers {
 typedef struct pn_adam_numbers {
   real scale, decay, shrink, rate, beta1, beta2, root, eps; /* rate: lr/(1-b1^t); root: 1/sqrt(1-b2^t) */
 } pn_adam_numbers;
+
+typedef union pn_update_numbers {
+  pn_sgd_numbers sgd;
+  pn_adam_numbers adam;
+} pn_update_numbers;
+
+/* One tensor of a step: adjacent numbers in one memory order. state: the buffer of SGD (NULL: plain rule), or mean and square. */
+typedef struct pn_update {
+  real *param, *state[2];
+  const real *grad;
+  int64_t count;
+  pn_update_numbers numbers;
+} pn_update;
 
 typedef struct pn_update_kernels {
   void (*sgd)(real *param, real *buffer, const real *grad, int64_t n, const pn_sgd_numbers *numbers);

@@ -1,58 +1,28 @@
-/* update_body.h: the loops of update.h. Define UPDATE_TABLE before including it. The rules are explained in optim.c. */
-#include <tgmath.h>
-#include "kernels/update.h"
+/* update_body.h: the loops of update.h. Define UPDATE_TABLE before including it. */
+#include "kernels/update_rules.h"
 
 static void sgd(real *restrict param, real *restrict buffer, const real *restrict grad, int64_t n, const pn_sgd_numbers *numbers) {
   const pn_sgd_numbers s = *numbers;
-  const real m = s.momentum;
   switch (s.rule) {
   case PN_RULE_PLAIN:
-    for (int64_t i = 0; i < n; i++) param[i] -= s.rate * (s.scale * grad[i] + s.decay * param[i]);
+    for (int64_t i = 0; i < n; i++) pn_sgd_plain(param + i, grad[i], &s);
     return;
-  case PN_RULE_TORCH: {
-    const real through = s.nesterov ? 1 : 0, kept = s.nesterov ? m : 1;
-    for (int64_t i = 0; i < n; i++) {
-      real g = s.scale * grad[i] + s.decay * param[i];
-      real b = m * buffer[i] + s.fresh * g;
-      buffer[i] = b;
-      param[i] -= s.rate * (through * g + kept * b);
-    }
+  case PN_RULE_TORCH:
+    for (int64_t i = 0; i < n; i++) pn_sgd_torch(param + i, buffer + i, grad[i], &s);
     return;
-  }
-  case PN_RULE_TORCH_FIRST: {
-    const real all = s.nesterov ? 1 + m : 1;
-    for (int64_t i = 0; i < n; i++) {
-      real g = s.scale * grad[i] + s.decay * param[i];
-      buffer[i] = g;
-      param[i] -= s.rate * (all * g);
-    }
+  case PN_RULE_TORCH_FIRST:
+    for (int64_t i = 0; i < n; i++) pn_sgd_torch_first(param + i, buffer + i, grad[i], &s);
     return;
-  }
-  case PN_RULE_CAFFE: {
-    const real ahead = s.nesterov ? 1 + m : 1, back = s.nesterov ? m : 0;
-    for (int64_t i = 0; i < n; i++) {
-      real g = s.scale * grad[i] + s.decay * param[i], old = buffer[i];
-      real b = m * old + s.rate * g;
-      buffer[i] = b;
-      param[i] -= ahead * b - back * old;
-    }
+  case PN_RULE_CAFFE:
+    for (int64_t i = 0; i < n; i++) pn_sgd_caffe(param + i, buffer + i, grad[i], &s);
     return;
-  }
   }
 }
 
 static void adam(real *restrict param, real *restrict mean, real *restrict square, const real *restrict grad, int64_t n,
                  const pn_adam_numbers *numbers) {
   const pn_adam_numbers s = *numbers;
-  for (int64_t i = 0; i < n; i++) {
-    real p = param[i] * s.shrink;
-    real g = s.scale * grad[i] + s.decay * p;
-    real m = s.beta1 * mean[i] + (1 - s.beta1) * g;
-    real v = s.beta2 * square[i] + (1 - s.beta2) * g * g;
-    mean[i] = m;
-    square[i] = v;
-    param[i] = p - s.rate * m / (sqrt(v) * s.root + s.eps);
-  }
+  for (int64_t i = 0; i < n; i++) pn_adam_one(param + i, mean + i, square + i, grad[i], &s);
 }
 
 /* Four vectors that take turns. */

@@ -357,7 +357,7 @@ cudaError_t cudaHostGetDevicePointer(void **device, void *host, unsigned flags) 
   return cudaSuccess;
 }
 
-void pn_fake_lend(cudaStream_t stream, void *p, size_t bytes) {
+void pn_fake_lend(cudaStream_t stream, void *p, size_t bytes, bool aside) {
   std::lock_guard<std::recursive_mutex> hold(lock);
   auto found = around(live, p, bytes + PN_MARGIN, size_of_allocation);
   if (found == live.end()) {
@@ -369,11 +369,14 @@ void pn_fake_lend(cudaStream_t stream, void *p, size_t bytes) {
     ASAN_POISON_MEMORY_REGION(found->first, found->second.bytes);
   }
   pieces[(char *)p] = bytes;
+  cudaStreamCaptureStatus capture = stream->capture;
+  if (aside) stream->capture = cudaStreamCaptureStatusNone;
   (void)pn_fake_push(stream, "a piece of memory", [=] {
     ASAN_UNPOISON_MEMORY_REGION(p, bytes + PN_MARGIN);
     memset(p, 0xff, bytes + PN_MARGIN);
     ASAN_POISON_MEMORY_REGION((char *)p + bytes, PN_MARGIN);
   });
+  stream->capture = capture;
 }
 
 void pn_fake_reclaim(cudaStream_t stream, void *p) {

@@ -15,15 +15,17 @@
 --     end
 --
 -- What varies from call to call goes through the arguments: tensors, and numbers, which the function receives as tensors without
--- axes. For each combination of shapes the first two calls run as written, the third is captured, and from then on the function
--- itself is not called: its other effects in Lua happen no more. Its results are the same tensors each time, with new values: read
--- or copy them before the next call. A captured function must not read numbers from the device (item, get, printing): that is an
--- error which says so. On the CPU, or with graph = false, every call runs the function.
+-- axes. Optimisers, loss scalers and dropout see to what varies in them (penumbra.replay). For each combination of shapes the first
+-- two calls run as written, the third is captured, and from then on the function itself is not called: its other effects in Lua
+-- happen no more. Its results are the same tensors each time, with new values: read or copy them before the next call. A captured
+-- function must not read numbers from the device (item, get, printing): that is an error which says so. On the CPU, or with
+-- graph = false, every call runs the function.
 -- @module penumbra.captured
 
 local ffi = require "ffi"
 local binding = require "penumbra.ffi"
 local raise = require "penumbra.raise"
+local replay = require "penumbra.replay"
 local scope = require "penumbra.scope"
 local tensor = require "penumbra.tensor"
 
@@ -71,9 +73,14 @@ local function seen(self, arguments, n, own)
   return list
 end
 
+local function launch(made)
+  replay.run(made.around, function() check(C.pn_graph_launch(made.graph)) end)
+end
+
 local function capture(self, arguments, n)
   local made = { inputs = scope.outside(seen, self, arguments, n, true) }
   check(C.pn_capture_begin(binding.device(self.device)))
+  replay.open()
   local out = ffi.new "pn_graph *[1]"
   local ok, problem = scope.protect(function()
     made.results = scope.outside(function()
@@ -81,12 +88,13 @@ local function capture(self, arguments, n)
     end)
     check(C.pn_capture_end(out))
   end)
+  made.around = replay.close()
   if not ok then
     C.pn_capture_abort()
     error(problem, 0)
   end
   made.graph = ffi.gc(out[0], C.pn_graph_free)
-  check(C.pn_graph_launch(made.graph))
+  launch(made)
   return made
 end
 
@@ -101,7 +109,7 @@ local function again(made, arguments, n)
       to:copy(a)
     end
   end
-  check(C.pn_graph_launch(made.graph))
+  launch(made)
 end
 
 function Captured:__call(...)

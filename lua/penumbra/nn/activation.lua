@@ -3,6 +3,8 @@
 local module = require "penumbra.nn.module"
 local ops = require "penumbra.ops"
 local raise = require "penumbra.raise"
+local replay = require "penumbra.replay"
+local tensor = require "penumbra.tensor"
 
 local layers = {}
 
@@ -53,8 +55,15 @@ function Dropout:forward(x)
   if not self.training or self.p == 0 then
     return x
   end
-  local seed = self.stream:bits() * 2 ^ 21 + math.floor(self.stream:bits() / 2 ^ 11) -- 53 bits, what a Lua number holds
-  return ops.dropout(x, { p = self.p, seed = seed })
+  local function seed() -- 53 bits, what a Lua number holds
+    return self.stream:bits() * 2 ^ 21 + math.floor(self.stream:bits() / 2 ^ 11)
+  end
+  if replay.capturing() then -- each time it is done again with the seed that a call would draw
+    local key = replay.tensor(function() return tensor.empty { 1, dtype = "i64", device = x:device() } end)
+    replay.around(function() key:fill(seed()) end)
+    return ops.dropout(x, key, { p = self.p, seed = 0 })
+  end
+  return ops.dropout(x, { p = self.p, seed = seed() })
 end
 
 layers.dropout = Dropout

@@ -7,19 +7,24 @@
 --     }, { lr = 1e-2, momentum = 0.9 })
 --     sgd:zero_grad(); loss:backward(); sgd:step()
 --
--- A step of SGD is one pass in C over all parameters, a step of Adam one over each (core/optim.c has the rules). A parameter that
--- is frozen, or that no gradient reached, stays as it is. A gradient that is not finite is an error that names its parameter,
--- before anything has changed.
+-- A step is one pass in C over all parameters (core/optim.c has the rules), on the device that they are on. A parameter that is
+-- frozen, or that no gradient reached, stays as it is. A gradient that is not finite is an error that names its parameter, and
+-- nothing has changed.
+--
+-- step() may be part of a captured step (penumbra.captured) but for the first two: each time round it takes the rate of that
+-- time, and what it finds is heeded after.
 
 local ffi = require "ffi"
 local binding = require "penumbra.ffi"
 local nearest = require "penumbra.nearest"
 local raise = require "penumbra.raise"
+local replay = require "penumbra.replay"
+local tensor = require "penumbra.tensor"
 local check_options = require("penumbra.nn.module").check_options
 
 local C, check, ptr, is_tensor = binding.C, binding.check, binding.ptr, binding.is_tensor
 
-local optim = { schedule = require "penumbra.optim.schedule" }
+local optim = { schedule = require "penumbra.optim.schedule", scaler = require "penumbra.optim.scaler" }
 
 -- ---- what both share ----------------------------------------------------------------------------------------------------
 
@@ -73,7 +78,7 @@ end
 
 local function new(kind, params, options, known, defaults)
   check_options(kind, options, known)
-  local self = setmetatable({ kind = kind, n_steps = 0 }, Optimiser)
+  local self = setmetatable({ kind = kind, n_steps = 0, loss_scale = 1 }, Optimiser)
   for name, value in pairs(defaults) do
     self[name] = options[name] == nil and value or options[name]
   end
@@ -123,16 +128,27 @@ end
 
 local pointers, doubles = ffi.typeof("pn_tensor *[?]"), ffi.typeof("double [?]")
 
--- Entries that have a gradient (and learn, where asked) and these gradients, which the caller frees; two lists.
-local function with_gradient(self, only_learning)
+-- Entries that have a gradient and these gradients, which the caller frees; two lists.
+local function with_gradient(self)
   local entries, grads = {}, {}
   for _, entry in ipairs(self.entries) do
-    local grad = (not only_learning or entry.tensor:requires_grad()) and entry.tensor:grad()
+    local grad = entry.tensor:grad()
     if grad then
       entries[#entries + 1], grads[#grads + 1] = entry, grad
     end
   end
   return entries, grads
+end
+
+-- Of these, the ones that learn.
+local function learning(entries, grads)
+  local learners, theirs = {}, {}
+  for i, entry in ipairs(entries) do
+    if entry.tensor:requires_grad() then
+      learners[#learners + 1], theirs[#theirs + 1] = entry, grads[i]
+    end
+  end
+  return learners, theirs
 end
 
 local function free(grads)
@@ -141,46 +157,185 @@ local function free(grads)
   end
 end
 
---- The norm of all gradients together; raises, naming the parameter, when one is not finite.
-function Optimiser:grad_norm()
-  local entries, grads = with_gradient(self)
-  local n = #grads
-  local list, sums, sum = pointers(n), doubles(n), 0
-  for i, grad in ipairs(grads) do
-    list[i - 1] = ptr(grad)
+local function pointers_to(tensors)
+  local n = #tensors
+  local list = pointers(n)
+  for i, t in ipairs(tensors) do
+    list[i - 1] = ptr(t)
   end
+  return list, n
+end
+
+local function raise_not_finite(self, name)
+  if self.before_failure then
+    self.before_failure()
+  end
+  raise("%s: the gradient of %s is not finite (step %d)", self.kind, name, self.n_steps + 1)
+end
+
+-- Raises, naming the first parameter whose gradient is not finite.
+local function name_the_culprit(self, entries, grads)
+  local list, n = pointers_to(grads)
+  local sums = doubles(n)
   check(C.pn_sum_squares(list, n, sums))
   for i, entry in ipairs(entries) do
     local squares = sums[i - 1]
     if squares ~= squares or squares == math.huge then
-      if self.before_failure then
-        self.before_failure()
-      end
-      raise("%s: the gradient of '%s' is not finite (step %d)", self.kind, entry.name, self.n_steps + 1)
+      raise_not_finite(self, ("'%s'"):format(entry.name))
     end
-    sum = sum + squares
   end
-  free(grads)
-  return math.sqrt(sum)
+  raise_not_finite(self, "all parameters together")
 end
 
---- One step on every parameter that has a gradient.
--- @treturn number the norm of all gradients, before clipping
-function Optimiser:step()
-  check(C.pn_profile_begin(self.kind))
-  local lr = self:rate()
-  local norm = self:grad_norm()
-  local scale = self.clip_norm and norm > self.clip_norm and self.clip_norm / norm or 1
-  local entries, grads = with_gradient(self, true)
-  self.update(self, entries, grads, lr, scale)
+local LOSS_SCALE, NORM, N_VERDICT = C.PN_VERDICT_LOSS_SCALE, C.PN_VERDICT_NORM, tonumber(C.PN_VERDICT_NUMBERS)
+
+-- Where the norm of the gradients is worked out, on the device of the parameters.
+local function verdict_of(self)
+  local device = self.entries[1].tensor:device()
+  if not self.verdict or self.verdict:device() ~= device then
+    self.verdict = replay.tensor(function() return tensor.empty { N_VERDICT, dtype = "f64", device = device } end)
+    self.verdict_scale = nil
+  end
+  return self.verdict
+end
+
+-- Tells the device what the gradients are too large by; nothing when it knows.
+local function tell_scale(self)
+  if self.verdict_scale ~= self.loss_scale then
+    check(C.pn_tensor_set(verdict_of(self).p, ffi.new("int64_t [1]", LOSS_SCALE), self.loss_scale))
+    self.verdict_scale = self.loss_scale
+  end
+end
+
+local function judge(self, grads, clip_norm)
+  local list, n = pointers_to(grads)
+  check(C.pn_grad_verdict(verdict_of(self).p, list, n, clip_norm or 0))
+end
+
+-- The norm that judge found: waits for the device. Infinite when a gradient is not finite.
+local function read_norm(self)
+  local found = doubles(N_VERDICT)
+  check(C.pn_tensor_read(self.verdict.p, found, 8 * N_VERDICT))
+  return found[NORM]
+end
+
+--- The norm of all gradients together; raises, naming the parameter, when one is not finite.
+function Optimiser:grad_norm()
+  local entries, grads = with_gradient(self)
+  tell_scale(self)
+  judge(self, grads)
+  local norm = read_norm(self)
+  if norm == math.huge then
+    name_the_culprit(self, entries, grads)
+  end
   free(grads)
-  C.pn_profile_end()
-  self.n_steps = self.n_steps + 1
   return norm
 end
 
--- A buffer of an entry, made when first needed: zeros in the memory order of the parameter.
-local function buffer(entry, name)
+-- What is left of a step that was not taken: nothing.
+local function take_back(made)
+  for _, entry in ipairs(made) do
+    entry.buffers = {}
+  end
+end
+
+local function commit(self, learners)
+  for _, entry in ipairs(learners) do
+    if entry.n_steps then
+      entry.n_steps = entry.n_steps + 1
+    end
+  end
+  self.n_steps = self.n_steps + 1
+end
+
+-- One step, taken where all gradients are finite. Returns their norm, infinite where they are not, and in that case a function that
+-- raises with the name of the parameter.
+local function attempt(self)
+  local entries, grads = with_gradient(self)
+  local learners, theirs = learning(entries, grads)
+  local made = {}
+  tell_scale(self)
+  judge(self, grads, self.clip_norm)
+  self.how.numbers, self.how.verdict = nil, self.verdict.p
+  self.take(self, learners, theirs, self:rate(), made)
+  local norm = read_norm(self)
+  if norm == math.huge then
+    take_back(made)
+    return norm, function() name_the_culprit(self, entries, grads) end
+  end
+  commit(self, learners)
+  free(grads)
+  return norm
+end
+
+-- The same inside a captured step: what varies lies on the device. Nothing is known until it has run; `heed` is then told the
+-- norm, and a function that raises.
+local function attempt_captured(self, heed)
+  local entries, grads = with_gradient(self)
+  local learners, theirs = learning(entries, grads)
+  local made = {}
+  local numbers = replay.tensor(function()
+    return tensor.empty { #learners, tonumber(C.PN_STEP_BYTES), dtype = "u8", device = verdict_of(self):device() }
+  end)
+  judge(self, grads, self.clip_norm)
+  self.how.numbers, self.how.verdict = numbers.p, self.verdict.p
+  self.take(self, learners, theirs, self:rate(), made)
+  if made[1] then
+    take_back(made)
+    raise("%s: the first step of '%s' cannot be captured: take it before", self.kind, made[1].name)
+  end
+  for _, grad in ipairs(grads) do
+    grad:keep()
+  end
+  replay.around(function()
+    tell_scale(self)
+    self.how.numbers = numbers.p
+    self.set(self, learners, theirs, self:rate())
+  end, function()
+    local norm = read_norm(self)
+    if norm < math.huge then
+      commit(self, learners)
+    end
+    heed(norm, function() name_the_culprit(self, entries, grads) end)
+  end)
+end
+
+--- step() for those who heed what came of it themselves (the loss scaler).
+-- @tparam function heed (norm, complain): the norm is infinite where a gradient is not finite; then no step was taken, and
+--   complain() raises with the name of the parameter. Inside a captured step it is called each time that has run
+function Optimiser:step_with(heed)
+  check(C.pn_profile_begin(self.kind))
+  local norm, complain
+  local ok, problem = pcall(function()
+    if replay.capturing() then
+      attempt_captured(self, heed)
+    else
+      norm, complain = attempt(self)
+    end
+  end)
+  C.pn_profile_end()
+  if not ok then
+    error(problem, 0)
+  end
+  if norm then
+    heed(norm, complain)
+  end
+  return norm
+end
+
+--- One step on every parameter that has a gradient.
+-- @treturn number the norm of all gradients, before clipping; nil inside a captured step, where it is not known yet
+function Optimiser:step()
+  return self:step_with(function(norm, complain)
+    if norm == math.huge then
+      complain()
+    end
+  end)
+end
+
+-- A buffer of an entry, made when first needed: zeros in the memory order of the parameter. `made` lists the entries it was made
+-- for.
+local function buffer(entry, name, made)
   local t = entry.buffers[name]
   if t then
     return t, false
@@ -189,6 +344,9 @@ local function buffer(entry, name)
   check(C.pn_optim_buffer(out, ptr(entry.tensor)))
   t = binding.wrap(out[0]):keep()
   entry.buffers[name] = t
+  if made then
+    made[#made + 1] = entry
+  end
   return t, true
 end
 
@@ -200,7 +358,7 @@ function Optimiser:state()
     for name, t in pairs(entry.buffers) do
       tensors[name .. "." .. entry.name] = t
     end
-    if entry.n_steps then
+    if entry.n_steps and entry.n_steps > 0 then
       numbers["n_steps." .. entry.name] = entry.n_steps
     end
   end
@@ -247,19 +405,28 @@ local CONVENTIONS = { pytorch = C.PN_SGD_TORCH, torch7 = C.PN_SGD_TORCH, caffe =
 
 local sgd_entries = ffi.typeof("pn_sgd_entry [?]")
 
-local function sgd_update(self, entries, grads, lr, scale)
+local function sgd_list(self, entries, grads, lr, made)
   local n = #entries
   local list = sgd_entries(n)
   for i, entry in ipairs(entries) do
     local e = list[i - 1]
     e.param, e.grad, e.lr, e.weight_decay = ptr(entry.tensor), ptr(grads[i]), lr * entry.lr_scale, entry.weight_decay
     if self.momentum ~= 0 then
-      local momentum, first = buffer(entry, "momentum")
+      local momentum, first = buffer(entry, "momentum", made)
       e.buffer, e.first = ptr(momentum), first
     end
   end
-  self.how.grad_scale = scale
+  return list, n
+end
+
+local function sgd_take(self, ...)
+  local list, n = sgd_list(self, ...)
   check(C.pn_sgd_step(list, n, self.how))
+end
+
+local function sgd_set(self, ...)
+  local list, n = sgd_list(self, ...)
+  check(C.pn_sgd_set(list, n, self.how))
 end
 
 --- Stochastic gradient descent.
@@ -288,23 +455,38 @@ function optim.sgd(params, options)
   if self.nesterov and (self.momentum == 0 or dampening ~= 0) then
     raise("sgd: nesterov needs momentum and no dampening")
   end
-  self.update, self.buffer_names = sgd_update, { "momentum" }
+  self.take, self.set, self.buffer_names = sgd_take, sgd_set, { "momentum" }
   self.how = ffi.new("pn_sgd", {
-    momentum = self.momentum, dampening = dampening, nesterov = self.nesterov, convention = CONVENTIONS[self.convention],
+    grad_scale = 1, momentum = self.momentum, dampening = dampening, nesterov = self.nesterov,
+    convention = CONVENTIONS[self.convention],
   })
   return self
 end
 
 -- ---- Adam -----------------------------------------------------------------------------------------------------------------
 
-local function adam_update(self, entries, grads, lr, scale)
-  local how = self.how
+local adam_entries = ffi.typeof("pn_adam_entry [?]")
+
+local function adam_list(_, entries, grads, lr, made)
+  local n = #entries
+  local list = adam_entries(n)
   for i, entry in ipairs(entries) do
-    local mean, square = buffer(entry, "mean"), buffer(entry, "square")
-    entry.n_steps = (entry.n_steps or 0) + 1
-    how.lr, how.grad_scale, how.weight_decay, how.step = lr * entry.lr_scale, scale, entry.weight_decay, entry.n_steps
-    check(C.pn_adam_step(ptr(entry.tensor), ptr(grads[i]), ptr(mean), ptr(square), how))
+    local e = list[i - 1]
+    e.param, e.grad, e.lr, e.weight_decay = ptr(entry.tensor), ptr(grads[i]), lr * entry.lr_scale, entry.weight_decay
+    entry.n_steps = entry.n_steps or 0
+    e.mean, e.square, e.step = ptr((buffer(entry, "mean", made))), ptr((buffer(entry, "square", made))), entry.n_steps + 1
   end
+  return list, n
+end
+
+local function adam_take(self, ...)
+  local list, n = adam_list(self, ...)
+  check(C.pn_adam_step(list, n, self.how))
+end
+
+local function adam_set(self, ...)
+  local list, n = adam_list(self, ...)
+  check(C.pn_adam_set(list, n, self.how))
 end
 
 --- Adam (Kingma & Ba 2015).
@@ -318,8 +500,10 @@ function optim.adam(params, options)
   number_option("adam", "beta1", self.beta1, 0, 1 - 1e-12)
   number_option("adam", "beta2", self.beta2, 0, 1 - 1e-12)
   number_option("adam", "eps", self.eps, 0, 1)
-  self.update, self.buffer_names = adam_update, { "mean", "square" }
-  self.how = ffi.new("pn_adam", { beta1 = self.beta1, beta2 = self.beta2, eps = self.eps, decoupled = self.decoupled })
+  self.take, self.set, self.buffer_names = adam_take, adam_set, { "mean", "square" }
+  self.how = ffi.new("pn_adam", {
+    grad_scale = 1, beta1 = self.beta1, beta2 = self.beta2, eps = self.eps, decoupled = self.decoupled,
+  })
   return self
 end
 
