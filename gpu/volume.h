@@ -1,7 +1,7 @@
 /* volume.h: a tensor N,C,T,H,W as kernels see it, of any strides; and work over such a tensor cut into boxes.
 **
-** A box is what one block of threads does: up to eight groups of channels (128 bytes) of a few pixels that are neighbours along w, h
-** and t. Where windows overlap, most of what its threads read is then read by others of the same box, and comes from the L1 cache. */
+** A box is what one block of threads does: some channels (128 bytes of them, where there are so many) of a few pixels that are neighbours
+** along w, h and t. Where windows overlap, most of what its threads read is then read by others of the same box, and comes from the L1 cache. */
 #ifndef PENUMBRA_GPU_VOLUME_H
 #define PENUMBRA_GPU_VOLUME_H
 #include "pack.h"
@@ -37,20 +37,22 @@ template <typename T> PN_DEVICE T *pn_volume_at(const pn_volume *v, int64_t n, i
 
 /* ---- boxes ------------------------------------------------------------------------------------------------------------------ */
 
-enum { PN_BOX_THREADS = 256, PN_BOX_GROUPS = 8 };
+enum { PN_BOX_THREADS = 256 };
 
 typedef struct pn_boxes {
   int64_t a_clip, count;                          /* boxes of one n, and in all: as many blocks */
   int size[4], boxes[4], edge[4], group, threads; /* c in groups, w, h, t: elements in all, boxes in all, elements of a box */
 } pn_boxes;
 
-/* overlap: do neighbours along t, h, w read much the same? v has elements. */
+/* group: channels of a thread, 16 bytes of them or 1. overlap: do neighbours along t, h, w read much the same? v has elements. */
 static inline pn_boxes pn_boxes_of(const pn_volume *v, int64_t group, const bool *overlap) {
   const int64_t size[4] = { v->c / group, v->w, v->h, v->t };
+  const int64_t line = group == 1 ? 32 : 8; /* threads whose elements lie side by side */
   pn_boxes b;
-  int used = (int)pn_min64(size[0], PN_BOX_GROUPS);
-  b.edge[0] = used;
-  b.edge[1] = b.edge[2] = b.edge[3] = 1;
+  b.edge[0] = (int)pn_min64(size[0], line);
+  b.edge[1] = (int)pn_min64(size[1], pn_max64(1, line / b.edge[0]));
+  b.edge[2] = b.edge[3] = 1;
+  int used = b.edge[0] * b.edge[1];
   for (;;) { /* the shortest edge grows, those with overlap first */
     int grow = 0, to = 0;
     for (int d = 1; d < 4; d++) {

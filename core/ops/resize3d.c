@@ -7,27 +7,28 @@
 **   grid        u = (j - centre) / stride            (by x's grid: the result stands on the input's own pixels, METHOD 4)
 ** nearest takes element floor(u + 1/2), or floor(u) with asymmetric. The size is `size`, or `scale` times that of x.
 ** Backward is the exact adjoint: each element of dx gathers, in order, from those it was given to. */
-#include <math.h>
 #include <string.h>
 #include "kernels/pixels.h"
+#include "kernels/sample.h"
 #include "kernels/taps.h"
 
 enum { NEAREST, TRILINEAR };
 enum { HALF_PIXEL, CORNERS, ASYMMETRIC, GRID };
 
-typedef struct axis_map {
-  double a, b;
-} axis_map; /* u = a * j + b */
-
-static axis_map map_of(const pn_call *call, int d, int64_t n_out) {
+pn_sampling pn_sampling_of(const pn_call *call, int d, int64_t n_out) {
   const pn_tensor *x = call->x[0];
-  double n_in = (double)x->shape[2 + d], n = (double)n_out;
-  switch (pn_arg_int(call, "align")) {
-  case HALF_PIXEL: return (axis_map){ n_in / n, 0.5 * n_in / n - 0.5 };
-  case CORNERS: return (axis_map){ n_out > 1 ? (n_in - 1) / (n - 1) : 0, 0 };
-  case ASYMMETRIC: return (axis_map){ n_in / n, 0 };
-  default: return (axis_map){ 1 / x->grid_stride[d], -x->grid_centre[d] / x->grid_stride[d] };
+  const int64_t align = pn_arg_int(call, "align");
+  pn_sampling s = {
+    .n_in = x->shape[2 + d], .n_out = n_out, .nearest = pn_arg_int(call, "mode") == NEAREST, .down = align == ASYMMETRIC
+  };
+  double n_in = (double)s.n_in, n = (double)n_out;
+  switch (align) {
+  case HALF_PIXEL: s.a = n_in / n, s.b = 0.5 * n_in / n - 0.5; break;
+  case CORNERS: s.a = n_out > 1 ? (n_in - 1) / (n - 1) : 0; break;
+  case ASYMMETRIC: s.a = n_in / n; break;
+  default: s.a = 1 / x->grid_stride[d], s.b = -x->grid_centre[d] / x->grid_stride[d]; break;
   }
+  return s;
 }
 
 static int shape(pn_call *call) {
@@ -42,14 +43,16 @@ static int shape(pn_call *call) {
   for (int d = 0; d < 3; d++) {
     out->shape[2 + d] = size->i[d] ? size->i[d] : x->shape[2 + d] * scale->i[d];
     if (x->shape[2 + d] == 0 && out->shape[2 + d]) return pn_fail_shapes(call, "the %c axis is empty", "thw"[d]);
-    axis_map map = map_of(call, d, out->shape[2 + d]);
+    if (by_grid && !(x->grid_stride[d] > 0))
+      return pn_fail_shapes(call, "the grid's stride along %c is %g, expected a positive one", "thw"[d], x -> grid_stride[d]);
+    pn_sampling map = pn_sampling_of(call, d, out->shape[2 + d]);
     out->grid_centre[d] = by_grid ? 0 : out->grid_centre[d] + map.b * out->grid_stride[d];
     out->grid_stride[d] = by_grid ? 1 : map.a > 0 ? out->grid_stride[d] * map.a : out->grid_stride[d];
   }
   return 0;
 }
 
-/* One axis: element j of the result is (1 - w[j]) * x[low[j]] + w[j] * x[low[j] + 1]; and the range of j that uses element i. */
+/* One axis in tables: pn_sample_at of each j, pn_sample_users of each i. */
 typedef struct samples {
   int64_t n_in, n_out, *low, *first, *last;
   double *w;
@@ -58,9 +61,8 @@ typedef struct samples {
 } samples;
 
 static int samples_new(samples *s, const pn_call *call, int d, int64_t n_out) {
-  bool nearest = pn_arg_int(call, "mode") == NEAREST;
-  axis_map map = map_of(call, d, n_out);
-  s->n_in = call->x[0]->shape[2 + d];
+  const pn_sampling sampling = pn_sampling_of(call, d, n_out);
+  s->n_in = sampling.n_in;
   s->n_out = n_out;
   s->low = pn_alloc((size_t)(2 * n_out + 2 * s->n_in) * sizeof(int64_t) + (size_t)n_out * (sizeof(int32_t) + sizeof(real)));
   if (!s->low) return -1;
@@ -69,30 +71,18 @@ static int samples_new(samples *s, const pn_call *call, int d, int64_t n_out) {
   s->last = s->first + s->n_in;
   s->share = (real *)(void *)(s->last + s->n_in);
   s->place = (int32_t *)(void *)(s->share + n_out);
-  for (int64_t i = 0; i < s->n_in; i++) s->first[i] = n_out, s->last[i] = -1;
+  for (int64_t i = 0; i < s->n_in; i++) pn_sample_users(&sampling, i, &s->first[i], &s->last[i]);
   for (int64_t j = 0; j < n_out; j++) {
-    double u = map.a * (double)j + map.b;
-    if (nearest)
-      u = floor(pn_arg_int(call, "align") == ASYMMETRIC ? u + 1e-9
-                                                        : u + 0.5 + 1e-9); /* a hair against rounding just below a whole number */
-    u = fmin(fmax(u, 0), (double)(s->n_in - 1));
-    int64_t low = pn_min64((int64_t)u, pn_max64(s->n_in - 2, 0));
-    s->low[j] = low;
-    s->w[j] = u - (double)low;
-    s->place[j] = (int32_t)low;
-    s->share[j] = (real)s->w[j];
-    for (int64_t i = low; i < pn_min64(low + 2, s->n_in); i++) {
-      if ((i == low ? 1 - s->w[j] : s->w[j]) == 0) continue;
-      s->first[i] = pn_min64(s->first[i], j);
-      s->last[i] = j;
-    }
+    const pn_sample p = pn_sample_at(&sampling, j);
+    s->low[j] = p.low;
+    s->w[j] = p.w;
+    s->place[j] = (int32_t)p.low;
+    s->share[j] = (real)p.w;
   }
   return 0;
 }
 
-static double share(const samples *s, int64_t j, int64_t i) {
-  return i == s->low[j] ? 1 - s->w[j] : i == s->low[j] + 1 ? s->w[j] : 0;
-}
+static double share(const samples *s, int64_t j, int64_t i) { return pn_sample_share((pn_sample){ s->low[j], s->w[j] }, i); }
 
 typedef struct job {
   pn_pixels x, y; /* x or dx; y or dy */

@@ -162,3 +162,101 @@ describe("on a CUDA device, pooling", function()
     end
   end)
 end)
+
+describe("on a CUDA device, resizing", function()
+  local sizes = { { 3, 7, 40 }, { 1, 1, 1 }, { 6, 9, 3 }, { 2, 4, 5 } }
+  local aligns = { "half_pixel", "corners", "asymmetric", "grid" }
+
+  local function each(f)
+    for _, mode in ipairs { "nearest", "trilinear" } do
+      for _, align in ipairs(aligns) do
+        for _, size in ipairs(sizes) do
+          pn.scope(function() f { size = size, mode = mode, align = align } end)
+        end
+      end
+    end
+  end
+
+  local function placed(x) return x:set_grid({ 2, 0.5, 3 }, { 1, -0.25, 4 }) end
+
+  it("agrees with the CPU by every rule, from large and small axes", function()
+    each(function(how)
+      for _, shape in ipairs { { 2, 1, 2, 4, 5 }, { 1, 3, 1, 1, 1 }, { 1, 40, 3, 1, 2 } } do
+        both(function(x) return pn.resize3d(placed(x), how) end, { shape }, device.tolerance[pn.real])
+      end
+    end)
+  end)
+
+  it("has a backward that is its adjoint, and adds", function()
+    each(function(how)
+      local x = helper.counted({ 1, 5, 2, 4, 5 }, 3):to "cuda"
+      placed(x):requires_grad(true)
+      local z = helper.counted({ 1, 5, unpack(how.size) }, 613)
+      local there = z:to "cuda"
+      for times = 1, 2 do
+        local y = pn.resize3d(x, how)
+        y:backward(there)
+        local product = pn.sum(y:detach():to "cpu" * z)
+        helper.assert_close(pn.sum(x:detach():to "cpu" * x:grad():to "cpu"), product * times, 20 * device.tolerance[pn.real])
+      end
+    end)
+  end)
+
+  it("agrees with the CPU in 16 bits", function()
+    for _, short in ipairs { "f16", "bf16" } do
+      local x = helper.counted({ 1, 3, 2, 4, 5 }):cast(short)
+      local y, d = helper.with_gradients(function(t) return pn.resize3d(t, { size = { 4, 6, 7 } }) end, x:cast(pn.real))
+      local there = x:to("cuda"):requires_grad(true)
+      local made = pn.resize3d(there, { size = { 4, 6, 7 } })
+      made:backward(helper.counted(made:shape(), 613):to("cuda"):cast(short))
+      assert.same({ short, short }, { made:dtype(), there:grad():dtype() })
+      helper.assert_close(made:to("cpu"):cast(pn.real), y, device.tolerance[short])
+      helper.assert_close(there:grad():to("cpu"):cast(pn.real), d[1], device.tolerance[short])
+    end
+  end)
+
+  it("takes an end for itself, whatever lies beside it", function()
+    local y = pn.resize3d(pn.tensor({ { { { { 1, 1 / 0 } } } } }):to "cuda", { size = { 1, 1, 19 }, align = "corners" }):to "cpu"
+    assert.equal(1, y:get(1, 1, 1, 1, 1))
+    assert.equal(1 / 0, y:get(1, 1, 1, 1, 19))
+  end)
+
+  it("of nothing is nothing", function()
+    both(function(x) return pn.resize3d(x, { scale = 2 }) end, { { 0, 3, 2, 2, 2 } })
+    both(function(x) return pn.resize3d(x, { scale = 2 }) end, { { 1, 0, 2, 2, 2 } })
+  end)
+end)
+
+describe("on a CUDA device, memory that is not there", function()
+  it("is an error, and leaves nothing behind", function()
+    for _, case in ipairs { { "resize3d", "size=3,7,9" }, { "max_pool3d", "kernel=3 stride=1" }, { "reshape", "shape=-1" } } do
+      local name, arguments = unpack(case)
+      local x = helper.counted({ 1, 3, 2, 4, 5 }):contiguous("channels_last"):to("cuda"):requires_grad(true)
+      local function make() return pn.ops.apply_text(name, { x }, arguments)[1] end -- the binding itself would try again
+      local dy = helper.counted(make():shape(), 613):to "cuda"
+      local function attempt()
+        return pcall(pn.scope, function()
+          make():backward(dy)
+          x:set_grad(nil)
+        end)
+      end
+      assert(attempt())
+      collectgarbage()
+      collectgarbage()
+      local before, failures = pn.memory "cuda", 0
+      for nth = 1, 200 do
+        pn.C.pn_debug_fail_alloc(nth)
+        local ok, message = attempt()
+        pn.C.pn_debug_fail_alloc(0)
+        x:set_grad(nil)
+        if ok then break end
+        failures = failures + 1
+        assert.matches("out of memory", message)
+        collectgarbage()
+        local after = pn.memory "cuda"
+        assert.same({ before.live, before.tensors }, { after.live, after.tensors }, "after failure " .. nth)
+      end
+      assert.is_true(failures > 1 and failures < 200)
+    end
+  end)
+end)

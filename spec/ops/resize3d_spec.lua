@@ -57,6 +57,9 @@ describe("resize3d", function()
     assert.same({ 0, 0, 0 }, centre)
     helper.failure(function() pn.resize3d(row { 1, 2 }, { align = "grid" }) end,
       "resize3d: align=grid needs an x that carries its grid")
+    x:set_grid({ 1, 1, -2 }, { 0, 0, 1 })
+    helper.failure(function() pn.resize3d(x, { size = { 1, 1, 7 }, align = "grid" }) end,
+      "resize3d: the grid's stride along w is -2, expected a positive one")
   end)
 
   it("carries the grid by each rule", function()
