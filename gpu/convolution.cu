@@ -5,6 +5,7 @@
 ** without them, and else, which is said, to the kernels of plain_convolution.h. */
 #include "convolution.h"
 #include "cudnn_convolve.h"
+#include "pack.h"
 #include "pixels.h"
 #include "plain_convolution.h"
 #include "precision.h"
@@ -175,18 +176,22 @@ static void describe(pn_cudnn_problem *p, const job *j, const pn_engine_policy *
 
 /* With bias and relu in the engine: they go there in the type of the rest, and a relu with a bias of zeros where there is none. */
 static int with_end(const job *j, pn_cudnn_problem p, const pn_cudnn_policy *how) {
-  int64_t o = j->y.c;
-  void *bias = pn_gpu_scratch(j->gpu, (size_t)(o * pn_dtype_bytes(j->dtype)));
-  if (!bias) return -1;
+  int64_t o = j->y.c, stride = j->bias ? j->bias->stride[0] : 0;
+  const real *from = j->bias ? pn_real_of(j->bias) : NULL;
+  const void *bias = from;
+  void *made = NULL;
   int rc = 0;
-  PN_BY_TYPE(j->dtype, rc = pn_fail("convolution: a bias of %s", pn_dtype_name(j->dtype)), {
-    auto run = convert_bias<T>;
-    rc = PN_LAUNCH(j->gpu, run, pn_gpu_blocks(j->gpu, o, THREADS), THREADS, (T *)bias, j->bias ? pn_real_of(j->bias) : NULL,
-                   j->bias ? j->bias->stride[0] : 0, o);
-  });
+  if (!from || j->dtype != j->bias->dtype || (o > 1 && stride != 1) || pn_cudnn_alignment(from) < 16) {
+    bias = made = pn_gpu_scratch(j->gpu, (size_t)(o * pn_dtype_bytes(j->dtype)));
+    if (!made) return -1;
+    PN_BY_TYPE(j->dtype, rc = pn_fail("convolution: a bias of %s", pn_dtype_name(j->dtype)), {
+      auto run = convert_bias<T>;
+      rc = PN_LAUNCH(j->gpu, run, pn_gpu_blocks(j->gpu, o, THREADS), THREADS, (T *)made, from, stride, o);
+    });
+  }
   p.bias = 1, p.relu = j->relu;
   rc = rc ? rc : pn_cudnn_convolve(j->gpu, &p, how, j->x.data, j->w, j->y.data, bias);
-  pn_gpu_scratch_free(j->gpu, bias);
+  pn_gpu_scratch_free(j->gpu, made);
   return rc;
 }
 
@@ -319,9 +324,6 @@ int pn_gpu_convolve_weight(pn_call *call, pn_tensor *x, pn_tensor *y, const pn_g
 
 /* ---- behind the product ------------------------------------------------------------------------------------------------------------------ */
 
-/* V elements that travel together */
-template <typename T, int V> struct alignas(sizeof(T) * V) pack { T v[V]; };
-
 typedef struct end_job {
   pn_gpu_pixels dy, y, dz; /* y, dz: data NULL for none */
   const real *scale;
@@ -344,19 +346,18 @@ template <typename T, int V> PN_KERNEL void end_back(end_job j) {
     scale[k] = j.scale && first < c ? j.scale[(first + k) * j.scale_stride] : (real)1;
   }
   for (int64_t i = block * j.rows + line; i < stop && first < c; i += lines) {
-    typedef pack<T, V> packed;
-    packed dy = *(const packed *)((const T *)j.dy.data + pn_gpu_pixel_at(&j.dy, i) + first);
+    real dy[V], y[V];
+    pn_load<T, V>(dy, (const T *)j.dy.data + pn_gpu_pixel_at(&j.dy, i) + first);
     if (j.y.data) {
-      packed y = *(const packed *)((const T *)j.y.data + pn_gpu_pixel_at(&j.y, i) + first);
+      pn_load<T, V>(y, (const T *)j.y.data + pn_gpu_pixel_at(&j.y, i) + first);
       for (int k = 0; k < V; k++)
-        if (!(pn_from(y.v[k]) > 0)) pn_to(&dy.v[k], (real)0);
+        if (!(y[k] > 0)) dy[k] = 0;
     }
     for (int k = 0; k < V; k++) {
-      real v = pn_from(dy.v[k]);
-      sum[k] += v;
-      pn_to(&dy.v[k], v * scale[k]);
+      sum[k] += dy[k];
+      dy[k] *= scale[k];
     }
-    if (j.dz.data) *(packed *)((T *)j.dz.data + pn_gpu_pixel_at(&j.dz, i) + first) = dy;
+    if (j.dz.data) pn_store<T, V>((T *)j.dz.data + pn_gpu_pixel_at(&j.dz, i) + first, dy);
   }
   if (!j.sums) return; /* the same for all threads */
   for (int k = 0; k < V; k++) room[pn_thread * V + k] = sum[k];
@@ -369,12 +370,17 @@ template <typename T, int V> PN_KERNEL void end_back(end_job j) {
   }
 }
 
+/* db = or += the sums of the blocks: a block for TILE channels, each of whose lines adds every so many of them in order. */
 PN_KERNEL void join_sums(real *db, int64_t stride, const double *sums, int64_t blocks, int64_t c, bool fresh) {
-  PN_EACH(i, c) {
-    double sum = 0;
-    for (int64_t b = 0; b < blocks; b++) sum += sums[b * c + i];
-    db[i * stride] = (real)(fresh ? sum : (double)db[i * stride] + sum);
-  }
+  PN_SHARED_MEMORY(double, room);
+  int64_t channel = pn_block * TILE + pn_thread % TILE;
+  double sum = 0;
+  for (int64_t b = pn_thread / TILE; b < blocks && channel < c; b += ROWS) sum += sums[b * c + channel];
+  room[pn_thread] = sum;
+  PN_BARRIER();
+  if (pn_thread >= TILE || channel >= c) return;
+  for (int line = 1; line < ROWS; line++) sum += room[line * TILE + pn_thread];
+  db[channel * stride] = (real)(fresh ? sum : (double)db[channel * stride] + sum);
 }
 
 static bool goes_in_packs(const pn_gpu_pixels *p, int v) {
@@ -391,7 +397,7 @@ template <typename T, int V> static int end_launch(pn_gpu *gpu, end_job *j, int6
 }
 
 template <typename T> static int end_sweep(pn_gpu *gpu, end_job *j, int64_t blocks) {
-  enum { V = 16 / sizeof(T) };
+  enum { V = pn_per_pack<T>::COUNT };
   bool packs = goes_in_packs(&j->dy, V) && goes_in_packs(&j->y, V) && goes_in_packs(&j->dz, V);
   return packs ? end_launch<T, V>(gpu, j, blocks) : end_launch<T, 1>(gpu, j, blocks);
 }
@@ -400,7 +406,7 @@ template <typename T> static int end_sweep(pn_gpu *gpu, end_job *j, int64_t bloc
 static int sweep(pn_gpu *gpu, end_job *j, pn_tensor *db, bool fresh) {
   int64_t count = pn_gpu_pixels_count(&j->dy), c = j->dy.c, blocks;
   if (!c) return 0;
-  j->rows = pn_max64(64, pn_ceil_div(count, 256));
+  j->rows = pn_max64(64, pn_ceil_div(count, 1024));
   blocks = pn_ceil_div(count, j->rows);
   if (db && !(j->sums = (double *)pn_gpu_scratch(gpu, sizeof(double) * (size_t)(blocks * c + 1)))) return -1;
   int rc = 0;
@@ -408,8 +414,8 @@ static int sweep(pn_gpu *gpu, end_job *j, pn_tensor *db, bool fresh) {
     PN_BY_TYPE(j->dy.dtype, rc = pn_fail("convolution: gradients of %s", pn_dtype_name((pn_dtype)j->dy.dtype)),
                rc = end_sweep<T>(gpu, j, blocks));
   if (!rc && db)
-    rc = PN_LAUNCH(gpu, join_sums, pn_gpu_blocks(gpu, c, THREADS), THREADS, pn_real_of(db), db->stride[0], j->sums, blocks, c,
-                   fresh);
+    rc = PN_LAUNCH_TEAM(gpu, join_sums, pn_ceil_div(c, TILE), THREADS, sizeof(double) * THREADS, pn_real_of(db), db->stride[0],
+                        j->sums, blocks, c, fresh);
   pn_gpu_scratch_free(gpu, j->sums);
   return rc;
 }

@@ -61,7 +61,8 @@ end
 
 function Mixed:forward(x)
   local whole = pn.empty {
-    x:size(1), self.n_to, x:size(3), x:size(4), x:size(5), layout = "channels_last", device = x:device(),
+    x:size(1), self.n_to, x:size(3), x:size(4), x:size(5), dtype = x:dtype(), layout = "channels_last",
+    device = x:device(),
   }
   local first = 1
   local function run(branch, input) -- each branch writes its slice of the concatenation

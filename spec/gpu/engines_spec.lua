@@ -4,6 +4,7 @@
 local pn = require "penumbra"
 local binding = require "penumbra.ffi"
 local ops = require "penumbra.ops"
+local cases = require "spec.cases"
 local ffi = require "ffi"
 
 ffi.cdef [[
@@ -164,6 +165,35 @@ describe("cuDNN's engines for an H100", function()
         } do
           local rc, text = ask(with(p, { kind = number, dtype = dtype }))
           assert.equal(0, rc, what .. " " .. kind .. " " .. dtype .. ": " .. text)
+        end
+      end
+    end
+  end)
+
+  it("take odd paddings, strides, dilations and groups, and clips of many gigabytes, in every type", function()
+    for text, args in pairs {
+      ["1,8,4,6,6 8,8,1,1,1"] = { pad = { { 2, 3 }, { 3, 3 }, { 4, 2 } } },
+      ["1,8,4,6,6 8,8,3,3,3"] = { pad = 3 },
+      ["1,8,9,9,9 8,8,3,3,3"] = { pad = { { 2, 1 }, { 0, 2 }, { 2, 2 } }, dilation = 2, stride = 3 },
+      ["1,8,9,9,9 8,8,1,1,1"] = { pad = 0, stride = 4 },
+      ["1,3,9,40,40 8,3,9,31,31"] = { pad = { 4, 15, 15 } },
+      ["1,3,1,1,1 8,3,3,3,3"] = { pad = 1 },
+      ["4,64,64,480,864 64,64,3,3,3"] = { pad = 1 },
+      ["1,16,4,28,28 16,1,3,3,3"] = { pad = 1, groups = 16 },
+      ["1,1,16,224,224 1,1,4,16,16"] = { pad = { { 1, 1 }, { 6, 6 }, { 6, 6 } }, stride = { 2, 8, 8 } },
+    } do
+      local inputs = cases.parse_case(text)
+      local clip, weight = inputs[1].shape, inputs[2].shape
+      local p = geometry("conv3d", clip, weight, { clip[1], weight[1], 1, 1, 1 }, args)
+      for d = 1, 3 do
+        p.y[d] = math.floor((p.x[d] + p.low[d] + p.high[d] - (p.kernel[d] - 1) * p.dilation[d] - 1) / p.stride[d]) + 1
+      end
+      p.y_stride = strides(p.o, p.y)
+      for kind, number in pairs(KIND) do
+        for _, dtype in ipairs { "f32", "tf32", "bf16", "f16", "f64" } do
+          local tf32 = dtype == "tf32"
+          local rc, said = ask(with(p, { kind = number, dtype = DTYPE[tf32 and "f32" or dtype], tf32 = tf32 and 1 or 0 }))
+          assert.equal(0, rc, text .. " " .. kind .. " " .. dtype .. ": " .. said)
         end
       end
     end
