@@ -1,10 +1,10 @@
---- Several clips of a source in one batch: the key `batch` of a training recipe. A device with many processors is then better used; the
--- step is one, of the mean loss.
+--- Several clips of a source in one batch: the key `batch` of a training recipe. A device with many processors is then better used;
+-- the step is one, of the mean loss.
 --
 --     local feed = pn.batched(pn.data.clips(set, cfg), 4)        -- frames (4,3,16,224,224), mask (4,1,16,224,224)
 --
--- A source of several batches an epoch has a fourth as many; the last one of an epoch may have fewer clips. A source of one an epoch
--- (dreams) gives four other ones each time. pn.ahead does this when its configuration has `batch`.
+-- A source of several batches an epoch has a fourth as many; the last one of an epoch may have fewer clips. A source of one an
+-- epoch (dreams) gives four other ones each time. pn.ahead does this when its configuration has `batch`.
 -- @module penumbra.batched
 
 local binding = require "penumbra.ffi"
