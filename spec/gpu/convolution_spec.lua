@@ -379,7 +379,7 @@ describe("a convolution on a CUDA device", function()
         "cudnnBackendCreateDescriptor", "cudnnBackendSetAttribute", "cudnnBackendFinalize", "cudnnBackendGetAttribute",
         "cudnnBackendExecute", "cudaEventCreateWithFlags", "cudaEventRecord", "cudaEventElapsedTime",
       } do
-        local failures, nth, calls = 0, 0, 0
+        local failures, nth, calls = 0, 0
         repeat -- each call in turn, or every seventh, until a run needs fewer
           nth = nth + (how == "heuristic" and 1 or 7)
           os.remove(picks_file(scratch) or "")
