@@ -13,6 +13,7 @@ extern "C" {
 #define PN_EMULATED_API __attribute__((visibility("default")))
 
 PN_EMULATED_API void pn_emulated_fail(const char *call, int nth); /* the nth from now fails, once; "*": of any call; 0: none */
+PN_EMULATED_API int pn_emulated_pending(void);                    /* calls until it does; 0: none is to come */
 PN_EMULATED_API void pn_emulated_set(const char *setting, long long value);
 PN_EMULATED_API long long pn_emulated_calls(const char *call);             /* since pn_emulated_forget; "*": of all */
 PN_EMULATED_API size_t pn_emulated_list_calls(char *buffer, size_t bytes); /* lines "call count"; how long all would be */

@@ -1,0 +1,182 @@
+--- Every call that an operation makes of CUDA, cuDNN and cuBLAS fails in turn: the operation either fails with a sentence that says
+-- what could not be done, or does without that call and gives the same; then it runs as before, and nothing has leaked.
+
+local device = require "spec.gpu.device"
+local emulation = require "spec.gpu.emulation"
+local pn = require "penumbra"
+local cases = require "spec.cases"
+local helper = require "spec.helper"
+
+if not emulation then
+  describe("faults on a device", function()
+    it("are of the emulation", function() pending(device.library) end)
+  end)
+  return
+end
+
+-- Calls whose failure there is nothing to be done about: what they end is given up.
+local function is_idle(call) return call:find "Destroy" or call == "cudaFree" or call == "cudaFreeHost" end
+
+-- A message that says what could not be done.
+local function says_what(message)
+  return message:find("CUDA: cannot %a") or message:find("cuDNN: cannot %a") or message:find("cuBLAS: cannot %a") or
+    message:find "out of memory"
+end
+
+local function moved(tensors)
+  local there = {}
+  for i, t in ipairs(tensors) do there[i] = t and t:to "cuda:0" end
+  return there
+end
+
+-- Bytes on the device that nobody will collect.
+local function left()
+  collectgarbage()
+  collectgarbage()
+  return pn.memory("cuda").live
+end
+
+local function on_cuda(name) return pn.ops.describe(name).devices:find("cuda", 1, true) ~= nil end
+
+-- Forward, backward and the way home, of a case on the device.
+local function runner(name, text)
+  local inputs, arguments = cases.parse_case(text)
+  local here = cases.make_inputs(inputs, cases.case_values(inputs, name))
+  local there, weights = moved(here), moved(cases.output_weights(cases.run(name, here, arguments)))
+  return function()
+    return pn.scope(function()
+      for _, t in ipairs(there) do
+        if t then t:set_grad(nil) end
+      end
+      return cases.bits(cases.run(name, there, arguments, weights))
+    end)
+  end
+end
+
+-- Fails the nth call of a name while f runs; true when f failed, and said why.
+local function fails(f, call, nth, expected, what)
+  emulation.fail(call, nth)
+  local ok, result = pcall(f)
+  local fired = emulation.C.pn_emulated_pending() == 0
+  emulation.mend()
+  if not fired then return nil end
+  if ok then
+    assert.equal(expected, result, what .. ": other numbers")
+    return false
+  end
+  assert.is_truthy(says_what(tostring(result)), ("%s: %s"):format(what, tostring(result)))
+  return true
+end
+
+describe("a fault", function()
+  after_each(emulation.mend)
+
+  for _, name in ipairs(pn.ops.names()) do
+    if on_cuda(name) then
+      it("in any call of " .. name .. " is an error that says what, or does no harm", function()
+        local failed = 0
+        for _, text in ipairs(pn.ops.describe(name).cases) do
+          pn.scope(function()
+            local run = runner(name, text)
+            local expected = run()
+            emulation.forget()
+            assert.equal(expected, run(), text)
+            local live = left()
+            for call, count in pairs(emulation.calls()) do
+              for nth = 1, is_idle(call) and 0 or count do
+                local what = ("%s %s, %s %d of %d"):format(name, text, call, nth, count)
+                if fails(run, call, nth, expected, what) then
+                  failed = failed + 1
+                  assert.equal(expected, run(), what .. ": after it, other numbers")
+                  assert.equal(live, left(), what .. ": memory is left")
+                end
+              end
+            end
+          end)
+        end
+        assert.is_true(failed > 0, "nothing failed")
+      end)
+    end
+  end
+end)
+
+-- The first call for a shape: engines are asked for, plans are made. A fault may lead to another engine; then the numbers tell.
+describe("a fault in the first call for a shape", function()
+  after_each(emulation.mend)
+
+  -- make(h, w): the inputs for a shape nobody has asked for yet. f: what is done with them.
+  local function walk(make, f)
+    local turn = 0
+    local function fresh()
+      turn = turn + 1
+      local here = make(4 + turn % 29, 4 + math.floor(turn / 29))
+      local there = moved(here)
+      local function run(tensors)
+        return pn.scope(function()
+          local results = {}
+          for _, t in ipairs(tensors) do t:set_grad(nil):requires_grad(true) end
+          results[1] = f(unpack(tensors))
+          results[1]:backward(helper.random(results[1]:shape(), "dy"):to(tensors[1]:device()))
+          for i, t in ipairs(tensors) do results[i + 1] = t:grad() end
+          for i, t in ipairs(results) do results[i] = t:to("cpu"):clone() end
+          return unpack(results)
+        end)
+      end
+      return there, run, function(what, ...)
+        for i, expected in ipairs { run(here) } do
+          helper.assert_close((select(i, ...)), expected, device.tolerance[pn.real], what .. ", " .. i)
+        end
+      end
+    end
+
+    local usual -- more descriptors of cuDNN, which its plans keep
+    for _ = 1, 2 do -- the second begins with what the device keeps
+      emulation.forget()
+      local there, run = fresh()
+      local before = emulation.alive().cudnnBackendDescriptor
+      run(there)
+      usual = emulation.alive().cudnnBackendDescriptor - before
+    end
+    local failed = 0
+    for call, count in pairs(emulation.calls()) do
+      local most = is_idle(call) and 0 or count
+      for nth = 1, most, math.max(1, math.floor(most / 40)) do -- of hundreds of attributes some forty
+        pn.scope(function()
+          local what = ("%s %d of %d"):format(call, nth, count)
+          local there, run, check = fresh()
+          local before = emulation.alive()
+          assert.equal(0, tonumber(emulation.C.cudaDeviceSynchronize())) -- the inputs are there
+          emulation.fail(call, nth)
+          local results = { pcall(run, there) }
+          emulation.mend()
+          if not results[1] then
+            failed = failed + 1
+            assert.is_truthy(says_what(tostring(results[2])), what .. ": " .. tostring(results[2]))
+            results = { pcall(run, there) }
+            assert.is_true(results[1], what .. ": after it, " .. tostring(results[2]))
+            local now = emulation.alive()
+            assert.equal(before.cudnnBackendDescriptor + usual, now.cudnnBackendDescriptor, what .. ": descriptors are left")
+            assert.equal(0, now.cublasLtMatmulPreference, what)
+          end
+          check(what, unpack(results, 2))
+        end)
+      end
+    end
+    assert.is_true(failed > 20, ("only %d failed"):format(failed))
+  end
+
+  it("of a convolution is an error, or leads to another engine", function()
+    walk(function(h, w)
+      return { helper.random({ 1, 3, 2, h, w }, "x"), helper.random({ 4, 3, 1, 3, 3 }, "w"), helper.random({ 4 }, "b") }
+    end, function(x, w, b) return pn.conv3d(x, w, b, { stride = { 1, 2, 1 }, relu = true }) end)
+  end)
+
+  it("of a transposed convolution is an error, or leads to another engine", function()
+    walk(function(h, w) return { helper.random({ 1, 6, 2, h, w }, "x"), helper.random({ 6, 5, 1, 4, 4 }, "w") } end,
+      function(x, w) return pn.conv_transpose3d(x, w, nil, { stride = { 1, 2, 2 }, pad = { 0, 1, 1 } }) end)
+  end)
+
+  it("of a matrix product is an error", function()
+    walk(function(h, w) return { helper.random({ h, w }, "a"), helper.random({ w, 3 }, "b") } end, pn.matmul)
+  end)
+end)
