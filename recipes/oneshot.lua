@@ -32,6 +32,7 @@ local clip   = pn.data.davis(cfg.davis):sequence(cfg.sequence)
 local net    = require "models.fcn_i3d"(cfg):to(cfg.device)
 if cfg.weights ~= "" then net:load(cfg.weights, { allow_missing = true }) end
 local sgd    = pn.optim.sgd(net:parameters(), cfg.optim)
+local scaler = pn.optim.scaler{ on = cfg.precision == "fp16" } -- else it only passes the loss and the step on
 local dreams = pn.ahead(pn.lucid.stream(clip:frame(1), clip:mask(1), cfg), cfg) -- rendered while the network learns
 local norm   = { norm = cfg.loss_norm }
 
@@ -44,15 +45,15 @@ local step = pn.captured(function(frames, mask, side_weight)
     loss = loss + side_weight * pn.loss.balanced(side, mask, norm)
   end
   sgd:zero_grad()
-  loss:backward()
+  scaler:backward(loss)
   return loss:detach(), fused
 end, cfg)
 
-run:keep{ net = net, optim = sgd }
+run:keep{ net = net, optim = sgd, scaler = scaler.on and scaler or nil }
 for epoch, batch in run:epochs(cfg.epochs, dreams) do
   local loss, fused = step(batch.frames, batch.mask, cfg.side_weight(epoch, cfg.epochs))
   run:guard(loss, function() return net(batch.frames) end)
-  sgd:step()
+  scaler:step(sgd)
   run:log{ loss = loss, fused_loss = fused }
 end
 

@@ -36,6 +36,7 @@ local set  = pn.data.davis(cfg.davis)
 local net  = require "models.fcn_i3d"(cfg):to(cfg.device)
 if cfg.weights ~= "" then net:load(cfg.weights, { allow_missing = true }) end
 local sgd  = pn.optim.sgd(net:parameters(), cfg.optim)
+local scaler = pn.optim.scaler{ on = cfg.precision == "fp16" } -- else it only passes the loss and the step on
 local feed = pn.ahead(pn.data.clips(set, {
   set = cfg.set, sequences = #cfg.sequences > 0 and cfg.sequences or nil, frames = cfg.frames, crop = cfg.crop, input = cfg.input,
   seed = cfg.seed, augment = cfg.augment,
@@ -51,15 +52,15 @@ local step = pn.captured(function(frames, mask, side_weight)
     loss = loss + side_weight * pn.loss.balanced(side, mask, norm)
   end
   sgd:zero_grad()
-  loss:backward()
+  scaler:backward(loss)
   return loss:detach(), fused
 end, cfg)
 
-run:keep{ net = net, optim = sgd }
+run:keep{ net = net, optim = sgd, scaler = scaler.on and scaler or nil }
 for epoch, batch in run:epochs(cfg.epochs, feed) do
   local loss, fused = step(batch.frames, batch.mask, cfg.side_weight(epoch, cfg.epochs))
   run:guard(loss, function() return net(batch.frames) end)
   sgd:set_lr(cfg.optim.lr * cfg.lr_scale(epoch, cfg.epochs))
-  sgd:step()
+  scaler:step(sgd)
   run:log{ loss = loss, fused_loss = fused, sequence = batch.params.sequence }
 end

@@ -23,6 +23,7 @@ local root   = pn.data.toy.write(run.dir .. "/toy", {
 local clip   = pn.data.davis(root):sequence "walk"
 local net    = require "models.fcn_i3d"(cfg):to(cfg.device)
 local sgd    = pn.optim.sgd(net:parameters(), cfg.optim)
+local scaler = pn.optim.scaler{ on = cfg.precision == "fp16" } -- else it only passes the loss and the step on
 local dreams = pn.ahead(pn.lucid.stream(clip:frame(1), clip:mask(1), cfg), cfg) -- rendered while the network learns
 
 local step = pn.captured(function(frames, mask, side_weight) -- forward and backward; on CUDA captured once, then launched as one
@@ -32,15 +33,15 @@ local step = pn.captured(function(frames, mask, side_weight) -- forward and back
     loss = loss + side_weight * pn.loss.balanced(side, mask)
   end
   sgd:zero_grad()
-  loss:backward()
+  scaler:backward(loss)
   return loss:detach()
 end, cfg)
 
-run:keep{ net = net, optim = sgd }
+run:keep{ net = net, optim = sgd, scaler = scaler.on and scaler or nil }
 for epoch, batch in run:epochs(cfg.epochs, dreams) do
   local loss = step(batch.frames, batch.mask, cfg.side_weight(epoch, cfg.epochs))
   run:guard(loss, function() return net(batch.frames) end)
-  sgd:step()
+  scaler:step(sgd)
   run:log{ loss = loss }
 end
 

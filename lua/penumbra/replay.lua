@@ -1,14 +1,44 @@
 --- What a captured step (penumbra.captured) needs done around each time it is done again: its Lua does not run then, but numbers
 -- that vary from step to step still have to reach the device, and what kernels found has to be heeded.
 --
+-- What was found need not be heeded at once: a run (penumbra.run) defers it until the next turn has its batch, so that the device
+-- is not waited for before. It is heeded in order, and before anything is launched again.
+--
 -- While a step is captured, an optimiser or a layer that is part of it calls `replay.around(before, after)`: before writes tensors
 -- that the captured kernels read, after reads what they wrote. Both run in the order of the calls.
 
 local C = require("penumbra.ffi").C
+local scope = require "penumbra.scope"
 
 local replay = {}
 
 local list
+local deferred, is_deferring = {}, false
+
+--- Does what heeds results of the device now, or where that is deferred, at the next `settle`.
+-- @return the result of f; nothing where it is deferred
+function replay.heed(f)
+  if is_deferring and scope.depth() == 0 then -- an error has left the loop
+    replay.defer(false)
+  end
+  if is_deferring then
+    deferred[#deferred + 1] = f
+    return nil
+  end
+  return f()
+end
+
+--- Heeds what was deferred.
+function replay.settle()
+  local all = deferred
+  deferred = {}
+  for _, f in ipairs(all) do f() end
+end
+
+--- From now on heeding is deferred, or no longer; what still waits is forgotten.
+function replay.defer(on)
+  deferred, is_deferring = {}, on
+end
 
 --- Is a step being captured?
 function replay.capturing() return list ~= nil end
@@ -35,12 +65,13 @@ end
 
 --- launch(), with all that is to be done around it.
 function replay.run(all, launch)
+  replay.settle()
   for _, each in ipairs(all) do
     if each.before then each.before() end
   end
   launch()
   for _, each in ipairs(all) do
-    if each.after then each.after() end
+    if each.after then replay.heed(each.after) end
   end
 end
 

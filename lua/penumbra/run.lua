@@ -16,8 +16,8 @@
 -- checkpoint, and a source gives its batch by the number of the epoch. Ctrl-C ends the step at hand, writes a checkpoint, stops.
 -- A checkpoint knows no device: it goes on anywhere.
 --
--- Nothing in a turn waits for a CUDA device: what run:log and run:guard are given there is read when the next turn has its batch,
--- or the loop ends. So the device computes while the host makes ready what comes next.
+-- Nothing in a turn waits for a CUDA device: what run:log and run:guard are given there, and what came of an optimiser's step, is
+-- read when the next turn has its batch, or the loop ends. So the device computes while the host makes ready what comes next.
 -- @module penumbra.run
 local about = require "penumbra.about"
 local ffi = require "ffi"
@@ -30,6 +30,7 @@ local log = require "penumbra.log"
 local profile = require "penumbra.profile"
 local progress = require "penumbra.progress"
 local raise = require "penumbra.raise"
+local replay = require "penumbra.replay"
 local scope = require "penumbra.scope"
 local usage = require "penumbra.usage"
 local pn = require "penumbra"
@@ -186,8 +187,9 @@ function Run:keep(parts)
         found = true
       end
     end
-    if not found then raise("%s: holds nothing for '%s'", path, name) end
-    local ok, problem = pcall(restore, part, tree)
+    if not found and not part.may_begin_anew then raise("%s: holds nothing for '%s'", path, name) end
+    local ok, problem = true, nil
+    if found then ok, problem = pcall(restore, part, tree) end
     if not ok then raise("%s: %s", path, (tostring(problem):gsub("^%S+:%d+: ", ""))) end
   end
   return self
@@ -245,6 +247,7 @@ local function open(cfg)
     pending = {},
   }, Run)
   if cfg.threads then pn.threads(cfg.threads) end
+  replay.defer(false) -- of a loop that an error ended
   self.device = device.choose(cfg.device)
   cfg.device = self.device
   local card = device.describe(self.device)
@@ -375,6 +378,7 @@ function Run:epochs(n, source)
     self.progress.smooth, self.progress.weight = tonumber(smooth), tonumber(weight)
   end
   self.resumed = nil -- the tensors of the checkpoint are put back by now
+  replay.defer(self.device ~= "cpu")
   if program then program.catch_interrupt "note" end
   local i = per_epoch
   local watch = profile.watching
@@ -399,6 +403,7 @@ function Run:epochs(n, source)
       if self.saved_epoch ~= self.epoch then self:checkpoint() end
       if self.progress.done > self.progress.first then self.progress:finish() end
       if program then program.catch_interrupt "off" end
+      replay.defer(false)
       self.current = nil
       if watch then watch.loop_ends() end
       self:plot()
@@ -437,6 +442,7 @@ end
 --- Ends a run early: closes its log and its open turn. Not needed at the end of a recipe.
 function Run:close()
   self:settle()
+  replay.defer(false)
   self:unwind()
   self.journal:close()
   if program then program.catch_interrupt "off" end
@@ -475,11 +481,13 @@ local function hold_batch(batch)
   return held
 end
 
---- Reads what run:log and run:guard have not yet read from the device, and writes it down. The loop does so by itself.
+--- Reads what run:log and run:guard have not yet read from the device, writes it down, and heeds what came of optimisers' steps.
+-- The loop does so by itself.
 function Run:settle()
   local pending, batches = self.pending, self.held_batches or {}
   self.pending, self.held_batches = {}, nil
   for _, finish in ipairs(pending) do finish() end
+  replay.settle()
   for _, tensor in ipairs(batches) do tensor:free() end
 end
 

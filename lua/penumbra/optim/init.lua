@@ -134,7 +134,7 @@ local function with_gradient(self)
   for _, entry in ipairs(self.entries) do
     local grad = entry.tensor:grad()
     if grad then
-      entries[#entries + 1], grads[#grads + 1] = entry, grad
+      entries[#entries + 1], grads[#grads + 1] = entry, grad:keep() -- what came of the step may be heeded in another scope
     end
   end
   return entries, grads
@@ -248,9 +248,9 @@ local function commit(self, learners)
   self.n_steps = self.n_steps + 1
 end
 
--- One step, taken where all gradients are finite. Returns their norm, infinite where they are not, and in that case a function that
--- raises with the name of the parameter.
-local function attempt(self)
+-- One step, taken where all gradients are finite. Returns a function that waits for it and tells `heed` what came of it, and
+-- returns the norm.
+local function attempt(self, heed)
   local entries, grads = with_gradient(self)
   local learners, theirs = learning(entries, grads)
   local made = {}
@@ -258,14 +258,17 @@ local function attempt(self)
   judge(self, grads, self.clip_norm)
   self.how.numbers, self.how.verdict = nil, self.verdict.p
   self.take(self, learners, theirs, self:rate(), made)
-  local norm = read_norm(self)
-  if norm == math.huge then
-    take_back(made)
-    return norm, function() name_the_culprit(self, entries, grads) end
+  return function()
+    local norm = read_norm(self)
+    if norm == math.huge then
+      take_back(made)
+    else
+      commit(self, learners)
+    end
+    heed(norm, function() name_the_culprit(self, entries, grads) end)
+    free(grads)
+    return norm
   end
-  commit(self, learners)
-  free(grads)
-  return norm
 end
 
 -- The same inside a captured step: what varies lies on the device. Nothing is known until it has run; `heed` is then told the
@@ -284,9 +287,6 @@ local function attempt_captured(self, heed)
     take_back(made)
     raise("%s: the first step of '%s' cannot be captured: take it before", self.kind, made[1].name)
   end
-  for _, grad in ipairs(grads) do
-    grad:keep()
-  end
   replay.around(function()
     tell_scale(self)
     self.how.numbers = numbers.p
@@ -304,27 +304,24 @@ end
 -- @tparam function heed (norm, complain): the norm is infinite where a gradient is not finite; then no step was taken, and
 --   complain() raises with the name of the parameter. Inside a captured step it is called each time that has run
 function Optimiser:step_with(heed)
+  if not replay.capturing() then
+    replay.settle()
+  end
   check(C.pn_profile_begin(self.kind))
-  local norm, complain
-  local ok, problem = pcall(function()
-    if replay.capturing() then
-      attempt_captured(self, heed)
-    else
-      norm, complain = attempt(self)
-    end
-  end)
+  local ok, finish = pcall(replay.capturing() and attempt_captured or attempt, self, heed)
   C.pn_profile_end()
   if not ok then
-    error(problem, 0)
+    error(finish, 0)
   end
-  if norm then
-    heed(norm, complain)
+  if not finish then
+    return nil
   end
-  return norm
+  return self.entries[1].tensor:device() == "cpu" and finish() or replay.heed(finish)
 end
 
 --- One step on every parameter that has a gradient.
--- @treturn number the norm of all gradients, before clipping; nil inside a captured step, where it is not known yet
+-- @treturn number the norm of all gradients, before clipping; nil where it is not known yet: inside a captured step, and on a CUDA
+--   device in the loop of a run
 function Optimiser:step()
   return self:step_with(function(norm, complain)
     if norm == math.huge then
@@ -353,6 +350,7 @@ end
 --- All it needs to go on as if it had never stopped.
 -- @treturn table {tensors = name -> tensor (its own, not copies), numbers = name -> number}
 function Optimiser:state()
+  replay.settle()
   local tensors, numbers = {}, { n_steps = self.n_steps }
   for _, entry in ipairs(self.entries) do
     for name, t in pairs(entry.buffers) do

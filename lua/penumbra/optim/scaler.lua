@@ -56,6 +56,7 @@ function Scaler:backward(loss, named)
   if replay.capturing() then
     replay.around(function() tell(self, seed) end)
   else
+    replay.settle()
     tell(self, seed)
   end
   loss:backward(#loss:shape() == 0 and seed.tensor or seed.tensor:reshape(unpack(loss:shape())), named)
@@ -95,6 +96,7 @@ end
 
 --- What a checkpoint holds: where the scale stands.
 function Scaler:state()
+  replay.settle()
   return { numbers = { scale = self.scale, n_good = self.n_good, n_skipped = self.n_skipped } }
 end
 
@@ -122,5 +124,6 @@ return function(options)
   self.factor = number("factor", options.factor or 2, 1.0001, 2 ^ 16)
   self.grow_every = number("grow_every", options.grow_every or 2000, 1, math.huge)
   self.in_use = self.scale
+  self.may_begin_anew = true -- in a run that goes on from another precision
   return self
 end
