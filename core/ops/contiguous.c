@@ -1,6 +1,6 @@
 /* contiguous: x in dense memory of a chosen order; x itself, as a view, where it already is. */
 #include <string.h>
-#include "kernels/elementwise.h"
+#include "op.h"
 
 static int shape(pn_call *call) {
   pn_out_like(&call->out[0], call->x[0]);
@@ -17,10 +17,7 @@ static int view(pn_call *call) {
   return pn_tensor_is_dense(x, call->out[0].layout) ? 0 : PN_NO_VIEW;
 }
 
-static int forward(pn_call *call) {
-  pn_copy_same(call->y[0], call->x[0]);
-  return 0;
-}
+static int forward(pn_call *call) { return pn_copy_into(call->y[0], call->x[0]); }
 
 static int backward(pn_call *call) { return pn_call_dx_give(call, 0, call->dy[0]); }
 
