@@ -45,6 +45,7 @@ PN_SHARED real pn_log1p_of(real e) {
 #endif
 
 PN_SHARED real pn_sigmoid_of(real x) { return pn_sigmoid_from(x, pn_exp_of(-fabs(x))); }
+PN_FORMULA(sigmoid, pn_sigmoid_of(x), pn_sigmoid_slope_from(pn_sigmoid_of(x), dy))
 
 PN_SHARED real pn_bce_of(real x, real t) {
   real e = pn_exp_of(-fabs(x));

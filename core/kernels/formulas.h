@@ -53,7 +53,6 @@ PN_SHARED real pn_sigmoid_from(real x, real e) {
   return x < 0 ? low : high;
 }
 PN_SHARED real pn_sigmoid_slope_from(real y, real dy) { return y * (dy * (1 - y)); }
-PN_FORMULA(sigmoid, pn_sigmoid_from(x, exp(-fabs(x))), pn_sigmoid_slope_from(pn_sigmoid_value(x, a, b), dy))
 
 PN_SHARED real pn_tanh_slope_from(real y, real dy) { return dy * (1 - y * y); }
 PN_FORMULA(tanh, tanh(x), pn_tanh_slope_from(tanh(x), dy))

@@ -5,39 +5,58 @@
 
 enum { BLOCK = 32768, INNER = 1024, LANES = 8 };
 
-typedef struct axis {
-  int64_t size, from, to;
-} axis;
-
 typedef struct sum_job {
   const real *from;
   real *to;
   double factor, *partial; /* partial: [n_outer][n_blocks][n_inner]; NULL when one block is all */
   bool fresh;
-  int n_kept, n_reduced;
-  axis kept[PN_MAX_DIMS], reduced[PN_MAX_DIMS + 1];
-  axis inner;    /* the kept axis that is fastest in memory, or size 1 */
-  int64_t chunk; /* of the inner axis that one task covers */
-  int64_t n_chunks, n_outer, n_reduce, rows, n_blocks;
+  pn_sum_axes axes; /* of the kept ones, those without `inner` */
+  pn_axis inner;    /* the kept axis that is fastest in memory, or size 1 */
+  int64_t chunk;    /* of the inner axis that one task covers */
+  int64_t n_chunks, n_outer, rows, n_blocks;
 } sum_job;
 
-static int by_stride(axis *a, int n) { /* slowest first, neighbours merged where both strides allow */
-  for (int i = 1; i < n; i++) {
-    for (int j = i; j > 0 && a[j - 1].from < a[j].from; j--) {
-      axis t = a[j];
-      a[j] = a[j - 1];
-      a[j - 1] = t;
-    }
-  }
+static int merged(pn_axis *a, int n) { /* neighbours become one axis where every stride allows */
   int last = 0;
   for (int i = 1; i < n; i++) {
-    if (a[last].from == a[i].from * a[i].size && a[last].to == a[i].to * a[i].size) {
-      a[last] = (axis){ a[last].size * a[i].size, a[i].from, a[i].to };
+    pn_axis *b = &a[last];
+    if (b->from == a[i].from * a[i].size && b->with == a[i].with * a[i].size && b->to == a[i].to * a[i].size) {
+      *b = (pn_axis){ b->size * a[i].size, a[i].from, a[i].with, a[i].to };
     } else {
       a[++last] = a[i];
     }
   }
   return n ? last + 1 : 0;
+}
+
+static int by_stride(pn_axis *a, int n) { /* slowest first */
+  for (int i = 1; i < n; i++) {
+    for (int j = i; j > 0 && a[j - 1].from < a[j].from; j--) {
+      pn_axis t = a[j];
+      a[j] = a[j - 1];
+      a[j - 1] = t;
+    }
+  }
+  return merged(a, n);
+}
+
+void pn_sum_axes_of(pn_sum_axes *out, const pn_tensor *to, const pn_tensor *from, const pn_tensor *with) {
+  *out = (pn_sum_axes){ .kept_count = 1, .reduced_count = 1 };
+  const int lead = from->n_dims - to->n_dims, lead_with = with ? from->n_dims - with->n_dims : 0;
+  for (int d = 0; d < from->n_dims; d++) {
+    if (from->shape[d] == 1) continue;
+    bool keep = d >= lead && to->shape[d - lead] != 1, spread = !with || d < lead_with || with->shape[d - lead_with] == 1;
+    pn_axis a = { from->shape[d], from->stride[d], spread ? 0 : with->stride[d - lead_with], keep ? to->stride[d - lead] : 0 };
+    if (keep) {
+      out->kept[out->n_kept++] = a;
+      out->kept_count *= a.size;
+    } else {
+      out->reduced[out->n_reduced++] = a;
+      out->reduced_count *= a.size;
+    }
+  }
+  out->n_kept = by_stride(out->kept, out->n_kept);
+  out->n_reduced = by_stride(out->reduced, out->n_reduced);
 }
 
 static double sum_run(const real *x, int64_t n, int64_t stride) {
@@ -55,15 +74,6 @@ static double sum_run(const real *x, int64_t n, int64_t stride) {
   return lane[0];
 }
 
-static void locate(const axis *a, int n, int64_t index, int64_t *from, int64_t *to) {
-  *from = *to = 0;
-  for (int d = n - 1; d >= 0; d--) {
-    *from += index % a[d].size * a[d].from;
-    *to += index % a[d].size * a[d].to;
-    index /= a[d].size;
-  }
-}
-
 static void put(const sum_job *j, int64_t outer_to, int64_t first, int64_t n, const double *sum) {
   real *to = j->to + outer_to + first * j->inner.to;
   for (int64_t i = 0; i < n; i++) {
@@ -74,19 +84,18 @@ static void put(const sum_job *j, int64_t outer_to, int64_t first, int64_t n, co
 
 static void sum_tasks(void *context, int64_t begin, int64_t end) {
   const sum_job *j = context;
-  const axis fast = j->reduced[j->n_reduced - 1];
+  const pn_sum_axes *axes = &j->axes;
+  const pn_axis fast = axes->n_reduced ? axes->reduced[axes->n_reduced - 1] : (pn_axis){ 1, 0, 0, 0 };
   for (int64_t task = begin; task < end; task++) {
     int64_t block = task % j->n_blocks, chunk = task / j->n_blocks % j->n_chunks, outer = task / j->n_blocks / j->n_chunks;
     int64_t first = chunk * j->chunk, n = pn_min64(j->chunk, j->inner.size - first);
-    int64_t from, to, skip;
-    locate(j->kept, j->n_kept, outer, &from, &to);
+    const pn_axis kept = pn_axes_at(axes->kept, axes->n_kept, outer);
     double sum[INNER];
     memset(sum, 0, (size_t)n * sizeof *sum);
-    int64_t r = block * j->rows, r_end = pn_min64(r + j->rows, j->n_reduce);
+    int64_t r = block * j->rows, r_end = pn_min64(r + j->rows, axes->reduced_count);
     while (r < r_end) {
-      int64_t run = pn_min64(fast.size - r % fast.size, r_end - r), at;
-      locate(j->reduced, j->n_reduced, r, &at, &skip);
-      const real *x = j->from + from + at + first * j->inner.from;
+      int64_t run = pn_min64(fast.size - r % fast.size, r_end - r);
+      const real *x = j->from + kept.from + pn_axes_at(axes->reduced, axes->n_reduced, r).from + first * j->inner.from;
       if (n == 1) {
         sum[0] += sum_run(x, run, fast.from);
       } else if (j->inner.from == 1) {
@@ -103,51 +112,31 @@ static void sum_tasks(void *context, int64_t begin, int64_t end) {
     if (j->partial) {
       memcpy(j->partial + (outer * j->n_blocks + block) * j->inner.size + first, sum, (size_t)n * sizeof *sum);
     } else {
-      put(j, to, first, n, sum);
+      put(j, kept.to, first, n, sum);
     }
   }
 }
 
 int pn_sum_into(pn_tensor *to, const pn_tensor *from, double factor, bool fresh) {
   sum_job j = {
-    .from = pn_real_of(from),
-    .to = pn_real_of(to),
-    .factor = factor,
-    .fresh = fresh,
-    .inner = {1, 0, 0},
-    .n_reduce = 1,
-    .n_outer = 1
+    .from = pn_real_of(from), .to = pn_real_of(to), .factor = factor, .fresh = fresh, .inner = {1, 0, 0, 0}
   };
-  int lead = from->n_dims - to->n_dims;
-  for (int d = 0; d < from->n_dims; d++) {
-    if (from->shape[d] == 1) continue;
-    bool keep = d >= lead && to->shape[d - lead] != 1;
-    axis a = { from->shape[d], from->stride[d], keep ? to->stride[d - lead] : 0 };
-    if (keep) {
-      j.kept[j.n_kept++] = a;
-      j.n_outer *= a.size;
-    } else {
-      j.reduced[j.n_reduced++] = a;
-      j.n_reduce *= a.size;
-    }
-  }
-  if (j.n_outer == 0) return 0;
-  j.n_kept = by_stride(j.kept, j.n_kept);
-  j.n_reduced = by_stride(j.reduced, j.n_reduced);
-  if (j.n_reduced == 0) j.reduced[j.n_reduced++] = (axis){ 1, 0, 0 };
-  if (j.n_kept && (j.n_reduce <= 1 || j.kept[j.n_kept - 1].from < j.reduced[j.n_reduced - 1].from)) {
-    j.inner = j.kept[--j.n_kept];
-    j.n_outer /= j.inner.size;
-  }
+  pn_sum_axes *axes = &j.axes;
+  pn_sum_axes_of(axes, to, from, NULL);
+  if (axes->kept_count == 0) return 0;
+  int last = axes->n_kept - 1;
+  if (last >= 0 && (axes->reduced_count <= 1 || axes->kept[last].from < axes->reduced[axes->n_reduced - 1].from))
+    j.inner = axes->kept[axes->n_kept = last];
+  j.n_outer = axes->kept_count / j.inner.size;
   j.chunk = pn_min64(j.inner.size, INNER);
   j.n_chunks = pn_ceil_div(j.inner.size, j.chunk);
   j.rows = BLOCK / j.chunk;
-  j.n_blocks = pn_max64(1, pn_ceil_div(j.n_reduce, j.rows));
+  j.n_blocks = pn_max64(1, pn_ceil_div(axes->reduced_count, j.rows));
   if (j.n_blocks > 1) {
     j.partial = pn_alloc((size_t)(j.n_outer * j.n_blocks * j.inner.size) * sizeof(double));
     if (!j.partial) return -1;
   }
-  int64_t task_size = pn_max64(1, pn_min64(j.rows, j.n_reduce) * j.chunk);
+  int64_t task_size = pn_max64(1, pn_min64(j.rows, axes->reduced_count) * j.chunk);
   pn_parallel(j.n_outer * j.n_chunks * j.n_blocks, pn_max64(1, 16384 / task_size), sum_tasks, &j);
   if (!j.partial) return 0;
   for (int64_t outer = 0; outer < j.n_outer; outer++) {
@@ -155,9 +144,7 @@ int pn_sum_into(pn_tensor *to, const pn_tensor *from, double factor, bool fresh)
     for (int64_t block = 1; block < j.n_blocks; block++) {
       for (int64_t c = 0; c < j.inner.size; c++) sum[c] += sum[block * j.inner.size + c];
     }
-    int64_t skip, at;
-    locate(j.kept, j.n_kept, outer, &skip, &at);
-    put(&j, at, 0, j.inner.size, sum);
+    put(&j, pn_axes_at(axes->kept, axes->n_kept, outer).to, 0, j.inner.size, sum);
   }
   pn_free(j.partial);
   return 0;
@@ -240,56 +227,47 @@ typedef struct pick_job {
   real *value, *dx;
   const real *dy;
   int64_t *winner;
-  int n_kept, n_reduced;
-  axis kept[PN_MAX_DIMS], reduced[PN_MAX_DIMS]; /* .to: the stride in winner */
-  int64_t value_stride[PN_MAX_DIMS], n_kept_elements, n_reduce;
+  pn_sum_axes axes;
 } pick_job;
 
-/* Row order, nothing merged: an index of a winner is an index in row order of the reduced axes. */
-static int pick_plan(pick_job *j, const pn_call *call, const pn_tensor *x, pn_tensor *value, const pn_tensor *winner) {
+int pn_pick_axes(pn_sum_axes *out, const pn_call *call, const pn_tensor *x, const pn_tensor *value, const pn_tensor *winner) {
   bool reduced[PN_MAX_DIMS];
   if (pn_reduce_axes(call, reduced)) return -1;
   bool keep = pn_arg_int(call, "keep") != 0;
-  j->n_kept_elements = j->n_reduce = 1;
-  for (int d = 0, out = 0; d < x->n_dims; d++) {
+  *out = (pn_sum_axes){ .kept_count = 1, .reduced_count = 1 };
+  for (int d = 0, to = 0; d < x->n_dims; d++) {
     if (reduced[d]) {
-      j->reduced[j->n_reduced++] = (axis){ x->shape[d], x->stride[d], 0 };
-      j->n_reduce *= x->shape[d];
+      out->reduced[out->n_reduced++] = (pn_axis){ x->shape[d], x->stride[d], 0, 0 };
+      out->reduced_count *= x->shape[d];
     } else {
-      j->value_stride[j->n_kept] = value ? value->stride[out] : 0;
-      j->kept[j->n_kept++] = (axis){ x->shape[d], x->stride[d], winner ? winner->stride[out] : 0 };
-      j->n_kept_elements *= x->shape[d];
+      out->kept[out->n_kept++] =
+          (pn_axis){ x->shape[d], x->stride[d], value ? value->stride[to] : 0, winner ? winner->stride[to] : 0 };
+      out->kept_count *= x->shape[d];
     }
-    out += keep || !reduced[d];
+    to += keep || !reduced[d];
   }
+  out->n_kept = merged(out->kept, out->n_kept);
+  out->n_reduced = merged(out->reduced, out->n_reduced);
   return 0;
-}
-
-static int64_t value_at(const pick_job *j, int64_t index) {
-  int64_t offset = 0;
-  for (int d = j->n_kept - 1; d >= 0; d--) {
-    offset += index % j->kept[d].size * j->value_stride[d];
-    index /= j->kept[d].size;
-  }
-  return offset;
 }
 
 static void pick_range(void *context, int64_t begin, int64_t end) {
   const pick_job *j = context;
+  const pn_sum_axes *axes = &j->axes;
   for (int64_t i = begin; i < end; i++) {
-    int64_t from, to, at, skip, best = 0;
-    locate(j->kept, j->n_kept, i, &from, &to);
-    real largest = j->x[from];
-    for (int64_t r = 1; r < j->n_reduce; r++) {
-      locate(j->reduced, j->n_reduced, r, &at, &skip);
-      real value = j->x[from + at];
-      if (value > largest || (value != value && largest == largest)) {
+    const pn_axis kept = pn_axes_at(axes->kept, axes->n_kept, i);
+    const real *x = j->x + kept.from;
+    int64_t best = 0;
+    real largest = x[0];
+    for (int64_t r = 1; r < axes->reduced_count; r++) {
+      real value = x[pn_axes_at(axes->reduced, axes->n_reduced, r).from];
+      if (pn_is_larger(value, largest)) {
         largest = value;
         best = r;
       }
     }
-    if (j->value) j->value[value_at(j, i)] = largest;
-    if (j->winner) j->winner[to] = best;
+    if (j->value) j->value[kept.with] = largest;
+    if (j->winner) j->winner[kept.to] = best;
   }
 }
 
@@ -306,18 +284,17 @@ int pn_pick_check(const pn_call *call) {
 int pn_pick_largest(pn_call *call, pn_tensor *value, pn_tensor *winner) {
   pick_job j = { .x = pn_real_of(call->x[0]), .value = value ? pn_real_of(value) : NULL };
   j.winner = winner ? (int64_t *)(void *)pn_bytes_of(winner) : NULL;
-  if (pick_plan(&j, call, call->x[0], value, winner)) return -1;
-  pn_parallel(j.n_kept_elements, pn_max64(1, 16384 / j.n_reduce), pick_range, &j);
+  if (pn_pick_axes(&j.axes, call, call->x[0], value, winner)) return -1;
+  pn_parallel(j.axes.kept_count, pn_max64(1, 16384 / j.axes.reduced_count), pick_range, &j);
   return 0;
 }
 
 static void route_range(void *context, int64_t begin, int64_t end) {
   const pick_job *j = context;
+  const pn_sum_axes *axes = &j->axes;
   for (int64_t i = begin; i < end; i++) {
-    int64_t from, to, at, skip;
-    locate(j->kept, j->n_kept, i, &from, &to);
-    locate(j->reduced, j->n_reduced, j->winner[to], &at, &skip);
-    j->dx[from + at] += j->dy[value_at(j, i)];
+    const pn_axis kept = pn_axes_at(axes->kept, axes->n_kept, i);
+    j->dx[kept.from + pn_axes_at(axes->reduced, axes->n_reduced, j->winner[kept.to]).from] += j->dy[kept.with];
   }
 }
 
@@ -326,7 +303,7 @@ int pn_pick_backward(pn_call *call, const pn_tensor *winner) {
   if (pn_call_dx(call, 0, &dx, NULL)) return -1;
   if (!dx) return 0;
   pick_job j = { .dx = pn_real_of(dx), .dy = pn_real_of(call->dy[0]), .winner = (int64_t *)(void *)pn_bytes_of(winner) };
-  if (pick_plan(&j, call, dx, call->dy[0], winner)) return -1;
-  pn_parallel(j.n_kept_elements, 4096, route_range, &j);
+  if (pn_pick_axes(&j.axes, call, dx, call->dy[0], winner)) return -1;
+  pn_parallel(j.axes.kept_count, 4096, route_range, &j);
   return 0;
 }

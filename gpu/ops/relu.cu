@@ -1,4 +1,4 @@
 /* relu.cu: see core/ops/relu.c. */
-#include "unary.h"
+#include "elementwise.h"
 
-PN_CUDA_UNARY(relu, x<0 ? 0 : x, x> 0 ? dy : 0, 0, 0)
+PN_CUDA_UNARY(relu)

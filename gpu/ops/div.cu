@@ -1,0 +1,4 @@
+/* div.cu: see core/ops/div.c. */
+#include "elementwise.h"
+
+PN_CUDA_BINARY(div)

@@ -1,0 +1,4 @@
+/* exp.cu: see core/ops/exp.c. */
+#include "elementwise.h"
+
+PN_CUDA_UNARY(exp)

@@ -1,0 +1,4 @@
+/* maximum.cu: see core/ops/maximum.c. */
+#include "elementwise.h"
+
+PN_CUDA_BINARY(maximum)

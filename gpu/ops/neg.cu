@@ -1,0 +1,4 @@
+/* neg.cu: see core/ops/neg.c. */
+#include "elementwise.h"
+
+PN_CUDA_UNARY(neg)
