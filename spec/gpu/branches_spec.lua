@@ -23,7 +23,8 @@ local function forward(net, x)
   local function unit(name, t, into) return pn.relu(net[name](t), { into = into }) end
   local stem = unit("stem", x)
   local n, t, h, w = stem:size(1), stem:size(3), stem:size(4), stem:size(5)
-  local whole = pn.empty { n, 16, t, h, w, layout = "channels_last", device = x:device() }
+  local whole = pn.empty { n, 16, t, h, w, layout = "channels_last", dtype = stem:dtype(),
+    device = x:device() }
   local pooled = pn.max_pool3d(stem, { kernel = 3, stride = 1 })
   local mixed = pn.concat(unit("b0", stem, whole:slot(2, 1, 4)), unit("b1b", unit("b1a", stem), whole:slot(2, 5, 8)),
     unit("b3", pooled, whole:slot(2, 13, 4)), { into = whole })
@@ -76,6 +77,22 @@ describe("on a CUDA device, a net with branches", function()
       end
     end
   end)
+
+  for precision, tolerance in pairs(pn.real == "f32" and { bf16 = 2e-2, fp16 = 3e-3 } or {}) do
+    it("learns much the same in " .. precision, function()
+      local losses, gradients = learn("cpu", 3)
+      pn.precision(precision, "cuda")
+      local ok, there_losses, there = pcall(learn, "cuda", 3)
+      pn.precision("f32", "cuda")
+      assert(ok, there_losses)
+      for step = 1, 3 do
+        helper.assert_close({ there_losses[step] }, { losses[step] }, tolerance)
+        for name, gradient in pairs(gradients[step]) do
+          helper.assert_close(there[step][name], gradient, 5 * tolerance, ("step %d, %s"):format(step, name))
+        end
+      end
+    end)
+  end
 
   it("is captured as it stands", function()
     local net = build():to "cuda"
