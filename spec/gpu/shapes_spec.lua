@@ -69,6 +69,17 @@ describe("on a CUDA device, parts of one tensor", function()
   end)
 end)
 
+describe("on a CUDA device, what is repeated", function()
+  it("adds up the gradients of its copies", function()
+    for _, case in ipairs {
+      { { 1, 16, 1, 1, 1 }, { 3, -1, 2, 5, 40 } }, { { 3, 1 }, { 2, -1, 7 } }, { { 1 }, { 300, 40 } }, { { 4, 5 }, { 4, 5 } },
+      { { 0, 1 }, { 0, 3 } }, { { 2, 1 }, { 2, 0 } },
+    } do
+      both(function(x) return pn.expand(x, { shape = case[2] }) end, { case[1] }, device.tolerance[pn.real])
+    end
+  end)
+end)
+
 describe("on a CUDA device, a border", function()
   it("holds what it was given", function()
     both(function(x) return pn.pad3d(x, { pad = { { 0, 1 }, { 2, 0 }, { 1, 3 } }, value = -2.5 }) end, { { 2, 4, 3, 2, 5 } })
