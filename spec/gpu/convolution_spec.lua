@@ -240,10 +240,17 @@ describe("a convolution on a CUDA device", function()
     local first, second = gradients(), gradients()
     helper.assert_same_bits(first[2], second[2])
     assert.equal(0, #picks "engine 20")
+    pn.precision("f32", "cuda")
+    emulation.with("ENGINES", 64 + 1, -1, function() -- 25, whose only fault is chance, and 0
+      plugin.pn_cudnn_forget()
+      gradients()
+      assert.matches("engine 0,", picks("data")[1])
+      pn.engines { deterministic = false }
+      gradients()
+      assert.matches("engine 25,", picks("data")[1])
+    end)
     emulation.with("ENGINES", 4, -1, function() -- engine 20 alone
       plugin.pn_cudnn_forget()
-      pn.engines { deterministic = false }
-      pn.precision("f32", "cuda")
       said(gradients)
       assert.equal(0, #picks "engine 20", "it adds in less than f32")
     end)
