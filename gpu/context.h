@@ -45,8 +45,9 @@ typedef struct pn_context {
   pn_captured *capture, *captures; /* the one under way; all that hold memory */
 } pn_context;
 
-extern pthread_mutex_t pn_gpu_lock; /* of the contexts and all they hold */
-pn_context *pn_context_at(int index);
+extern pthread_mutex_t pn_gpu_lock;            /* of the contexts and all they hold */
+pn_context *pn_context_at(int index);          /* opened, and made current; NULL with pn_error set */
+pn_context *pn_context_opened(int index);      /* of what has been opened: no call that could fail, for what gives back and ends */
 PN_CHECKED int pn_context_heed(pn_context *c); /* after a wait: what kernels found */
 PN_CHECKED int pn_context_pools(pn_context *c);
 pn_pool_source pn_context_source(void);

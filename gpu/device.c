@@ -97,6 +97,8 @@ pn_context *pn_context_at(int index) {
   return rc ? NULL : c;
 }
 
+pn_context *pn_context_opened(int index) { return &contexts[index]; }
+
 pn_gpu *pn_gpu_at(int index) {
   pn_context *c = pn_context_at(index);
   return c ? &c->gpu : NULL;

@@ -46,8 +46,7 @@ static void drop(pn_context *c, pn_captured *g) {
 }
 
 int pn_capture_close(int index, bool keep, void **out) {
-  pn_context *c = pn_context_at(index);
-  if (!c) return -1;
+  pn_context *c = pn_context_opened(index);
   pn_captured *g = c->capture;
   cudaGraph_t graph = NULL;
   if (!g) return pn_fail("no step is being captured");
@@ -71,15 +70,14 @@ int pn_capture_launch(int index, void *graph) {
 }
 
 void pn_capture_free(int index, void *graph) {
-  pn_context *c = pn_context_at(index);
+  pn_context *c = pn_context_opened(index);
   pn_captured *g = graph;
-  if (!c) return;
   (void)cudaStreamSynchronize(c->gpu.stream); /* it may be running */
   (void)cudaGraphExecDestroy(g->exec);
   drop(c, g);
 }
 
 void pn_capture_stand_aside(int index, bool on) {
-  pn_context *c = pn_context_at(index);
-  if (c && c->capture) c->capture->aside = on;
+  pn_context *c = pn_context_opened(index);
+  if (c->capture) c->capture->aside = on;
 }

@@ -96,9 +96,8 @@ static void give(pn_context *c, void *memory) {
 }
 
 void pn_memory_release(int index, void *memory, size_t bytes) {
-  pn_context *c = pn_context_at(index);
+  pn_context *c = pn_context_opened(index);
   (void)bytes;
-  if (!c) return;
   pthread_mutex_lock(&pn_gpu_lock);
   bool ours = capturing_here(c) && pn_pool_give(c->capture->pool, memory);
   if (ours) pn_fake_reclaim(c->gpu.stream, memory);

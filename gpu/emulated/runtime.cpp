@@ -598,9 +598,9 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMo
 }
 
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph) {
-  CALL(cudaErrorUnknown);
+  std::lock_guard<std::recursive_mutex> hold(lock);
   NEED(streams, stream);
-  enum cudaStreamCaptureStatus was = stream->capture;
+  enum cudaStreamCaptureStatus was = pn_fake_fails(__func__) ? cudaStreamCaptureStatusInvalidated : stream->capture;
   pn_fake_graph *made = stream->graph;
   stream->capture = cudaStreamCaptureStatusNone;
   stream->graph = nullptr;

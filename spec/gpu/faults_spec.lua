@@ -68,6 +68,26 @@ local function fails(f, call, nth, expected, what)
   return true
 end
 
+-- Fails each call that run() makes, in turn; run returns what must not change. Returns how many times it failed.
+local function walk_through(run, name)
+  local expected, failed = run(), 0
+  emulation.forget()
+  assert.equal(expected, run(), name)
+  local live = left()
+  for call, count in pairs(emulation.calls()) do
+    for nth = 1, is_idle(call) and 0 or count do
+      local what = ("%s, %s %d of %d"):format(name, call, nth, count)
+      if fails(run, call, nth, expected, what) then
+        failed = failed + 1
+        local ok, result = pcall(run)
+        assert.equal(expected, ok and result, ("%s: after it, %s"):format(what, tostring(result)))
+        assert.equal(live, left(), what .. ": memory is left")
+      end
+    end
+  end
+  return failed
+end
+
 describe("a fault", function()
   after_each(emulation.mend)
 
@@ -76,28 +96,79 @@ describe("a fault", function()
       it("in any call of " .. name .. " is an error that says what, or does no harm", function()
         local failed = 0
         for _, text in ipairs(pn.ops.describe(name).cases) do
-          pn.scope(function()
-            local run = runner(name, text)
-            local expected = run()
-            emulation.forget()
-            assert.equal(expected, run(), text)
-            local live = left()
-            for call, count in pairs(emulation.calls()) do
-              for nth = 1, is_idle(call) and 0 or count do
-                local what = ("%s %s, %s %d of %d"):format(name, text, call, nth, count)
-                if fails(run, call, nth, expected, what) then
-                  failed = failed + 1
-                  assert.equal(expected, run(), what .. ": after it, other numbers")
-                  assert.equal(live, left(), what .. ": memory is left")
-                end
-              end
-            end
-          end)
+          pn.scope(function() failed = failed + walk_through(runner(name, text), name .. " " .. text) end)
         end
         assert.is_true(failed > 0, "nothing failed")
       end)
     end
   end
+
+  local function walk(run, name)
+    assert.is_true(walk_through(function() return pn.scope(run) end, name) > 0, "nothing failed")
+    assert.is_false(pn.C.pn_capturing())
+  end
+
+  it("in a step of an optimiser is an error that says what", function()
+    for kind, options in pairs { sgd = { lr = .1, momentum = .9, clip_norm = 1 }, adam = { lr = .1 } } do
+      walk(function()
+        local w = helper.random({ 300 }, "w"):to("cuda"):requires_grad(true)
+        local optimiser = pn.optim[kind]({ w }, options)
+        for _ = 1, 2 do
+          w:set_grad(helper.random({ 300 }, "g"):to "cuda")
+          optimiser:step()
+        end
+        return w:crc32c()
+      end, kind)
+    end
+  end)
+
+  it("in a captured step ends the capture, and is an error that says what", function()
+    walk(function()
+      local step = pn.captured(function(x) return pn.relu(x):to(x:device()) end, { device = "cuda" })
+      local bits = {}
+      for i = 1, 4 do bits[i] = step(helper.random({ 40 }, "x" .. i):to "cuda"):crc32c() end
+      step:forget()
+      return table.concat(bits, " ")
+    end, "captured")
+  end)
+
+  it("in filling, copying, converting, looking for NaN or going to another device is an error that says what", function()
+    walk(function()
+      local t = pn.full { 3, 4, 5, value = 2, device = "cuda" }
+      t:copy(helper.random({ 3, 4, 5 }, "t"))
+      local second = t:cast("f16"):to "cuda:1"
+      local bad = require("ffi").new "int64_t[1]"
+      pn.ffi.check(pn.C.pn_tensor_check_finite(t.p, bad))
+      t:set(7, 1, 2, 3)
+      local r = pn.random.stream(3, "fault"):fill(pn.empty { 33, device = "cuda" }, "normal")
+      return table.concat({ t:crc32c(), second:to("cpu"):crc32c(), r:crc32c(), tostring(bad[0]), t:get(1, 2, 3) }, " ")
+    end, "tensors")
+  end)
+
+  -- A program of its own each time: a device is opened once.
+  it("while a device is opened is an error that says what", function()
+    local function said(fault, code)
+      local pipe = io.popen(("PENUMBRA_EMULATED_FAIL=%s PENUMBRA_CUDA_LIB=%s build/penumbra -e '%s' 2>&1"):format(fault,
+        device.library, code))
+      local text = pipe:read "*a"
+      pipe:close()
+      return text
+    end
+    local code = [[local pn = require "penumbra" print("=", pn.relu(pn.ones { 3, device = "cuda" }):to("cpu"):sum():item())]]
+    local failed = 0
+    local calls = said("", code .. [[ for call, n in pairs(require("spec.gpu.emulation").calls()) do print(call, n) end]])
+    for call, count in calls:gmatch "(%w+)\t(%d+)" do
+      for nth = 1, is_idle(call) and 0 or tonumber(count) do
+        local text = said(("%s:%d"):format(call, nth), code)
+        local what = ("%s %d of %d: %s"):format(call, nth, count, text)
+        if not text:find "^=\t3" then
+          failed = failed + 1
+          assert.is_truthy(says_what(text) or text:find "no CUDA: unknown error", what)
+        end
+      end
+    end
+    assert.is_true(failed > 10, failed)
+  end)
 end)
 
 -- The first call for a shape: engines are asked for, plans are made. A fault may lead to another engine; then the numbers tell.
