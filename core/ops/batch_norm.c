@@ -12,13 +12,12 @@
 ** Passes over memory: forward reads x once (twice where it needs statistics) and writes y; backward reads x and dy once (twice),
 ** and writes dx, over dy where that is free. Only the statistics are kept for backward; relu's mask is found again from x. Statistics are taken block by block, each block's mean
 ** and spread about it, then joined in double in a fixed order (Chan, Golub, LeVeque 1979). */
-#include <math.h>
 #include <string.h>
 #include "kernels/norm.h"
+#include "kernels/norm_rules.h"
 #include "kernels/pixels.h"
 
-enum { FROZEN, BATCH, MOVING };
-enum { INV, MEAN, CENTRE, N_STATS }; /* kept: 1/sqrt(v + eps), m, the batch's mean */
+enum { FROZEN = PN_NORM_FROZEN, BATCH = PN_NORM_BATCH, INV = PN_NORM_INV, MEAN = PN_NORM_MEAN, CENTRE = PN_NORM_CENTRE };
 
 static int shape(pn_call *call) {
   if (pn_need_dims(call, 0, 5)) return -1;
@@ -134,13 +133,8 @@ static int batch_statistics(job *j, double *mean, double *var) {
   for (int64_t k = 0; k < c; k++) mean[k] = var[k] = 0;
   for (int64_t b = 0; b < blocks; b++) {
     const real *block_mean = j->partial + b * 2 * c, *m2 = block_mean + c;
-    double before = (double)(b * j->rows), n = (double)(pn_min64((b + 1) * j->rows, j->count) - b * j->rows),
-           share = n / (before + n);
-    for (int64_t k = 0; k < c; k++) {
-      double delta = (double)block_mean[k] - mean[k];
-      mean[k] += delta * share;
-      var[k] += (double)m2[k] + delta * delta * before * share;
-    }
+    double before = (double)(b * j->rows), n = (double)(pn_min64((b + 1) * j->rows, j->count) - b * j->rows);
+    for (int64_t k = 0; k < c; k++) pn_norm_join(&mean[k], &var[k], before, n, (double)block_mean[k], (double)m2[k]);
   }
   for (int64_t k = 0; k < c; k++) var[k] /= (double)j->count;
   pn_free(j->partial);
@@ -148,42 +142,32 @@ static int batch_statistics(job *j, double *mean, double *var) {
   return 0;
 }
 
-/* Fills stats[N_STATS][c]; updates the stored statistics where asked. */
+/* Fills stats[PN_NORM_KEPT][c]; updates the stored statistics where asked. */
 static int statistics(pn_call *call, job *j, real *stats) {
-  int64_t mode = pn_arg_int(call, "mode"), c = j->x.c;
-  double eps = pn_arg_real(call, "eps"), alpha = mode == BATCH ? 1 : mode == MOVING ? pn_arg_real(call, "alpha") : 0;
-  double momentum = pn_arg_real(call, "momentum");
-  bool update = pn_arg_int(call, "update") != 0 && !pn_is_dry();
-  double *mean = NULL, *var = NULL;
-  if (mode != FROZEN) {
+  pn_norm_rule rule = pn_norm_rule_of(call);
+  int64_t c = j->x.c;
+  double *mean = NULL;
+  rule.update &= !pn_is_dry();
+  if (rule.mode != FROZEN) {
     mean = pn_alloc((size_t)(2 * pn_max64(c, 1)) * sizeof(double));
     if (!mean) return -1;
-    var = mean + c;
-    if (batch_statistics(j, mean, var)) {
+    if (batch_statistics(j, mean, mean + c)) {
       pn_free(mean);
       return -1;
     }
   }
   for (int64_t k = 0; k < c; k++) {
-    real *stored_mean = at(call->x[2], k), *stored_var = at(call->x[3], k);
-    double m = mean ? (alpha == 1 ? mean[k] : (1 - alpha) * (double)*stored_mean + alpha * mean[k]) : (double)*stored_mean;
-    double v = mean ? (alpha == 1 ? var[k] : (1 - alpha) * (double)*stored_var + alpha * var[k]) : (double)*stored_var;
-    stats[INV * c + k] = (real)(1 / sqrt(v + eps));
-    stats[MEAN * c + k] = (real)m;
-    stats[CENTRE * c + k] = (real)(mean ? mean[k] : m);
-    if (update) {
-      *stored_mean = (real)(momentum * (double)*stored_mean + (1 - momentum) * mean[k]);
-      *stored_var = (real)(momentum * (double)*stored_var + (1 - momentum) * var[k]);
-    }
+    pn_norm_settle(&rule, mean ? mean[k] : 0, mean ? mean[c + k] : 0, at(call->x[2], k), at(call->x[3], k), &stats[INV * c + k],
+                   &stats[MEAN * c + k], &stats[CENTRE * c + k]);
   }
   pn_free(mean);
   return 0;
 }
 
-static void set_line(const pn_call *call, job *j, const real *stats, real *shift) {
+static void set_line(const pn_call *call, job *j, real *stats) {
   int64_t c = j->x.c;
-  for (int64_t k = 0; k < c; k++)
-    shift[k] = (real)((double)*at(call->x[1], k) - (double)stats[MEAN * c + k] * (double)stats[INV * c + k]);
+  real *shift = stats + PN_NORM_SHIFT * c;
+  for (int64_t k = 0; k < c; k++) shift[k] = pn_norm_shift(*at(call->x[1], k), stats[MEAN * c + k], stats[INV * c + k]);
   j->line = (pn_norm_line){ stats + INV * c, shift, pn_arg_int(call, "relu") != 0 };
 }
 
@@ -193,11 +177,11 @@ static int forward_on(pn_call *call, job *j) {
   int64_t c = j->x.c;
   pn_tensor *kept = call->again ? call->saved[0] : NULL; /* the stored statistics have moved since */
   if (kept) pn_tensor_retain(kept);
-  else if (pn_tensor_new(&kept, PN_REAL_DTYPE, 2, (int64_t[]){ N_STATS + 1, c }, PN_ROWS, PN_CPU)) return -1;
+  else if (pn_tensor_new(&kept, PN_REAL_DTYPE, 2, (int64_t[]){ PN_NORM_KEPT, c }, PN_ROWS, PN_CPU)) return -1;
   real *stats = pn_real_of(kept);
   int rc = kept == call->saved[0] ? 0 : statistics(call, j, stats);
   if (!rc) {
-    set_line(call, j, stats, stats + N_STATS * c);
+    set_line(call, j, stats);
     pn_parallel(n_blocks(j), pn_max64(1, 16384 / (j->rows * pn_max64(c, 1))), affine_blocks, j);
   }
   if (!rc && call->recording) {
@@ -233,16 +217,11 @@ static void join(const job *j, double *total) {
   }
 }
 
-/* What the statistics add to dx: with S1 = sum g, S2 = sum g (x - batch mean), M pixels and inv = 1/sqrt(v + eps)
-**   dx = inv g - alpha inv S1 / M - alpha inv^3 (S2 + (batch mean - m) S1) / M * (x - batch mean) */
 static void through_statistics(const job *j, double alpha, const real *stats, const double *total, real *slope, real *level) {
   int64_t c = j->x.c;
-  for (int64_t k = 0; k < c; k++) {
-    double inv = (double)stats[INV * c + k], drift = (double)stats[CENTRE * c + k] - (double)stats[MEAN * c + k],
-           share = alpha / (double)j->count;
-    slope[k] = (real)(-share * inv * inv * inv * (total[c + k] + drift * total[k]));
-    level[k] = (real)(-share * inv * total[k]);
-  }
+  for (int64_t k = 0; k < c; k++)
+    pn_norm_through(alpha, (double)j->count, stats[INV * c + k], stats[MEAN * c + k], stats[CENTRE * c + k], total[k], total[c + k],
+                    &slope[k], &level[k]);
 }
 
 static int add_beta(pn_call *call, const double *total, int64_t c) {
@@ -258,7 +237,7 @@ static int backward_on(pn_call *call, job *j, real *room, double *total) {
   const real *stats = pn_real_of(call->saved[0]);
   real *slope = room, *level = room + c;
   bool want_dx = j->want_dx, want_beta = pn_call_wants(call, 1);
-  j->line = (pn_norm_line){ stats + INV * c, stats + N_STATS * c, pn_arg_int(call, "relu") != 0 };
+  j->line = (pn_norm_line){ stats + INV * c, stats + PN_NORM_SHIFT * c, pn_arg_int(call, "relu") != 0 };
   j->centre = mode == FROZEN ? NULL : stats + CENTRE * c;
   if ((mode != FROZEN && want_dx) || want_beta) {
     j->partial = pn_alloc((size_t)(n_blocks(j) * 2 * c) * sizeof(real));
@@ -271,7 +250,7 @@ static int backward_on(pn_call *call, job *j, real *room, double *total) {
   j->partial = NULL;
   if (!rc && want_beta) rc = add_beta(call, total, c);
   if (!rc && want_dx && mode != FROZEN) {
-    through_statistics(j, mode == BATCH ? 1 : pn_arg_real(call, "alpha"), stats, total, slope, level);
+    through_statistics(j, pn_norm_rule_of(call).alpha, stats, total, slope, level);
     j->slope = slope;
     j->level = level;
     j->want_dx = j->backwards = true; /* from what the first pass left in the caches */
@@ -328,5 +307,6 @@ const pn_op pn_op_batch_norm = {
   .shape = shape,
   .cpu = {forward, backward },
   .constant_inputs = { false,      false, true, true },
-  .lasting = { true}
+  .real_inputs = { false,true, true, true },
+  .lasting = { true  }
 };
