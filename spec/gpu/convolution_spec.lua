@@ -209,6 +209,30 @@ describe("a convolution on a CUDA device", function()
     end
   end)
 
+  it("makes the first blocks of I3D as the CPU does, their branches slices of one tensor of the precision's type", function()
+    local function run(where)
+      local net = require "models.i3d" { width = 0.125, batchnorm = "frozen", to = "mixed_3b" }
+      net:reset(3)
+      net:to(where)
+      local y = net(helper.random({ 1, 3, 8, 32, 32 }, "clip"):to(where))
+      y:backward(pn.ones { 1, y:size(2), 4, 4, 4, device = where, dtype = y:dtype() })
+      return y, net:parameters()
+    end
+    local expected, parameters = run "cpu"
+    for _, precision in ipairs(f64 and { "f32" } or { "f32", "tf32", "bf16", "fp16" }) do
+      pn.precision(precision, "cuda")
+      local y, others = run "cuda"
+      assert.equal(dtype_of[precision], y:dtype())
+      local tolerance = device.tolerance[f64 and "f64" or precision == "tf32" and "tf32" or y:dtype()]
+      helper.assert_close(y:to "cpu", expected, tolerance, precision)
+      for i, entry in ipairs(parameters) do
+        local grad = others[i].tensor:grad()
+        assert.equal(pn.real, grad:dtype())
+        if precision == "f32" then helper.assert_close(grad:to "cpu", entry.tensor:grad(), 1e-4, entry.name) end
+      end
+    end
+  end)
+
   -- ---- engines ----------------------------------------------------------------------------------------------------------
 
   if not emulation or f64 then return end -- what follows knows the emulation's engines (gpu/emulated/cudnn.cpp)
