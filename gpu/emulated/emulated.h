@@ -1,9 +1,14 @@
 /* emulated.h: what specs may ask of, and do to, libpenumbra_emulated.so. spec/gpu/emulation.lua reads this file.
 **
 ** Calls go by the names of the libraries' functions (cudaMalloc, cudnnBackendExecute, cublasLtMatmul ...); a kernel's launch is
-** cudaLaunchKernel, and what runs on a stream is "task". Settings: DEVICES (2), MEMORY (bytes a device, 2 GiB), QUEUE (tasks a stream
-** holds back, 4096), ENGINES (a mask of cuDNN's engines, all), ALGORITHMS (of cuBLASLt's). Each is also an environment variable:
-** PENUMBRA_EMULATED_MEMORY, ...; PENUMBRA_EMULATED_FAIL=call:nth fails that call. */
+** cudaLaunchKernel, and what runs on a stream is "task". Settings, each an environment variable too (PENUMBRA_EMULATED_MEMORY, ...):
+**   DEVICES     2; the second has more processors
+**   MEMORY      bytes a device, 2 GiB
+**   QUEUE       tasks that a stream holds back, 4096
+**   ORDER       of blocks and of threads: 0 as counted, 1 backwards, 2 mixed
+**   ENGINES     a mask of cuDNN's engines, all
+**   ALGORITHMS  a mask of cuBLASLt's, all
+** PENUMBRA_EMULATED_FAIL=call:nth fails that call. */
 #ifndef PENUMBRA_EMULATED_H
 #define PENUMBRA_EMULATED_H
 #include <stddef.h>
@@ -24,7 +29,7 @@ PN_EMULATED_API long long pn_emulated_alive(const char *kind);             /* cu
 PN_EMULATED_API long long pn_emulated_waiting(void);                       /* tasks that have not run */
 PN_EMULATED_API const char *pn_emulated_complaint(void);                   /* of the last task that failed */
 /* Launches a kernel that does wrong: "beyond" (writes behind p's bytes), "beyond shared", "leaving" (some threads leave while others
-** wait), "meeting" (waits without a team), "too many threads", "no blocks", "too much shared". 0, or -1 with pn_error set. */
+** wait), "meeting" (waits without a team), "racing" (every thread writes its number into the first byte), "too many threads", "no blocks", "too much shared". 0, or -1 with pn_error set. */
 PN_EMULATED_API int pn_emulated_misbehave(const char *how, void *p, size_t bytes);
 
 #ifdef __cplusplus

@@ -24,6 +24,8 @@ PN_KERNEL void meeting(unsigned char *p) {
   p[0] = 0;
 }
 
+PN_KERNEL void racing(unsigned char *p) { p[0] = (unsigned char)(10 * pn_block + pn_thread); }
+
 int pn_emulated_misbehave(const char *how, void *p, size_t bytes) {
   pn_gpu *gpu = pn_gpu_at(0);
   unsigned char *at = (unsigned char *)p;
@@ -32,6 +34,7 @@ int pn_emulated_misbehave(const char *how, void *p, size_t bytes) {
   if (!strcmp(how, "beyond shared")) return PN_LAUNCH_TEAM(gpu, beyond_shared, 1, 8, 8, 8);
   if (!strcmp(how, "leaving")) return PN_LAUNCH_TEAM(gpu, leaving, 2, 4, 0, at);
   if (!strcmp(how, "meeting")) return PN_LAUNCH(gpu, meeting, 1, 2, at);
+  if (!strcmp(how, "racing")) return PN_LAUNCH(gpu, racing, 3, 4, at);
   if (!strcmp(how, "too many threads")) return PN_LAUNCH(gpu, meeting, 1, 1025, at);
   if (!strcmp(how, "no blocks")) return PN_LAUNCH(gpu, meeting, 0, 1, at);
   if (!strcmp(how, "too much shared")) return PN_LAUNCH_TEAM(gpu, meeting, 1, 1, (48 << 10) + 1, at);

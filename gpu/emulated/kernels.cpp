@@ -77,6 +77,19 @@ char *stacks(int n) {
   return memory;
 }
 
+/* ---- order ---------------------------------------------------------------------------------------------------------------------- */
+
+/* The ith of n to run: a device promises no order, so specs ask for several (ORDER): as counted, backwards, mixed. */
+struct order {
+  int64_t n, step, mode;
+  order(int64_t count) : n(count), step(1), mode(pn_fake_setting("ORDER", 0)) {
+    if (mode != 2) return;
+    for (step = n * 5 / 8 + 1; common(step, n) != 1;) step++;
+  }
+  int64_t at(int64_t i) const { return mode == 1 ? n - 1 - i : mode == 2 ? (i * step + n / 3) % n : i; }
+  static int64_t common(int64_t a, int64_t b) { return b ? common(b, a % b) : a; }
+};
+
 /* ---- a block whose threads meet ----------------------------------------------------------------------------------------------- */
 
 struct team {
@@ -108,7 +121,8 @@ void go_on(team *t, int i) {
   ARRIVED(t->home_fake, nullptr, nullptr);
 }
 
-bool run_team(const char *kernel, const pn_fake_task &body, int n) {
+bool run_team(const char *kernel, const pn_fake_task &body, const order &threads) {
+  const int n = (int)threads.n;
   team t;
   t.body = &body;
   t.stack = stacks(n);
@@ -125,7 +139,8 @@ bool run_team(const char *kernel, const pn_fake_task &body, int n) {
   bool good = true;
   for (int left = n; left && good;) {
     int waiting = 0;
-    for (int i = 0; i < n; i++) { /* each to its next barrier, or its end */
+    for (int k = 0; k < n; k++) { /* each to its next barrier, or its end */
+      const int i = (int)threads.at(k);
       if (t.finished[(size_t)i]) continue;
       go_on(&t, i);
       waiting += !t.finished[(size_t)i];
@@ -153,21 +168,23 @@ bool is_guarded(const char *p) {
 
 /* ---- the grid --------------------------------------------------------------------------------------------------------------------- */
 
-void run_grid(const char *kernel, int64_t blocks, int threads, size_t shared, bool meet, const pn_fake_task &body) {
+void run_grid(const char *kernel, int64_t n_blocks, int n_threads, size_t shared, bool meet, const pn_fake_task &body) {
+  const order blocks(n_blocks), threads(n_threads);
   char *room = (char *)malloc(shared + BEHIND);
   bool good = room != nullptr;
-  for (int64_t b = 0; b < blocks && good; b++) {
+  if (!good) pn_fake_complain("%s: no room for %zu bytes of shared memory", kernel, shared);
+  for (int64_t k = 0; k < n_blocks && good; k++) {
     memset(room, 0xff, shared); /* shared memory begins as anything */
     guard(room + shared);
-    pn_fake_now = pn_fake_place{ b, blocks, 0, threads, room };
+    pn_fake_now = pn_fake_place{ blocks.at(k), n_blocks, 0, n_threads, room };
     if (meet) good = run_team(kernel, body, threads);
     else
-      for (int i = 0; i < threads; i++) {
-        pn_fake_now.thread = i;
+      for (int i = 0; i < n_threads; i++) {
+        pn_fake_now.thread = (int)threads.at(i);
         body();
       }
     if (good && !is_guarded(room + shared)) {
-      pn_fake_complain("%s: block %lld wrote behind its %zu bytes of shared memory", kernel, (long long)b, shared);
+      pn_fake_complain("%s: block %lld wrote behind its %zu bytes of shared memory", kernel, (long long)pn_fake_now.block, shared);
       good = false;
     }
   }

@@ -307,6 +307,15 @@ describe("a kernel", function()
     found("leaving", "leaving: 2 threads of block 0 wait at a barrier that 2 others have left")
   end)
 
+  it("whose threads write one place gives what the order makes of it", function()
+    for order, last in pairs { [0] = 23, [1] = 0, [2] = 22 } do
+      emulation.with("ORDER", order, 0, function()
+        assert.equal(0, C.pn_emulated_misbehave("racing", pn.C.pn_tensor_data(t.p), 16))
+        assert.equal(last, t:get(1), "order " .. order)
+      end)
+    end
+  end)
+
   it("that meets at a barrier without PN_LAUNCH_TEAM is found", function()
     found("meeting", "it needs PN_LAUNCH_TEAM")
   end)
