@@ -33,8 +33,8 @@ PN_API const char *pn_build_info(void);  /* compiler, real type, libraries, CPU 
 PN_API const char *pn_cpu_variant(void); /* "plain", "avx2", "avx512", "avx512_bf16" or "amx"; PENUMBRA_CPU forces one */
 PN_API int pn_set_cpu_variant(const char *name) PN_CHECKED; /* fails when this CPU cannot run it, or the name is unknown */
 /* What convolutions multiply in, on a device (all CUDA devices share theirs). "f32"; "bf16": they round what they multiply to bf16
-** and add in f32. On CUDA also "fp16", and "tf32", which keeps f32 but for the rounding. There results in bf16 and fp16 are of that type, and what
-** follows keeps it; on the CPU, and for weights, statistics and losses everywhere, all that is kept stays f32. bf16 fails where the
+** and add in f32. On CUDA also "fp16", and "tf32", which keeps f32 but for the rounding, in matrix products too. There results in bf16
+** and fp16 are of that type, and what follows keeps it; on the CPU, and for weights, statistics and losses everywhere, all that is kept stays f32. bf16 fails where the
 ** CPU's variant has no kernels for it (avx2, avx512; plain has the definition), and what was stays. */
 PN_API int pn_set_precision(const char *name, int device) PN_CHECKED;
 PN_API const char *pn_precision(int device); /* the one in force; "f64" in that build */
