@@ -36,7 +36,7 @@ local function trained(make, where, scaler, spoil)
   return p:to "cpu", norms, optimiser
 end
 
-for _, where in ipairs { "cpu" } do
+for _, where in ipairs { "cpu", "cuda" } do
   describe("a loss scaler on " .. where, function()
     for name, make in pairs(optimisers) do
       it("of a power of two changes no bit: " .. name, function()
@@ -79,6 +79,44 @@ for _, where in ipairs { "cpu" } do
     end)
   end)
 end
+
+describe("a loss scaler in a captured step", function()
+  -- Forward, backward and step; `whole` false: the step outside, as the recipes have it.
+  local function run(make, graph, whole)
+    local p = pn.tensor({ 1, -2, 3 }):to("cuda"):requires_grad(true)
+    local optimiser, scaler = make { p }, pn.optim.scaler { start = 256, grow_every = 3 }
+    local scales = {}
+    local step = pn.captured(function(w)
+      optimiser:zero_grad()
+      scaler:backward(pn.sum(p * w))
+      if whole then scaler:step(optimiser) end
+      return w
+    end, { device = "cuda", graph = graph })
+    for round = 1, 2 do
+      for i, g in ipairs(GRADIENTS) do
+        local spoilt = round == 1 and i == 4 or round == 2 and i == 2
+        step(spoilt and pn.full { 3, value = 1 / 0, device = "cuda" } or pn.tensor(g):to "cuda")
+        if not whole then scaler:step(optimiser) end
+        scales[#scales + 1] = scaler.scale
+      end
+    end
+    assert.equal(graph and 1 or 0, step:count())
+    return p:to "cpu", scales, optimiser
+  end
+
+  for name, make in pairs(optimisers) do
+    it("does what it does outside one: " .. name, function()
+      local p, scales, optimiser = run(make, false, true)
+      assert.same({ 256, 256, 512, 256, 256, 256, 512, 256, 256, 256, 512, 512 }, scales)
+      for _, whole in ipairs { true, false } do
+        local q, captured_scales, captured = run(make, true, whole)
+        helper.assert_same_bits(p, q)
+        assert.same(scales, captured_scales)
+        assert.same(optimiser:state().numbers, captured:state().numbers)
+      end
+    end)
+  end
+end)
 
 describe("a loss scaler", function()
   it("takes losses of one element with axes, several before a step, and options of backward", function()
