@@ -394,7 +394,7 @@ static int time_plan(pn_gpu *gpu, const plan *p, const buffers *at, double *mill
     took[k] = (double)ms;
   }
   for (int i = 0; i < n; i++)
-    if (events[i]) (void)cudaEventDestroy(events[i]);
+    if (events[i]) (void)pn_gpu_try(cudaEventDestroy(events[i]));
   if (!rc) *milliseconds = took[REPEATS / 2];
   return rc;
 }
@@ -523,7 +523,7 @@ static bool cache_directory(char *path, size_t bytes) {
 
 static bool picks_path(char *path, size_t bytes, int index) {
   struct cudaDeviceProp device;
-  if (!cache_directory(path, bytes) || cudaGetDeviceProperties(&device, index) != cudaSuccess) return false;
+  if (!cache_directory(path, bytes) || !pn_gpu_try(cudaGetDeviceProperties(&device, index))) return false;
   char name[sizeof device.name];
   snprintf(name, sizeof name, "%s", device.name);
   for (char *c = name; *c; c++)
@@ -607,7 +607,7 @@ static cudnnHandle_t handle_of(pn_gpu *gpu) {
 
 static bool is_captured(pn_gpu *gpu) {
   enum cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-  return cudaStreamIsCapturing(gpu->stream, &status) == cudaSuccess && status != cudaStreamCaptureStatusNone;
+  return pn_gpu_try(cudaStreamIsCapturing(gpu->stream, &status)) && status != cudaStreamCaptureStatusNone;
 }
 
 /* The kept pick, else a choice. The pick may be of an engine that this build of cuDNN refuses: then it is chosen anew. */

@@ -72,14 +72,14 @@ static int open_device(pn_context *c, int index) {
 /* What a failed opening leaves is of no use to the next try. */
 static void close_device(pn_context *c) {
   for (int i = 0; i < PN_STAGES; i++) {
-    if (c->stage[i].memory) (void)cudaFreeHost(c->stage[i].memory);
-    if (c->stage[i].free) (void)cudaEventDestroy(c->stage[i].free);
+    if (c->stage[i].memory) (void)pn_gpu_try(cudaFreeHost(c->stage[i].memory));
+    if (c->stage[i].free) (void)pn_gpu_try(cudaEventDestroy(c->stage[i].free));
   }
-  if (c->counts) (void)cudaFreeHost(c->counts);
-  if (c->uploaded) (void)cudaEventDestroy(c->uploaded);
-  if (c->released) (void)cudaEventDestroy(c->released);
-  if (c->uploads) (void)cudaStreamDestroy(c->uploads);
-  if (c->gpu.stream) (void)cudaStreamDestroy(c->gpu.stream);
+  if (c->counts) (void)pn_gpu_try(cudaFreeHost(c->counts));
+  if (c->uploaded) (void)pn_gpu_try(cudaEventDestroy(c->uploaded));
+  if (c->released) (void)pn_gpu_try(cudaEventDestroy(c->released));
+  if (c->uploads) (void)pn_gpu_try(cudaStreamDestroy(c->uploads));
+  if (c->gpu.stream) (void)pn_gpu_try(cudaStreamDestroy(c->gpu.stream));
   memset(c, 0, sizeof *c);
 }
 
@@ -168,7 +168,7 @@ static int mark(int index, void **out) {
   cudaEvent_t event;
   if (!gpu || pn_gpu_check(cudaEventCreateWithFlags(&event, cudaEventDefault), "make an event")) return -1;
   if (pn_gpu_check(cudaEventRecord(event, gpu->stream), "record an event")) {
-    (void)cudaEventDestroy(event);
+    (void)pn_gpu_try(cudaEventDestroy(event));
     return -1;
   }
   *out = event;
@@ -186,7 +186,7 @@ static int between(int index, void *from, void *to, double *seconds) {
 }
 
 static void unmark(int index, void *event) {
-  if (pn_gpu_at(index)) (void)cudaEventDestroy(event);
+  if (pn_gpu_at(index)) (void)pn_gpu_try(cudaEventDestroy(event));
 }
 
 /* ---- the door ------------------------------------------------------------------------------------------------------------------------ */

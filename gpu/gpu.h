@@ -23,6 +23,11 @@ PN_CHECKED int pn_gpu_wait(pn_gpu *gpu);
 
 /* 0, or -1 with "CUDA: cannot DOING: reason". */
 PN_CHECKED int pn_gpu_check(cudaError_t code, const char *doing);
+/* For calls that need not work: did it? The next call does not see its error. */
+static inline bool pn_gpu_try(cudaError_t code) {
+  if (code != cudaSuccess) (void)cudaGetLastError();
+  return code == cudaSuccess;
+}
 PN_CHECKED int pn_gpu_launched(const char *kernel); /* after each launch */
 
 /* Memory for the time of a kernel, in the order of the stream, counted as live; NULL with pn_error set. */

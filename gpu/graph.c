@@ -57,7 +57,7 @@ int pn_capture_close(int index, bool keep, void **out) {
   c->captures = g;
   pthread_mutex_unlock(&pn_gpu_lock);
   if (!rc && keep) rc = pn_gpu_check(cudaGraphInstantiate(&g->exec, graph, 0), "make a captured step ready");
-  if (graph) (void)cudaGraphDestroy(graph);
+  if (graph) (void)pn_gpu_try(cudaGraphDestroy(graph));
   if (rc || !keep) drop(c, g);
   else *out = g;
   return rc;
@@ -72,8 +72,8 @@ int pn_capture_launch(int index, void *graph) {
 void pn_capture_free(int index, void *graph) {
   pn_context *c = pn_context_opened(index);
   pn_captured *g = graph;
-  (void)cudaStreamSynchronize(c->gpu.stream); /* it may be running */
-  (void)cudaGraphExecDestroy(g->exec);
+  (void)pn_gpu_try(cudaStreamSynchronize(c->gpu.stream)); /* it may be running */
+  (void)pn_gpu_try(cudaGraphExecDestroy(g->exec));
   drop(c, g);
 }
 

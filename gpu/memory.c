@@ -13,14 +13,12 @@
 static void *take_segment(void *unused, size_t bytes) {
   void *p;
   (void)unused;
-  if (cudaMalloc(&p, bytes) == cudaSuccess) return p;
-  (void)cudaGetLastError();
-  return NULL;
+  return pn_gpu_try(cudaMalloc(&p, bytes)) ? p : NULL;
 }
 
 static void give_segment(void *unused, void *memory) {
   (void)unused;
-  (void)cudaFree(memory);
+  (void)pn_gpu_try(cudaFree(memory));
 }
 
 pn_pool_source pn_context_source(void) { return (pn_pool_source){ take_segment, give_segment, NULL }; }
@@ -82,7 +80,8 @@ static void give(pn_context *c, void *memory) {
   pn_fake_reclaim(c->gpu.stream, memory);
   if (pn_pool_give(c->pool, memory)) return;
   if (pn_pool_give(c->upload_pool, memory)) { /* uploads that take this memory wait until what reads it has run */
-    c->any_released |= cudaEventRecord(c->released, c->gpu.stream) == cudaSuccess;
+    if (pn_gpu_try(cudaEventRecord(c->released, c->gpu.stream))) c->any_released = true;
+    else (void)pn_gpu_try(cudaStreamSynchronize(c->gpu.stream)); /* then nothing reads it any more */
     return;
   }
   for (pn_captured **link = &c->captures, *g; (g = *link); link = &g->next) {
@@ -124,7 +123,7 @@ int pn_memory_count(int index, pn_memory *add) {
 
 void pn_memory_flush(int index) {
   pn_context *c = pn_context_at(index);
-  if (!c || capturing_here(c) || cudaStreamSynchronize(c->gpu.stream) != cudaSuccess) return;
+  if (!c || capturing_here(c) || !pn_gpu_try(cudaStreamSynchronize(c->gpu.stream))) return;
   pthread_mutex_lock(&pn_gpu_lock);
   flush_others(c, NULL);
   pthread_mutex_unlock(&pn_gpu_lock);

@@ -326,7 +326,7 @@ static cudaError_t give(void *p, bool pinned) {
   ASAN_UNPOISON_MEMORY_REGION(p, a.bytes);
   memset(p, 0xff, a.bytes);
   free(p);
-  return outcome();
+  return cudaSuccess; /* what has failed is told to those who wait on purpose */
 }
 
 cudaError_t cudaMalloc(void **p, size_t bytes) {

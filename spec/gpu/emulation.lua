@@ -60,6 +60,17 @@ function emulation.calls()
   return counts
 end
 
+--- The same, one after the other in the order of their names: for call, count in emulation.each_call() do
+function emulation.each_call()
+  local counts, names, i = emulation.calls(), {}, 0
+  for name in pairs(counts) do names[#names + 1] = name end
+  table.sort(names)
+  return function()
+    i = i + 1
+    return names[i], names[i] and counts[names[i]]
+  end
+end
+
 function emulation.forget() C.pn_emulated_forget() end
 
 local kinds = { "cudaStream", "cudaEvent", "cudaGraph", "cudaGraphExec", "cudnnHandle", "cudnnBackendDescriptor", "cublasLtHandle",

@@ -29,10 +29,12 @@ local function moved(tensors)
   return there
 end
 
--- Bytes on the device that nobody will collect.
-local function left()
-  collectgarbage()
-  collectgarbage()
+-- Bytes on the device that nobody will collect; where they are `expected`, nobody need collect.
+local function left(expected)
+  if pn.memory("cuda").live ~= expected then
+    collectgarbage()
+    collectgarbage()
+  end
   return pn.memory("cuda").live
 end
 
@@ -59,6 +61,7 @@ local function fails(f, call, nth, expected, what)
   local ok, result = pcall(f)
   local fired = emulation.C.pn_emulated_pending() == 0
   emulation.mend()
+  assert.equal(0, tonumber(emulation.C.cudaGetLastError()), what .. ": leaves its error to the next call")
   if not fired then return nil end
   if ok then
     assert.equal(expected, result, what .. ": other numbers")
@@ -74,14 +77,14 @@ local function walk_through(run, name)
   emulation.forget()
   assert.equal(expected, run(), name)
   local live = left()
-  for call, count in pairs(emulation.calls()) do
+  for call, count in emulation.each_call() do
     for nth = 1, is_idle(call) and 0 or count do
       local what = ("%s, %s %d of %d"):format(name, call, nth, count)
       if fails(run, call, nth, expected, what) then
         failed = failed + 1
         local ok, result = pcall(run)
         assert.equal(expected, ok and result, ("%s: after it, %s"):format(what, tostring(result)))
-        assert.equal(live, left(), what .. ": memory is left")
+        assert.equal(live, left(live), what .. ": memory is left")
       end
     end
   end
@@ -209,7 +212,7 @@ describe("a fault in the first call for a shape", function()
       usual = emulation.alive().cudnnBackendDescriptor - before
     end
     local failed = 0
-    for call, count in pairs(emulation.calls()) do
+    for call, count in emulation.each_call() do
       local most = is_idle(call) and 0 or count
       for nth = 1, most, math.max(1, math.floor(most / 40)) do -- of hundreds of attributes some forty
         pn.scope(function()
@@ -220,6 +223,7 @@ describe("a fault in the first call for a shape", function()
           emulation.fail(call, nth)
           local results = { pcall(run, there) }
           emulation.mend()
+          assert.equal(0, tonumber(emulation.C.cudaGetLastError()), what .. ": leaves its error to the next call")
           if not results[1] then
             failed = failed + 1
             assert.is_truthy(says_what(tostring(results[2])), what .. ": " .. tostring(results[2]))
