@@ -237,6 +237,35 @@ describe("an optimiser", function()
     assert.equal(0, optimiser.n_steps)
   end)
 
+  it("that ran out of memory in its first step has not begun", function()
+    local failed = 0
+    local function trained(nth)
+      local p, q = parameter(), parameter()
+      local optimiser = pn.optim.sgd({ p, q }, { lr = .1, momentum = .9, dampening = .5 })
+      for i, g in ipairs(GRADIENTS) do
+        p:set_grad(pn.tensor(g))
+        q:set_grad(pn.tensor(g))
+        pn.C.pn_debug_fail_alloc(i == 1 and nth or 0)
+        local ok, problem = pcall(optimiser.step, optimiser)
+        pn.C.pn_debug_fail_alloc(0)
+        if not ok then
+          failed = failed + 1
+          assert.is_truthy(tostring(problem):find("out of memory", 1, true), problem)
+          assert.same({ 1, -2, 3 }, p:totable())
+          optimiser:step()
+        end
+      end
+      return p, q
+    end
+    local p, q = trained(0)
+    for nth = 1, 16 do
+      local a, b = trained(nth)
+      helper.assert_same_bits(p, a, "allocation " .. nth)
+      helper.assert_same_bits(q, b, "allocation " .. nth)
+    end
+    assert.is_true(failed > 4, failed)
+  end)
+
   it("says what it does not understand", function()
     local p = parameter()
     local function sgd_with(options)

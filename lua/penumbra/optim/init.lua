@@ -257,7 +257,11 @@ local function attempt(self, heed)
   tell_scale(self)
   judge(self, grads, self.clip_norm)
   self.how.numbers, self.how.verdict = nil, self.verdict.p
-  self.take(self, learners, theirs, self:rate(), made)
+  local ok, problem = pcall(self.take, self, learners, theirs, self:rate(), made)
+  if not ok then
+    take_back(made)
+    error(problem, 0)
+  end
   return function()
     local norm = read_norm(self)
     if norm == math.huge then
