@@ -128,13 +128,19 @@ static void set(lua_State *L, const char *key, const char *text) {
   lua_setfield(L, -2, key);
 }
 
-/* package.loaded["penumbra.program"], and package.path: the user's own directory, then our Lua, then models and recipes. */
+/* package.loaded["penumbra.program"], and package.path: the user's own directory, then our Lua, then models and recipes; C modules also
+** from lib/lua beside the program, where a bundle has them. */
 static void prepare(lua_State *L, const char *exe, const char *home) {
   lua_getglobal(L, "package");
   lua_getfield(L, -1, "path");
   lua_pushfstring(L, "./?.lua;./?/init.lua;%s/lua/?.lua;%s/lua/?/init.lua;%s/?.lua;%s", home, home, home, lua_tostring(L, -1));
   lua_setfield(L, -3, "path");
   lua_pop(L, 1);
+  lua_getfield(L, -1, "cpath");
+  lua_pushlstring(L, exe, (size_t)(strrchr(exe, '/') - exe));
+  lua_pushfstring(L, "%s/lib/lua/?.so;%s", lua_tostring(L, -1), lua_tostring(L, -2));
+  lua_setfield(L, -4, "cpath");
+  lua_pop(L, 2);
   lua_getfield(L, -1, "loaded");
   lua_createtable(L, 0, 5);
   set(L, "exe", exe);

@@ -89,7 +89,7 @@ function about.processor()
   return text:match("model name%s*:%s*([^\n]+)")
 end
 
---- Prints version, build, processor, threads and memory.
+--- Prints version, build, processor, threads, devices and memory.
 function about.info()
   local pn = require "penumbra"
   local versions = about.versions()
@@ -103,6 +103,9 @@ function about.info()
   print("lua         " .. versions.luajit .. ", " .. versions.platform .. (jit.status() and ", compiling" or ", interpreting"))
   print("threads     " .. pn.threads())
   print(("operations  %d"):format(#pn.ops.names()))
+  local devices, why = pn.device.list()
+  for _, name in ipairs(devices) do print(("%-11s %s"):format(name, pn.device.describe(name))) end
+  if why then print("cuda        none: " .. why:gsub("^no CUDA: ", "")) end
   print(("memory      %s live, %s peak, %s cached"):format(size(memory.live), size(memory.peak), size(memory.cached)))
 end
 

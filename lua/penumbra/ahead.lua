@@ -168,10 +168,10 @@ end
 --- Puts workers in front of a source.
 -- @param source what has batch(epoch, i), per_epoch and made_by() (which returns the names of a module and of a function in it, and
 --   the arguments that make the source again: pn.lucid.stream and pn.data.clips have it), or a function(epoch, i) that travels
--- @tparam ?table cfg workers (default worker.default(); 0: none, batches are made when asked for); ahead: how many batches may be
---   under way or wait (default 2 a worker); epochs: no batch is made beyond it; seed = 1; device: for another than the "cpu", a
---   source that has `bytes` gives them, unless there is a change (`penumbra.device.bring`, which run:epochs calls, makes numbers
---   of them); batch: how many clips a batch has (default 1; `penumbra.batched`). Other keys are left alone, so a recipe's
+-- @tparam ?table cfg workers (default worker.default(device); 0: none, batches are made when asked for); ahead: how many batches
+--   may be under way or wait (default 2 a worker); epochs: no batch is made beyond it; seed = 1; device: for another than the
+--   "cpu", a source that has `bytes` gives them, unless there is a change (`penumbra.device.bring`, which run:epochs calls, makes
+--   numbers of them); batch: how many clips a batch has (default 1; `penumbra.batched`). Other keys are left alone, so a recipe's
 --   configuration will do
 -- @param ?change function(batch, rng) that returns the batch, or its name; it sees clips one by one, before they are joined
 -- @treturn Ahead a source: batch(epoch, i), per_epoch
@@ -181,7 +181,7 @@ local function new(source, cfg, change)
     raise("ahead: expects a source with batch(epoch, i), or a function(epoch, i), got %s",
       source == nil and "nothing" or "a " .. type(source))
   end
-  local workers = named.whole("ahead", "workers", cfg.workers or worker.default(), 0, 64)
+  local workers = named.whole("ahead", "workers", cfg.workers or worker.default(cfg.device), 0, 64)
   if workers > 0 and type(source) == "table" and type(source.made_by) ~= "function" then
     raise("ahead: this source has no made_by() to make it again in a worker; give it one, or workers = 0")
   end

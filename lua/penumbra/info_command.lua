@@ -10,6 +10,7 @@ local keys = {
   { "size", false, "pixels: 224, or 480x864 (height x width); default 224, or the recipe's crop" },
   { "batch", 1, "clips at a time" },
   { "train", true, "the training step too; false: inference alone" },
+  { "device", "cpu", "where it is measured: cpu, cuda, cuda:1 ...; the prediction is the CPU's" },
   { "measure", true, "run it as well, where there is memory enough; false: predict only" },
 }
 
@@ -226,7 +227,8 @@ local function run(arguments, find, run_file)
   for _, name in ipairs { "frames", "batch" } do whole(name, cfg[name]) end
   local height, width = size_of(cfg.size or type(cfg.crop) == "number" and ("%d"):format(cfg.crop) or "224")
   if cfg.threads then pn.threads(cfg.threads) end
-  if cfg.precision then pn.precision(cfg.precision) end
+  local device = pn.device.choose(cfg.device)
+  if cfg.precision then pn.precision(cfg.precision, device) end
   if cfg.exact ~= nil then pn.exact(cfg.exact) end
 
   local wanted = {}
@@ -241,13 +243,14 @@ local function run(arguments, find, run_file)
   local predicted = pn.footprint(net, how)
   local needs = math.max(predicted.infer.held, predicted.train and predicted.train.held or 0)
   local measured, free = nil, bytes_free()
-  if cfg.measure and needs < 0.9 * free then
+  if cfg.measure and (device ~= "cpu" or needs < 0.9 * free) then
     how.dry = false
-    measured = pn.footprint(net, how)
+    measured = pn.footprint(net:to(device), how)
     measured.resident = pn.process().peak_resident
   end
-  print(("%s: %s, clip %s, %s, %s kernels, %d thread%s\n"):format(path, net.name, shape_text(shape), pn.precision(),
-    require("ffi").string(pn.C.pn_cpu_variant()), pn.threads(), pn.threads() == 1 and "" or "s"))
+  local where = device ~= "cpu" and ("%s (%s)"):format(device, pn.device.describe(device))
+    or ("%s kernels, %d thread%s"):format(require("ffi").string(pn.C.pn_cpu_variant()), pn.threads(), pn.threads() == 1 and "" or "s")
+  print(("%s: %s, clip %s, %s, %s\n"):format(path, net.name, shape_text(shape), pn.precision(nil, device), where))
   print_layers(net, predicted, measured)
   print ""
   print_totals(predicted, measured, program)

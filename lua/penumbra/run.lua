@@ -10,7 +10,8 @@
 --     run:score(run:save_masks(net:segment(clip, cfg.infer), clip), clip)
 --
 -- The directory: config.json (resolved; functions as source), run.json (seed, commit, versions, command), log.jsonl,
--- checkpoint.safetensors, masks/SEQUENCE/*.png, overlays/SEQUENCE/*.png (and .mp4), loss.png, scores.json, report.html.
+-- engines.txt (on CUDA: how each convolution is done), checkpoint.safetensors, masks/SEQUENCE/*.png, overlays/SEQUENCE/*.png (and
+-- .mp4), loss.png, scores.json, report.html.
 --
 -- A run that goes on equals one that never stopped, bit for bit: parameters, optimiser and random streams are in the
 -- checkpoint, and a source gives its batch by the number of the epoch. Ctrl-C ends the step at hand, writes a checkpoint, stops.
@@ -404,6 +405,7 @@ function Run:epochs(n, source)
       if self.progress.done > self.progress.first then self.progress:finish() end
       if program then program.catch_interrupt "off" end
       replay.defer(false)
+      if self.device ~= "cpu" then put(self, "engines.txt", pn.picks(self.device)) end
       self.current = nil
       if watch then watch.loop_ends() end
       self:plot()

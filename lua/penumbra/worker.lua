@@ -127,9 +127,14 @@ local function start(jobs, results)
   return ffi.gc(handle, function(h) stop(lib, h, j, r) end)
 end
 
---- How many workers a run has when it is not told: none where there is one thread, one, and two from eight threads on.
-function worker.default()
+--- How many workers a run has when it is not told: none where there is one thread, one, and two from eight threads on. Where a CUDA
+-- device computes the threads of this process have nothing else to do: all but one, 12 at most, at least one.
+-- @tparam ?string device "cpu" by default
+function worker.default(device)
   local n = C.pn_threads()
+  if device and device ~= "cpu" then
+    return math.max(1, math.min(n - 1, 12))
+  end
   return n == 1 and 0 or n < 8 and 1 or 2
 end
 

@@ -83,7 +83,9 @@ describe("a run on a device", function()
 
   local function losses(out)
     local list = {}
-    for i, line in ipairs(log.read(top .. "/" .. out .. "/log.jsonl")) do list[i] = { line.epoch, line.step, line.loss, line.note } end
+    for i, line in ipairs(log.read(top .. "/" .. out .. "/log.jsonl")) do
+      list[i] = { line.epoch, line.step, line.loss, line.note }
+    end
     return list
   end
 
@@ -126,7 +128,8 @@ describe("a run on a device", function()
         return Layer {} (batch)
       end)
     end
-    local message = helper.failure(function() train("spoilt", "cuda", 6, spoil) end, "loss is ", " at epoch 3: layer: relu: 2 of the 2 values it made are not finite")
+    local message = helper.failure(function() train("spoilt", "cuda", 6, spoil) end,
+      "loss is ", " at epoch 3: layer: relu: 2 of the 2 values it made are not finite")
     assert.truthy(message:find("nan", 1, true), message)
     assert.equal(0, weight:count_bad())
     assert.equal(2, #losses "spoilt")
