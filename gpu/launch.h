@@ -15,6 +15,7 @@
 #include "emulated/launch.h"
 #else
 #define PN_KERNEL __global__ static
+#define PN_UNROLL _Pragma("unroll") /* before a loop whose arrays belong in registers */
 #define PN_DEVICE __device__ static inline
 #define PN_SHARED_MEMORY(type, name)                                                                                               \
   extern __shared__ __align__(16) unsigned char pn_shared_bytes[];                                                                 \

@@ -2,7 +2,7 @@
 ** to the kernel by value; pn_loop_at finds the operands of an element.
 **
 ** What moves the bytes is pn_loop_map: V elements a thread (16 bytes of the narrower types) wherever the memory allows, one
-** otherwise; the elements of an operand may be of any type. It wants a functor, which works on numbers:
+** otherwise; the elements of an operand may be of any type. It wants a function of numbers, as a struct with a name of its own:
 **
 **   struct halved {
 **     enum { INPUTS = 1 };
@@ -76,7 +76,7 @@ static inline int pn_loop_width(const pn_loop *loop) {
     widest = pn_max64(widest, loop->bytes[k]);
   }
   for (int width = widest == 2 ? 8 : 4; width >= 4; width /= 2) {
-    bool fits = inner == 0 || loop->size[inner] % width == 0; /* one run may end in the middle, see pn_loop_map */
+    bool fits = inner == 0 || loop->size[inner] % width == 0; /* a single run may end in the middle of a pack */
     for (int k = 0; k < loop->n_operands && fits; k++) {
       if (loop->stride[k][inner] == 0) continue;
       fits = (uintptr_t)loop->base[k] % (uintptr_t)pn_min64(16, width * loop->bytes[k]) == 0;
@@ -164,12 +164,15 @@ template <int V> PN_DEVICE void pn_write(void *p, int64_t at, int dtype, const r
 
 /* ---- a function of the elements ------------------------------------------------------------------------------------------------- */
 
-template <typename F, int V> PN_DEVICE void pn_map_at(const pn_loop *loop, int64_t i, pn_unary k) {
+/* DENSE: one axis, along which each operand moves by its step. */
+template <typename F, int V, bool DENSE> PN_DEVICE void pn_map_at(const pn_loop *loop, int64_t i, pn_unary k) {
   const int inner = loop->n_dims - 1;
   int64_t at[PN_LOOP_OPERANDS];
   pn_raw<V> old = {}, raw[F::INPUTS];
   real x[F::INPUTS][V], y[V], was[V];
-  pn_loop_at(loop, i, at);
+  if constexpr (DENSE)
+    for (int o = 0; o <= F::INPUTS; o++) at[o] = i * loop->stride[o][0];
+  else pn_loop_at(loop, i, at);
   if (!k.fresh) pn_fetch<V>(&old, loop->base[0], at[0], loop->dtype[0], 1);
   for (int o = 0; o < F::INPUTS; o++)
     pn_fetch<V>(&raw[o], loop->base[o + 1], at[o + 1], loop->dtype[o + 1], loop->stride[o + 1][inner]);
@@ -186,18 +189,22 @@ template <typename F, int V> PN_DEVICE void pn_map_at(const pn_loop *loop, int64
   pn_write<V>(loop->base[0], at[0], loop->dtype[0], y);
 }
 
-template <typename F, int V> PN_KERNEL void pn_map_elements(pn_loop loop, pn_unary k) {
+template <typename F, int V, bool DENSE> PN_KERNEL void pn_map_elements(pn_loop loop, pn_unary k) {
   const int64_t n = loop.count / V;
-  PN_EACH(i, n) pn_map_at<F, V>(&loop, i * V, k);
-  if (V > 1) PN_EACH(i, loop.count - n * V) pn_map_at<F, 1>(&loop, n * V + i, k);
+  PN_EACH(i, n) pn_map_at<F, V, DENSE>(&loop, i * V, k);
+  if constexpr (DENSE && V > 1) PN_EACH(i, loop.count - n * V) pn_map_at<F, 1, true>(&loop, n * V + i, k);
 }
 
 /* Plans the loop (y, then the inputs) and runs it; nothing where there are no elements. */
 template <typename F> static int pn_loop_map(pn_gpu *gpu, pn_loop *loop, pn_unary k) {
+  static_assert((int)F::INPUTS < (int)PN_LOOP_OPERANDS, "operands of a loop");
   pn_loop_plan(loop);
   if (!loop->count) return 0;
   const int width = pn_loop_width(loop);
-  auto map_elements = width == 8 ? pn_map_elements<F, 8> : width == 4 ? pn_map_elements<F, 4> : pn_map_elements<F, 1>;
+  const bool dense = loop->n_dims == 1;
+  auto map_elements = width == 1   ? pn_map_elements<F, 1, false>
+                      : width == 4 ? (dense ? pn_map_elements<F, 4, true> : pn_map_elements<F, 4, false>)
+                                   : (dense ? pn_map_elements<F, 8, true> : pn_map_elements<F, 8, false>);
   return PN_LAUNCH(gpu, map_elements, pn_gpu_blocks(gpu, pn_ceil_div(loop->count, width), 256), 256, *loop, k);
 }
 #endif

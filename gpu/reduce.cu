@@ -1,51 +1,29 @@
 /* reduce.cu: see reduce.h.
 **
-** A block is `across` elements of the result by `along` threads that share the work of each. Where the fastest axis of memory is
-** kept (the channels of a bias), neighbouring threads take neighbouring elements of the result; where it is reduced, neighbouring
-** summands. A thread fetches packs of V elements, 8 of them before it adds the first. */
+** Teams of threads (team.h) go along the summands; where the fastest axis of memory is kept, not reduced, in columns. A thread fetches
+** packs of V elements, 8 of them before it adds the first. */
 #include "reduce.h"
 #include "loop.h"
+#include "team.h"
 
-enum { THREADS = 256, BLOCKS = 1024, RUN = 8 };
+enum { BLOCKS = 1024, RUN = 8 };
 
+/* How work is cut: the blocks' teams over the results, and each result's summands in `parts` of `stride`. */
 typedef struct layout {
-  int across, along;             /* powers of two */
-  bool columns;                  /* neighbouring threads: of the result, or of the sum */
-  int64_t groups, parts, stride; /* blocks: across the result, and in how many parts of `stride` summands each sum is cut */
+  pn_team team;
+  int64_t parts, stride;
 } layout;
 
-static int64_t power_of_two(int64_t n) { /* the least that is not below n */
-  int64_t p = 1;
-  while (p < n) p *= 2;
-  return p;
-}
-
-/* per_kept, per_reduced: elements a thread takes at once. */
 static layout lay_out(const pn_sum_axes *axes, bool columns, int64_t per_kept, int64_t per_reduced) {
-  const int64_t kept = power_of_two(pn_ceil_div(axes->kept_count, per_kept)),
-                reduced = power_of_two(pn_ceil_div(axes->reduced_count, per_reduced));
-  int64_t across, along;
-  if (columns) {
-    across = pn_min64(kept, 32);
-    along = pn_min64(reduced, THREADS / across);
-    across = pn_min64(kept, THREADS / along);
-  } else {
-    along = pn_min64(reduced, kept < THREADS ? THREADS : 32);
-    across = pn_min64(kept, THREADS / along);
-  }
-  layout l = { (int)across, (int)along, columns, pn_ceil_div(axes->kept_count, across * per_kept), 1, 0 };
-  const int64_t step = along * per_reduced, most = pn_max64(1, BLOCKS / l.groups);
+  layout l = { pn_team_for(axes->kept_count, axes->reduced_count, columns, per_kept, per_reduced), 1, 0 };
+  const int64_t step = l.team.along * per_reduced, most = pn_max64(1, BLOCKS / l.team.groups);
   l.parts = pn_max64(1, pn_min64(pn_ceil_div(axes->reduced_count, step * RUN), most));
   l.stride = pn_max64(1, pn_ceil_div(pn_ceil_div(axes->reduced_count, l.parts), step)) * step;
   l.parts = pn_max64(1, pn_ceil_div(axes->reduced_count, l.stride));
   return l;
 }
 
-static int64_t blocks_of(const layout *l) { return pn_min64(l->groups * l->parts, INT32_MAX); }
-
-/* Where a thread stands in its block. */
-PN_DEVICE int place_across(const layout *l) { return l->columns ? pn_thread % l->across : pn_thread / l->along; }
-PN_DEVICE int place_along(const layout *l) { return l->columns ? pn_thread / l->across : pn_thread % l->along; }
+static int64_t blocks_of(const layout *l) { return pn_min64(l->team.groups * l->parts, INT32_MAX); }
 
 /* ---- sums -------------------------------------------------------------------------------------------------------------------------- */
 
@@ -61,21 +39,6 @@ typedef struct sum_job {
   double *partial; /* [parts][kept]; NULL when there is one part */
 } sum_job;
 
-/* The sums of `sum` over the threads along; the first of them gets them. */
-template <int W> PN_DEVICE void join_threads(const layout *l, double *room, double *sum) {
-  if (l->along == 1) return;
-  const int mine = place_along(l) * l->across + place_across(l);
-  for (int w = 0; w < W; w++) room[w * pn_threads + mine] = sum[w];
-  PN_BARRIER();
-  for (int half = l->along / 2; half > 0; half /= 2) {
-    if (place_along(l) < half)
-      for (int w = 0; w < W; w++) room[w * pn_threads + mine] += room[w * pn_threads + mine + half * l->across];
-    PN_BARRIER();
-  }
-  for (int w = 0; w < W; w++) sum[w] = room[w * pn_threads + mine];
-  PN_BARRIER();
-}
-
 PN_DEVICE void put_sum(const sum_job *j, int64_t kept, double sum) {
   const int64_t to = pn_axes_at(j->axes.kept, j->axes.n_kept, kept).to;
   const real value = (real)(j->factor * sum);
@@ -83,19 +46,22 @@ PN_DEVICE void put_sum(const sum_job *j, int64_t kept, double sum) {
 }
 
 /* N packs from summand r on, `step` summands apart: added to sum[W]. W is V where a pack holds several results, else 1. */
-template <int V, int W, int N>
+template <int V, int W, int N, bool PRODUCTS>
 PN_DEVICE void add_packs(const sum_job *j, const pn_axis *kept, int64_t r, int64_t step, double *sum) {
-  pn_raw<V> raw[N], other[N];
-  real added[W], x[V], y[V];
+  pn_raw<V> raw[N], other[PRODUCTS ? N : 1];
+  real added[W], x[V];
   for (int w = 0; w < W; w++) added[w] = 0;
+  PN_UNROLL
   for (int i = 0; i < N; i++) {
     const pn_axis at = pn_axes_at(j->axes.reduced, j->axes.n_reduced, r + i * step);
     pn_fetch<V>(&raw[i], j->from, kept->from + at.from, j->from_dtype, 1);
-    if (j->with) pn_fetch<V>(&other[i], j->with, kept->with + at.with, j->with_dtype, j->with_step);
+    if constexpr (PRODUCTS) pn_fetch<V>(&other[i], j->with, kept->with + at.with, j->with_dtype, j->with_step);
   }
+  PN_UNROLL
   for (int i = 0; i < N; i++) {
     pn_unpack<V>(x, &raw[i], j->from_dtype, 1);
-    if (j->with) {
+    if constexpr (PRODUCTS) {
+      real y[V];
       pn_unpack<V>(y, &other[i], j->with_dtype, j->with_step);
       for (int v = 0; v < V; v++) x[v] *= y[v];
     }
@@ -104,26 +70,27 @@ PN_DEVICE void add_packs(const sum_job *j, const pn_axis *kept, int64_t r, int64
   for (int w = 0; w < W; w++) sum[w] += (double)added[w];
 }
 
-template <int V, int W> PN_KERNEL void sum_parts(sum_job j) {
+template <int V, int W, bool PRODUCTS> PN_KERNEL void sum_parts(sum_job j) {
   PN_SHARED_MEMORY(double, room);
   const int per = V / W; /* summands in a pack */
-  const int64_t step = (int64_t)j.lay.along * per;
-  for (int64_t unit = pn_block; unit < j.lay.groups * j.lay.parts; unit += pn_blocks) {
+  const int64_t step = (int64_t)j.lay.team.along * per;
+  for (int64_t unit = pn_block; unit < j.lay.team.groups * j.lay.parts; unit += pn_blocks) {
     const int64_t group = unit / j.lay.parts, part = unit % j.lay.parts;
-    const int64_t first = (group * j.lay.across + place_across(&j.lay)) * W;
+    const int64_t first = (group * j.lay.team.across + pn_team_across(&j.lay.team)) * W;
     const int64_t end = pn_min64((part + 1) * j.lay.stride, j.axes.reduced_count);
     double sum[W];
     for (int w = 0; w < W; w++) sum[w] = 0;
     if (first < j.axes.kept_count) {
       const pn_axis kept = pn_axes_at(j.axes.kept, j.axes.n_kept, first);
-      int64_t r = part * j.lay.stride + place_along(&j.lay) * per;
-      for (; r + (RUN - 1) * step + per <= end; r += RUN * step) add_packs<V, W, RUN>(&j, &kept, r, step, sum);
-      for (; r + per <= end; r += step) add_packs<V, W, 1>(&j, &kept, r, step, sum);
+      int64_t r = part * j.lay.stride + pn_team_along(&j.lay.team) * per;
+      for (; r + (RUN - 1) * step + per <= end; r += RUN * step) add_packs<V, W, RUN, PRODUCTS>(&j, &kept, r, step, sum);
+      for (; r + per <= end; r += step) add_packs<V, W, 1, PRODUCTS>(&j, &kept, r, step, sum);
       if constexpr (per > 1)
-        for (; r < end; r++) add_packs<1, 1, 1>(&j, &kept, r, 1, sum); /* the pack that ends in the middle */
+        for (; r < end; r++) add_packs<1, 1, 1, PRODUCTS>(&j, &kept, r, 1, sum); /* the pack that ends in the middle */
     }
-    join_threads<W>(&j.lay, room, sum);
-    if (place_along(&j.lay) != 0 || first >= j.axes.kept_count) continue;
+    pn_team_join<pn_added, W>(&j.lay.team, room, sum);
+    if (pn_team_along(&j.lay.team) != 0 || first >= j.axes.kept_count) continue;
+    PN_UNROLL
     for (int w = 0; w < W; w++) {
       if (j.partial) j.partial[part * j.axes.kept_count + first + w] = sum[w];
       else put_sum(&j, first + w, sum[w]);
@@ -134,21 +101,24 @@ template <int V, int W> PN_KERNEL void sum_parts(sum_job j) {
 /* The parts of each sum. lay: of the parts; its own `parts` is 1. */
 PN_KERNEL void join_sums(sum_job j, int64_t parts) {
   PN_SHARED_MEMORY(double, room);
-  for (int64_t group = pn_block; group < j.lay.groups; group += pn_blocks) {
-    const int64_t kept = group * j.lay.across + place_across(&j.lay);
+  for (int64_t group = pn_block; group < j.lay.team.groups; group += pn_blocks) {
+    const int64_t kept = group * j.lay.team.across + pn_team_across(&j.lay.team);
     double sum = 0;
     if (kept < j.axes.kept_count)
-      for (int64_t p = place_along(&j.lay); p < parts; p += j.lay.along) sum += j.partial[p * j.axes.kept_count + kept];
-    join_threads<1>(&j.lay, room, &sum);
-    if (place_along(&j.lay) == 0 && kept < j.axes.kept_count) put_sum(&j, kept, sum);
+      for (int64_t p = pn_team_along(&j.lay.team); p < parts; p += j.lay.team.along) sum += j.partial[p * j.axes.kept_count + kept];
+    pn_team_join<pn_added, 1>(&j.lay.team, room, &sum);
+    if (pn_team_along(&j.lay.team) == 0 && kept < j.axes.kept_count) put_sum(&j, kept, sum);
   }
 }
 
 static int join_parts(pn_gpu *gpu, sum_job *j) {
-  const int64_t parts = j->lay.parts;
-  const int across = (int)pn_min64(power_of_two(j->axes.kept_count), 8),
-            along = (int)pn_min64(power_of_two(parts), THREADS / across);
-  j->lay = layout{ across, along, true, pn_ceil_div(j->axes.kept_count, across), 1, 0 };
+  const int64_t parts = j->lay.parts, kept = j->axes.kept_count;
+  const int across = (int)pn_min64(pn_power_of_two(kept), 8),
+            along = (int)pn_min64(pn_power_of_two(parts), PN_TEAM_THREADS / across);
+  j->lay = layout{
+    pn_team{across, along, true, pn_ceil_div(kept, across)},
+    1, 0
+  };
   const int threads = across * along;
   return PN_LAUNCH_TEAM(gpu, join_sums, blocks_of(&j->lay), threads, (size_t)threads * sizeof(double), *j, parts);
 }
@@ -166,7 +136,7 @@ static bool is_floating(const pn_tensor *t) { return t->dtype == PN_REAL_DTYPE |
 
 static int width_of(sum_job *j, const pn_tensor *from, const pn_tensor *with) {
   const pn_sum_axes *a = &j->axes;
-  const bool columns = j->lay.columns;
+  const bool columns = j->lay.team.columns;
   if (!is_floating(from) || (with && !is_floating(with)) || (columns ? a->n_kept : a->n_reduced) == 0) return 1;
   const pn_axis *fast = columns ? &a->kept[a->n_kept - 1] : &a->reduced[a->n_reduced - 1];
   const bool ragged = !columns && a->n_reduced == 1; /* the one axis of a sum may end in the middle of a pack */
@@ -177,6 +147,12 @@ static int width_of(sum_job *j, const pn_tensor *from, const pn_tensor *with) {
     if (!with || fast->with == 0 || fits(a, fast, &pn_axis::with, j->with, pn_dtype_bytes(with->dtype), width)) return width;
   }
   return 1;
+}
+
+template <bool PRODUCTS> static void (*kernel_of(int width, bool columns))(sum_job) {
+  if (width == 1) return sum_parts<1, 1, PRODUCTS>;
+  if (columns) return width == 8 ? sum_parts<8, 8, PRODUCTS> : sum_parts<4, 4, PRODUCTS>;
+  return width == 8 ? sum_parts<8, 1, PRODUCTS> : sum_parts<4, 1, PRODUCTS>;
 }
 
 static int sum_into(pn_tensor *to, const pn_tensor *from, const pn_tensor *with, double factor, bool fresh) {
@@ -193,17 +169,15 @@ static int sum_into(pn_tensor *to, const pn_tensor *from, const pn_tensor *with,
   pn_sum_axes_of(a, to, from, with);
   if (a->kept_count == 0) return 0;
   const bool columns = a->n_kept && (a->n_reduced == 0 || a->kept[a->n_kept - 1].from < a->reduced[a->n_reduced - 1].from);
-  j.lay.columns = columns;
+  j.lay.team.columns = columns;
   const int width = width_of(&j, from, with);
   j.lay = lay_out(a, columns, columns ? width : 1, columns ? 1 : width);
   if (j.lay.parts > 1) {
     j.partial = (double *)pn_gpu_scratch(gpu, (size_t)(j.lay.parts * a->kept_count) * sizeof(double));
     if (!j.partial) return -1;
   }
-  auto sum_parts_of = width == 1 ? sum_parts<1, 1>
-                      : columns  ? (width == 8 ? sum_parts<8, 8> : sum_parts<4, 4>)
-                                 : (width == 8 ? sum_parts<8, 1> : sum_parts<4, 1>);
-  const int threads = j.lay.across * j.lay.along;
+  auto sum_parts_of = with ? kernel_of<true>(width, columns) : kernel_of<false>(width, columns);
+  const int threads = pn_team_threads(&j.lay.team);
   const size_t room = (size_t)(threads * (columns ? width : 1)) * sizeof(double);
   int rc = PN_LAUNCH_TEAM(gpu, sum_parts_of, blocks_of(&j.lay), threads, room, j);
   if (j.partial && !rc) rc = join_parts(gpu, &j);
@@ -234,15 +208,6 @@ int pn_gpu_sum_products_into(pn_tensor *to, const pn_tensor *from, const pn_tens
   return sum_into(to, from, with, factor, fresh);
 }
 
-int pn_gpu_sum_channels_into(pn_tensor *to, const pn_tensor *from, bool fresh) {
-  pn_tensor wide = *to; /* (C) as (1,C,1,...), for the time of this call */
-  wide.n_dims = from->n_dims;
-  for (int d = 0; d < from->n_dims; d++) wide.shape[d] = 1, wide.stride[d] = 0;
-  wide.shape[1] = to->shape[0];
-  wide.stride[1] = to->stride[0];
-  return pn_gpu_sum_into(&wide, from, 1, fresh);
-}
-
 int pn_gpu_spread(pn_call *call, double factor) {
   pn_tensor *dx, *dy;
   bool fresh;
@@ -271,26 +236,14 @@ typedef struct pick_job {
   best *partial; /* [parts][kept]; NULL when there is one part */
 } pick_job;
 
-/* In whatever order they meet, the first of the largest wins. */
-PN_DEVICE best better(best a, best b) {
-  if (a.at < 0 || b.at < 0) return a.at < 0 ? b : a;
-  if (pn_is_larger(a.value, b.value)) return a;
-  if (pn_is_larger(b.value, a.value)) return b;
-  return a.at < b.at ? a : b;
-}
-
-PN_DEVICE best best_of_threads(const layout *l, best *room, best mine) {
-  const int at = place_along(l) * l->across + place_across(l);
-  room[at] = mine;
-  PN_BARRIER();
-  for (int half = l->along / 2; half > 0; half /= 2) {
-    if (place_along(l) < half) room[at] = better(room[at], room[at + half * l->across]);
-    PN_BARRIER();
+struct better { /* in whatever order they meet, the first of the largest wins */
+  PN_DEVICE best of(best a, best b) {
+    if (a.at < 0 || b.at < 0) return a.at < 0 ? b : a;
+    if (pn_is_larger(a.value, b.value)) return a;
+    if (pn_is_larger(b.value, a.value)) return b;
+    return a.at < b.at ? a : b;
   }
-  mine = room[at];
-  PN_BARRIER();
-  return mine;
-}
+};
 
 PN_DEVICE void put_best(const pick_job *j, int64_t kept, best found) {
   const pn_axis at = pn_axes_at(j->axes.kept, j->axes.n_kept, kept);
@@ -300,19 +253,19 @@ PN_DEVICE void put_best(const pick_job *j, int64_t kept, best found) {
 
 PN_KERNEL void pick_parts(pick_job j) {
   PN_SHARED_MEMORY(best, room);
-  for (int64_t unit = pn_block; unit < j.lay.groups * j.lay.parts; unit += pn_blocks) {
-    const int64_t part = unit % j.lay.parts, kept = unit / j.lay.parts * j.lay.across + place_across(&j.lay);
+  for (int64_t unit = pn_block; unit < j.lay.team.groups * j.lay.parts; unit += pn_blocks) {
+    const int64_t part = unit % j.lay.parts, kept = unit / j.lay.parts * j.lay.team.across + pn_team_across(&j.lay.team);
     const int64_t end = pn_min64((part + 1) * j.lay.stride, j.axes.reduced_count);
     best found = { 0, -1 };
     if (kept < j.axes.kept_count) {
       const int64_t from = pn_axes_at(j.axes.kept, j.axes.n_kept, kept).from;
-      for (int64_t r = part * j.lay.stride + place_along(&j.lay); r < end; r += j.lay.along) {
+      for (int64_t r = part * j.lay.stride + pn_team_along(&j.lay.team); r < end; r += j.lay.team.along) {
         const int64_t at = from + pn_axes_at(j.axes.reduced, j.axes.n_reduced, r).from;
-        found = better(found, best{ pn_get(j.x, at, j.x_dtype), r });
+        found = better::of(found, best{ pn_get(j.x, at, j.x_dtype), r });
       }
     }
-    found = best_of_threads(&j.lay, room, found);
-    if (place_along(&j.lay) != 0 || kept >= j.axes.kept_count) continue;
+    pn_team_join<better, 1>(&j.lay.team, room, &found);
+    if (pn_team_along(&j.lay.team) != 0 || kept >= j.axes.kept_count) continue;
     if (j.partial) j.partial[part * j.axes.kept_count + kept] = found;
     else put_best(&j, kept, found);
   }
@@ -321,7 +274,7 @@ PN_KERNEL void pick_parts(pick_job j) {
 PN_KERNEL void join_picks(pick_job j) {
   PN_EACH(kept, j.axes.kept_count) {
     best found = j.partial[kept];
-    for (int64_t p = 1; p < j.lay.parts; p++) found = better(found, j.partial[p * j.axes.kept_count + kept]);
+    for (int64_t p = 1; p < j.lay.parts; p++) found = better::of(found, j.partial[p * j.axes.kept_count + kept]);
     put_best(&j, kept, found);
   }
 }
@@ -345,9 +298,9 @@ int pn_gpu_pick_largest(pn_call *call, pn_tensor *value, pn_tensor *winner) {
     j.partial = (best *)pn_gpu_scratch(gpu, (size_t)(j.lay.parts * j.axes.kept_count) * sizeof(best));
     if (!j.partial) return -1;
   }
-  const int threads = j.lay.across * j.lay.along;
+  const int threads = pn_team_threads(&j.lay.team);
   int rc = PN_LAUNCH_TEAM(gpu, pick_parts, blocks_of(&j.lay), threads, (size_t)threads * sizeof(best), j);
-  if (j.partial && !rc) rc = PN_LAUNCH(gpu, join_picks, pn_gpu_blocks(gpu, j.axes.kept_count, THREADS), THREADS, j);
+  if (j.partial && !rc) rc = PN_LAUNCH(gpu, join_picks, pn_gpu_blocks(gpu, j.axes.kept_count, PN_TEAM_THREADS), PN_TEAM_THREADS, j);
   pn_gpu_scratch_free(gpu, j.partial);
   return rc;
 }
@@ -381,5 +334,5 @@ int pn_gpu_pick_backward(pn_call *call, const pn_tensor *winner) {
   j.dy = pn_bytes_of(dy), j.dy_dtype = (int)dy->dtype;
   j.winner = (const int64_t *)(const void *)pn_bytes_of(winner);
   if (!j.axes.kept_count) return 0;
-  return PN_LAUNCH(gpu, route_gradients, pn_gpu_blocks(gpu, j.axes.kept_count, THREADS), THREADS, j);
+  return PN_LAUNCH(gpu, route_gradients, pn_gpu_blocks(gpu, j.axes.kept_count, PN_TEAM_THREADS), PN_TEAM_THREADS, j);
 }

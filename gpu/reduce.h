@@ -13,8 +13,6 @@ extern "C" {
 PN_CHECKED int pn_gpu_sum_into(pn_tensor *to, const pn_tensor *from, double factor, bool fresh);
 /* The same of from * with, element by element; `with` is broadcast to `from`. */
 PN_CHECKED int pn_gpu_sum_products_into(pn_tensor *to, const pn_tensor *from, const pn_tensor *with, double factor, bool fresh);
-/* The gradient of a bias: to (C) (+)= the sum of from (N,C,...) over everything but its second axis. */
-PN_CHECKED int pn_gpu_sum_channels_into(pn_tensor *to, const pn_tensor *from, bool fresh);
 
 /* Backward of sum and mean: dx (+)= factor * dy, spread over the reduced axes. */
 PN_CHECKED int pn_gpu_spread(pn_call *call, double factor);

@@ -47,31 +47,12 @@ PN_KERNEL void convert_elements(pn_loop loop) {
   }
 }
 
-PN_KERNEL void add_elements(pn_loop loop) {
-  PN_EACH(i, loop.count) {
-    int64_t at[PN_LOOP_OPERANDS];
-    pn_loop_at(&loop, i, at);
-    pn_loop_put(&loop, 0, at, pn_loop_get(&loop, 0, at) + pn_loop_get(&loop, 1, at));
-  }
-}
+struct copied {
+  enum { INPUTS = 1 };
+  PN_DEVICE real of(const real *x, pn_unary) { return x[0]; }
+};
 
-template <typename T> PN_KERNEL void add_packs(pn_loop loop) {
-  enum { V = pn_per_pack<T>::COUNT };
-  PN_EACH(i, loop.count) {
-    int64_t at[PN_LOOP_OPERANDS];
-    real sum[V], more[V];
-    pn_loop_at(&loop, i, at);
-    T *to = (T *)(void *)loop.base[0] + V * at[0];
-    pn_load<T, V>(sum, to);
-    pn_load<T, V>(more, (const T *)(const void *)loop.base[1] + V * at[1]);
-    for (int c = 0; c < V; c++) sum[c] += more[c];
-    pn_store<T, V>(to, sum);
-  }
-}
-
-typedef void (*loop_kernel)(pn_loop loop);
-
-static loop_kernel packs_of(int dtype) { PN_BY_TYPE(dtype, return NULL, return add_packs<T>); }
+static bool is_floating(const pn_tensor *t) { return t->dtype == PN_REAL_DTYPE || pn_is_short(t); }
 
 int pn_gpu_assign(pn_tensor *to, const pn_tensor *from, bool add) {
   pn_gpu *gpu = pn_gpu_of(to);
@@ -80,13 +61,12 @@ int pn_gpu_assign(pn_tensor *to, const pn_tensor *from, bool add) {
   pn_loop_start(&loop, to->n_dims, to->shape);
   pn_loop_add(&loop, to);
   pn_loop_add(&loop, from);
+  bool same = to->dtype == from->dtype;
+  if (add || (!same && is_floating(to) && is_floating(from))) return pn_loop_map<copied>(gpu, &loop, pn_unary{ 0, 0, !add });
   pn_loop_plan(&loop);
   if (!loop.count) return 0;
-  bool same = to->dtype == from->dtype;
-  loop_kernel packs = packs_of(to->dtype);
-  bool grouped = same && (packs || !add) && pn_loop_group(&loop, 16 / loop.bytes[0]);
-  auto run = add                   ? (grouped ? packs : add_elements)
-             : !same               ? convert_elements
+  if (same) (void)pn_loop_group(&loop, 16 / loop.bytes[0]);
+  auto run = !same                 ? convert_elements
              : loop.bytes[0] == 16 ? move_elements<pn_sixteen>
              : loop.bytes[0] == 8  ? move_elements<uint64_t>
              : loop.bytes[0] == 4  ? move_elements<uint32_t>

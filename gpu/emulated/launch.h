@@ -17,6 +17,7 @@ cudaError_t pn_fake_launch(cudaStream_t stream, const char *kernel, int64_t bloc
                            pn_fake_task body);
 
 #define PN_KERNEL static
+#define PN_UNROLL
 #define PN_DEVICE static inline
 #define PN_SHARED_MEMORY(type, name) type *name = (type *)pn_fake_now.shared
 #define PN_LAUNCH(gpu, kernel, blocks, threads, ...)                                                                               \
