@@ -31,6 +31,9 @@ PN_EMULATED_API const char *pn_emulated_complaint(void);                   /* of
 /* Launches a kernel that does wrong: "beyond" (writes behind p's bytes), "beyond shared", "leaving" (some threads leave while others
 ** wait), "meeting" (waits without a team), "racing" (every thread writes its number into the first byte), "too many threads", "no blocks", "too much shared". 0, or -1 with pn_error set. */
 PN_EMULATED_API int pn_emulated_misbehave(const char *how, void *p, size_t bytes);
+/* Where kernels find element i (in the order of the axes) of these sizes and strides: element by element; in sums. */
+PN_EMULATED_API long long pn_emulated_loop_at(int n_dims, const long long *size, const long long *stride, long long i);
+PN_EMULATED_API long long pn_emulated_axes_at(int n, const long long *size, const long long *stride, long long i);
 
 #ifdef __cplusplus
 }
