@@ -65,7 +65,8 @@ local function common(file)
   if handle then handle:close() end
   if text and not text:find("pn.run", 1, true) then return keys end
   if text and text:find("pn.ahead", 1, true) then
-    keys.workers = config.optional("threads that make batches ahead; default 1, or 2 from 8 threads on, with CUDA more; 0: none", "number")
+    keys.workers = config.optional(
+      "threads that make batches ahead; default 1, or 2 from 8 threads on, with CUDA more; 0: none", "number")
     keys.ahead = config.optional("batches made ahead; default 2 a worker", "number")
   end
   if text and text:find("pn.captured", 1, true) then keys.graph = true end

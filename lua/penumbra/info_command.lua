@@ -249,7 +249,8 @@ local function run(arguments, find, run_file)
     measured.resident = pn.process().peak_resident
   end
   local where = device ~= "cpu" and ("%s (%s)"):format(device, pn.device.describe(device))
-    or ("%s kernels, %d thread%s"):format(require("ffi").string(pn.C.pn_cpu_variant()), pn.threads(), pn.threads() == 1 and "" or "s")
+    or ("%s kernels, %d thread%s"):format(require("ffi").string(pn.C.pn_cpu_variant()), pn.threads(),
+      pn.threads() == 1 and "" or "s")
   print(("%s: %s, clip %s, %s, %s\n"):format(path, net.name, shape_text(shape), pn.precision(nil, device), where))
   print_layers(net, predicted, measured)
   print ""
