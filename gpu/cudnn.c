@@ -224,7 +224,7 @@ static cudnnBackendDescriptor_t graph(builder *b, const pn_cudnn_problem *p) {
   cudnnBackendDescriptor_t y = tensor(b, UID_Y, type, y_sizes, y_strides, p->y_align, false), to = y, ops[3], whole;
   int n_ops = 0;
   double one = 1, zero = 0;
-  if (p->bias) to = tensor(b, UID_PRODUCT, precision, y_sizes, y_strides, p->y_align, true);
+  if (p->bias) to = tensor(b, UID_PRODUCT, precision, y_sizes, y_strides, 16, true);
   cudnnBackendDescriptor_t how = geometry(b, p);
   ops[n_ops++] = make(b, convolution[p->kind].type);
   link_to(b, ops[0], convolution[p->kind].geometry, how);
@@ -236,7 +236,7 @@ static cudnnBackendDescriptor_t graph(builder *b, const pn_cudnn_problem *p) {
   (void)finish(b, ops[0]);
   if (p->bias) {
     cudnnBackendDescriptor_t bias = tensor(b, UID_BIAS, type, bias_sizes, bias_strides, 16, false), sum = y;
-    if (p->relu) sum = tensor(b, UID_SUM, precision, y_sizes, y_strides, p->y_align, true);
+    if (p->relu) sum = tensor(b, UID_SUM, precision, y_sizes, y_strides, 16, true);
     ops[n_ops++] = pointwise(b, CUDNN_POINTWISE_ADD, precision, to, bias, sum);
     if (p->relu) ops[n_ops++] = pointwise(b, CUDNN_POINTWISE_RELU_FWD, precision, sum, NULL, y);
   }

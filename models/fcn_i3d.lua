@@ -161,8 +161,9 @@ end
 function FCN:forward(clip, wants)
   local wants_sides = not (wants and wants.sides == false)
   local fused, masks, width, i = nil, {}, self.fuse.n_from / #self.sides, 0
-  local function add(part) -- in place where no gradient will come
-    fused = pn.add(fused, part, { into = not pn.recording() and fused or nil })
+  local function add(part) -- in place where no gradient will come; the bias, which stays f32, makes the sum of narrow parts f32
+    local in_place = not pn.recording() and fused:dtype() == part:dtype()
+    fused = pn.add(fused, part, { into = in_place and fused or nil })
   end
   i3d.run(self, clip, self.captured, function(_, features) -- each side while its features are there
     i = i + 1

@@ -23,6 +23,20 @@ suite() {
   fi
 }
 
+# The CUDA plug-in, where its compiler and libraries are: for every card, and linked; specs open it.
+nvcc=$(command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null)
+if [ -n "$nvcc" ] && ls "$(dirname "$nvcc")"/../include/cudnn.h /usr/include/cudnn.h /usr/include/*/cudnn.h >/dev/null 2>&1; then
+  echo "== the CUDA plug-in, compiled for every card"
+  began=$SECONDS
+  if cmake -S . -B build -DPENUMBRA_CUDA_CHECK=ON >"$log" 2>&1 &&
+    cmake --build build -j"${JOBS:-$(nproc)}" --target penumbra_cuda_check -- --no-print-directory --quiet >"$log" 2>&1; then
+    echo "build/libpenumbra_cuda_check.so, $((SECONDS - began)) s"
+    passed=$((passed + 1))
+  else
+    tail -n 30 "$log"
+    failed=$((failed + 1))
+  fi
+fi
 suite "release" $program --spec spec
 # Differences in f32 hide errors: a spec that asks which type it runs in (pn.real) has more to say in f64.
 mapfile -t gradient < <(grep -lr 'pn\.real' spec --include='*_spec.lua' | sort)

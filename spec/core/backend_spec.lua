@@ -66,6 +66,22 @@ describe("a device", function()
     end)
   end)
 
+  it("of the true plug-in is not there, on a machine without a card", function()
+    local folder = ffi.string(binding.library_path):match "^(.*)/[^/]*$"
+    local tried = 0
+    for _, name in ipairs { "libpenumbra_cuda.so", "libpenumbra_cuda_check.so" } do -- the second is that of make test
+      local library = folder .. "/" .. name
+      if files.exists(library) then
+        tried = tried + 1
+        local text = said(library, 'print(require("penumbra.ffi").C.pn_n_devices(), require("penumbra.ffi").message())')
+        if text:match "^[1-9]" then pending "there is a card" end
+        assert.truthy(text:find("0\tno CUDA: no device", 1, true) or text:find("0\tno CUDA: CUDA driver version", 1, true)
+          or text:find("0\tno CUDA: no CUDA-capable device", 1, true), text)
+      end
+    end
+    if tried == 0 then pending "no plug-in for CUDA here: nvcc and cuDNN are wanted (make test builds one with them)" end
+  end)
+
   it("is counted: none, with the reason", function()
     assert.matches("^0\tno CUDA: ",
       said("/nowhere/x.so", 'local b = require "penumbra.ffi"; print(b.C.pn_n_devices(), b.message())'))

@@ -11,8 +11,10 @@ ffi.cdef [[
   int pn_cudnn_check(const char *device, const char *problem, int64_t workspace_bytes, char *report, size_t bytes);
 ]]
 
-local library = ffi.string(binding.library_path):match("^(.*)/[^/]*$") .. "/libpenumbra_cuda.so"
-local opened, cuda = pcall(ffi.load, library)
+local folder, opened, cuda = ffi.string(binding.library_path):match("^(.*)/[^/]*$"), nil, nil
+for _, name in ipairs { "libpenumbra_cuda.so", "libpenumbra_cuda_check.so" } do -- the second is that of make test
+  if not opened then opened, cuda = pcall(ffi.load, folder .. "/" .. name) end
+end
 
 -- What cuDNN asks of a card, as it writes it itself: an H100 SXM.
 local H100 = [[{"deviceVer":900,"driverVer":13000,"cudaDeviceId":0,"deviceName":"NVIDIA H100 80GB HBM3","multiProcessorCount":132,
