@@ -11,6 +11,7 @@ local cfg = pn.config{
   part      = "full",      -- full | backbone (I3D to Mixed_4f, its mean as loss)
   infer     = false,       -- forward only
   batch     = 1,           -- clips at a time
+  width     = 1,           -- times the channels of I3D
   device    = "cpu",       -- cpu, cuda, cuda:1 ...
   graph     = true,        -- on CUDA: forward and backward captured once, then launched as one
   autotune  = false,       -- on CUDA: each convolution times all its engines first
@@ -44,7 +45,7 @@ local function peak_gib()
 end
 
 local backbone = cfg.part == "backbone"
-local how = { to = backbone and "mixed_4f" or nil, batchnorm = cfg.batchnorm, recompute = cfg.recompute }
+local how = { to = backbone and "mixed_4f" or nil, batchnorm = cfg.batchnorm, recompute = cfg.recompute, width = cfg.width }
 local net = require(backbone and "models.i3d" or "models.fcn_i3d")(how):to(device)
 local rng = pn.random.stream(0, "bench")
 local x = rng:fill(pn.empty { cfg.batch, 3, cfg.frames, height, width, layout = "channels_last" }, "uniform", -1, 1):to(device)

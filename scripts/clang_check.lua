@@ -4,7 +4,10 @@ local program = require "penumbra.program"
 
 local path = program.home .. "/build/compile_commands.json"
 local file = assert(io.open(path, "r"), "no " .. path .. ": make build first")
-local entries = cjson.decode(file:read("*a"))
+local entries = {}
+for _, entry in ipairs(cjson.decode(file:read("*a"))) do -- what nvcc compiles is its own; the emulation compiles the same text
+  if not entry.command:match "^%S*nvcc%s" and not entry.command:find("CUDA.rsp", 1, true) then entries[#entries + 1] = entry end
+end
 file:close()
 
 -- What only Clang finds, and which is meant: assert(!"why"), and { forward } for a kernel without a backward.

@@ -239,7 +239,9 @@ function stages.bench(limit)
     end
     measure("bf16, kernel by kernel", clip .. " precision=bf16 graph=false")
   end
-  return ok, ("%d measurements"):format(#found), found
+  local why
+  for _, record in ipairs(found) do why = why or record.problem and record.name .. ": " .. record.problem end
+  return ok, ("%d measurements%s"):format(#found, why and "; " .. why or ""), found
 end
 
 function stages.oneshot(limit)

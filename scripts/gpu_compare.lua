@@ -84,7 +84,8 @@ local function compare_steps(here, there, bound)
   end)
   local loss = math.abs(there.loss - here.loss) / math.abs(here.loss)
   return {
-    loss = loss, gradient = gradient, worst = worst, worst_gradient = name, mask = difference(here.mask, there.mask), pixels = agree,
+    loss = loss, gradient = gradient, worst = worst, worst_gradient = name, pixels = agree,
+    mask = difference(here.mask, there.mask),
     ok = loss <= bound.loss and gradient <= bound.gradient and agree >= bound.pixels,
   }
 end
