@@ -26,7 +26,7 @@ suite() {
 # The CUDA plug-in, where its compiler and libraries are: for every card, and linked; specs open it.
 nvcc=$(command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null)
 cudnn=$(ls "$(dirname "${nvcc:-/}")"/../include/cudnn.h /usr/include/cudnn.h /usr/include/*/cudnn.h 2>/dev/null)
-if [ -n "$nvcc" ] && [ -n "$cudnn" ]; then
+if [ -f gpu/CMakeLists.txt ] && [ -n "$nvcc" ] && [ -n "$cudnn" ]; then
   echo "== the CUDA plug-in, compiled for every card"
   began=$SECONDS
   if cmake -S . -B build -DPENUMBRA_CUDA_CHECK=ON >"$log" 2>&1 &&
