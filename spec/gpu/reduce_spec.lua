@@ -167,6 +167,15 @@ describe("weighted_sum on a CUDA device", function()
     end
   end)
 
+  it("takes slices that do not begin where packs do", function()
+    for _, t in ipairs(types) do
+      local x, w = numbers({ 3, 8, 18 }, "x"), numbers({ 8 }, "w")
+      local y = pn.weighted_sum(x:to "cuda":cast(t):slice(3, 1, 16), w:to "cuda", { axis = 2 })
+      assert.equal(t, y:dtype())
+      helper.assert_close(y:to "cpu", pn.weighted_sum(x:slice(3, 1, 16), w, { axis = 2 }), device.tolerance[t])
+    end
+  end)
+
   it("has its gradients", function()
     for axis = 1, 5 do
       local shape, sides = { 3, 8, 5, 4, 16 }, {}
