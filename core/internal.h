@@ -68,7 +68,7 @@ uint64_t pn_storage_next_id(void);
 void pn_capture_leaf(struct pn_tensor *t); /* before the gradient of a leaf is set: a captured step sets it each time */
 PN_API void pn_storage_retain(pn_storage *s);
 PN_API void pn_storage_release(pn_storage *s);
-void pn_storage_vacate(pn_storage *s); /* gives its memory back; data is NULL until it is furnished again. On the CPU */
+void pn_storage_vacate(pn_storage *s); /* gives its memory back; data is NULL until it is furnished again */
 PN_CHECKED int pn_storage_furnish(pn_storage *s);
 static inline bool pn_is_vacant(const pn_storage *s) { return !s->data; }
 

@@ -26,7 +26,7 @@ static void count(pn_tensor *t, uint64_t pass) {
     if (s->visited != pass) {
       s->visited = pass;
       s->seen = 0;
-      s->pinned = s->device != PN_CPU || s->bytes < SMALLEST;
+      s->pinned = s->bytes < SMALLEST;
     }
     s->seen++;
   }

@@ -292,7 +292,22 @@ int pn_storage_upload(pn_storage **out, const void *from, size_t bytes, int devi
   return make(out, bytes, device, from);
 }
 
+static void vacate_device(pn_storage *s) {
+  const pn_backend *backend;
+  int index;
+  pthread_mutex_lock(&lock);
+  all_stats[s->device].live_bytes -= (int64_t)s->block;
+  pthread_mutex_unlock(&lock);
+  if (!pn_backend_of(s->device, &backend, &index)) backend->release(index, s->data, s->block);
+}
+
 void pn_storage_vacate(pn_storage *s) {
+  if (s->device != PN_CPU) {
+    vacate_device(s);
+    s->data = NULL;
+    s->block = 0;
+    return;
+  }
   if (atomic_load_explicit(&poison, memory_order_relaxed) && !dry) memset(s->data, 0xff, s->bytes);
   if (s->place) large_give(s->place);
   else small_give(s->data, s->bytes);
@@ -301,7 +316,10 @@ void pn_storage_vacate(pn_storage *s) {
   s->block = 0;
 }
 
-int pn_storage_furnish(pn_storage *s) { return host_memory(s) ? pn_fail_memory((int64_t)s->bytes, s->device) : 0; }
+int pn_storage_furnish(pn_storage *s) {
+  if (s->device != PN_CPU) return device_memory(s, NULL);
+  return host_memory(s) ? pn_fail_memory((int64_t)s->bytes, s->device) : 0;
+}
 
 uint64_t pn_storage_next_id(void) {
   pthread_mutex_lock(&lock);
@@ -319,13 +337,8 @@ void pn_storage_release(pn_storage *s) {
   if (s->previous) s->previous->next = s->next;
   else live_list = s->next;
   all_stats[s->device].n_live--;
-  if (s->device != PN_CPU) all_stats[s->device].live_bytes -= (int64_t)s->block;
   pthread_mutex_unlock(&lock);
-  const pn_backend *backend;
-  int index;
-  if (s->device != PN_CPU) {
-    if (!pn_backend_of(s->device, &backend, &index)) backend->release(index, s->data, s->block);
-  } else if (!pn_is_vacant(s)) pn_storage_vacate(s);
+  if (!pn_is_vacant(s)) pn_storage_vacate(s);
   free(s);
 }
 
