@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include "backend.h"
 #include "libraries.h"
 
@@ -23,7 +24,13 @@ static void open_cuda(void) {
   char path[1024], why[384] = "";
   const char *chosen = getenv("PENUMBRA_CUDA_LIB");
   if (chosen && *chosen) snprintf(path, sizeof path, "%s", chosen);
-  else beside_us(path, sizeof path);
+  else {
+    beside_us(path, sizeof path);
+    if (access(path, F_OK) != 0) {
+      snprintf(reason, sizeof reason, "no CUDA: there is no %s; `make cuda` builds it (docs/gpu.md)", path);
+      return;
+    }
+  }
   char problem[1408];
   void *library = pn_library_open(path, problem, sizeof problem);
   if (!library) {

@@ -14,8 +14,7 @@ enum { THREADS = 256, TILE = 32, ROWS = THREADS / TILE };
 
 /* ---- tensors as the engines want them ------------------------------------------------------------------------------------------ */
 
-/* t as pixels of a type: t itself (retained), or a copy. */
-static int read_as(pn_tensor **out, pn_tensor *t, pn_dtype dtype) {
+int pn_gpu_read_as(pn_tensor **out, pn_tensor *t, pn_dtype dtype) {
   if (t->dtype == dtype && pn_gpu_is_pixels(t)) {
     pn_tensor_retain(t);
     *out = t;
@@ -252,7 +251,7 @@ int pn_gpu_convolve(pn_tensor *y, pn_tensor *x, pn_tensor *weight, pn_tensor *bi
   filter f;
   job j = { pn_gpu_of(y), PN_CUDNN_FORWARD, {}, {}, NULL, bias, relu, g, dtype };
   if (!pn_tensor_count(y)) return 0;
-  if (!j.gpu || read_as(&from, x, dtype)) return -1;
+  if (!j.gpu || pn_gpu_read_as(&from, x, dtype)) return -1;
   int rc = filter_open(&f, j.gpu, weight, scale, dtype);
   if (!rc) {
     if (!(rc = write_as(&to, y, false, dtype))) {
@@ -271,7 +270,7 @@ int pn_gpu_convolve_data(pn_tensor *x, bool add, pn_tensor *y, pn_tensor *weight
   filter f;
   job j = { pn_gpu_of(x), PN_CUDNN_DATA, {}, {}, NULL, bias, false, g, dtype };
   if (!pn_tensor_count(x)) return 0;
-  if (!j.gpu || read_as(&from, y, dtype)) return -1;
+  if (!j.gpu || pn_gpu_read_as(&from, y, dtype)) return -1;
   int rc = filter_open(&f, j.gpu, weight, NULL, dtype);
   if (!rc) {
     if (!(rc = write_as(&to, x, add, dtype))) {
@@ -309,9 +308,9 @@ int pn_gpu_convolve_weight(pn_call *call, pn_tensor *x, pn_tensor *y, const pn_g
     pn_tensor_retain(dw);
     dense = dw;
   } else if (pn_tensor_new(&dense, dw->dtype, 5, dw->shape, PN_FILTER, pn_device_of(dw))) return -1;
-  int rc = read_as(&px, x, dtype);
+  int rc = pn_gpu_read_as(&px, x, dtype);
   if (!rc) {
-    if (!(rc = read_as(&py, y, dtype))) {
+    if (!(rc = pn_gpu_read_as(&py, y, dtype))) {
       j.x = pn_gpu_pixels_of(px), j.y = pn_gpu_pixels_of(py);
       PN_BY_TYPE(dtype, rc = pn_fail("convolution: gradients of %s", pn_dtype_name(dtype)),
                  rc = filter_gradient<T>(&j, dense, direct && !fresh));
@@ -424,11 +423,11 @@ int pn_gpu_end_gradient(pn_call *call, pn_tensor **dz, pn_tensor *given, pn_tens
   pn_tensor *dy, *db, *mask = NULL;
   bool fresh, passes = !y && !scale;
   pn_gpu *gpu = pn_gpu_of(given);
-  if (!gpu || pn_call_dx(call, 2, &db, &fresh) || read_as(&dy, given, given->dtype)) return -1;
+  if (!gpu || pn_call_dx(call, 2, &db, &fresh) || pn_gpu_read_as(&dy, given, given->dtype)) return -1;
   *dz = dy;
   if (passes && !db) return 0;
   bool alone = pn_convolution_owns(call, dy);
-  int rc = y ? read_as(&mask, y, dy->dtype) : 0;
+  int rc = y ? pn_gpu_read_as(&mask, y, dy->dtype) : 0;
   if (!rc && !passes && !alone) rc = pn_tensor_new(dz, dy->dtype, 5, dy->shape, PN_CHANNELS_LAST, pn_device_of(dy));
   if (!rc) {
     end_job j = { pn_gpu_pixels_of(dy), {}, {}, scale ? pn_real_of(scale) : NULL, scale ? scale->stride[0] : 0, NULL, 0, 0 };

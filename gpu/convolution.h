@@ -13,6 +13,8 @@ typedef struct pn_gpu_geometry {
   int64_t high[3];
 } pn_gpu_geometry;
 
+/* t with its channels together, of a type: t itself (retained), or a copy. */
+PN_CHECKED int pn_gpu_read_as(pn_tensor **out, pn_tensor *t, pn_dtype dtype);
 /* y = x * (weight scale) + bias, then relu; bias and scale may be NULL. A relu may turn NaN into 0: cuDNN's does. */
 PN_CHECKED int pn_gpu_convolve(pn_tensor *y, pn_tensor *x, pn_tensor *weight, pn_tensor *bias, pn_tensor *scale, bool relu,
                                const pn_gpu_geometry *g, pn_dtype dtype);

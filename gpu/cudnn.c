@@ -4,24 +4,20 @@
 ** kernels. Its heuristics list engines with their knobs, the likely fastest first. Left out are those whose notes say that they
 ** round what they read, add in less than f32 or, unless allowed, in an order of chance. The first of the rest that makes a plan
 ** within the limit of workspace is taken, or, when autotuning, the fastest of all. Picks (engine and knobs) are kept by problem, in memory
-** and in a file for the device and the version; that holds a line a pick, each written by one call and with its own checksum,
-** so that several processes may write it and a torn line is no line. */
+** and in a file for the device and the version (picks.h). */
 #include "cudnn_convolve.h"
 #include <cudnn.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
+#include "picks.h"
 
 #if CUDNN_MAJOR < 9
 #error "cuDNN 9 or later"
 #endif
 
-enum { MOST_PIECES = 160, MOST_CONFIGS = 64, MOST_KNOBS = 48, REPEATS = 5 };
+enum { MOST_PIECES = 160, MOST_CONFIGS = 64, REPEATS = 5 };
 enum { UID_X = 1, UID_W, UID_Y, UID_BIAS, UID_PRODUCT, UID_SUM };
 
 /* ---- statuses and descriptors ------------------------------------------------------------------------------------------------- */
@@ -102,7 +98,7 @@ static int blame(const pn_cudnn_problem *p) {
 enum { N_NUMBERS = sizeof(pn_cudnn_problem) / sizeof(int64_t) };
 
 /* The numbers of the struct in their order; whoever changes the struct changes FORMAT_VERSION. */
-enum { FORMAT_VERSION = 1, KEY_BYTES = 640 };
+enum { FORMAT_VERSION = 1 };
 
 int pn_cudnn_format(const pn_cudnn_problem *problem, char *buffer, size_t bytes) {
   int64_t numbers[N_NUMBERS];
@@ -248,14 +244,6 @@ static cudnnBackendDescriptor_t graph(builder *b, const pn_cudnn_problem *p) {
 
 /* ---- engines and their knobs -------------------------------------------------------------------------------------------------------- */
 
-typedef struct pick {
-  int64_t engine;
-  int n_knobs;
-  struct {
-    int64_t type, value;
-  } knob[MOST_KNOBS];
-} pick;
-
 static bool suits(const pn_cudnn_problem *p, const cudnnBackendNumericalNote_t *notes, int64_t n) {
   for (int64_t i = 0; i < n; i++) switch (notes[i]) {
     case CUDNN_NUMERICAL_NOTE_TENSOR_CORE: /* f32 goes there as TF32 */
@@ -279,18 +267,18 @@ static bool suits(const pn_cudnn_problem *p, const cudnnBackendNumericalNote_t *
 }
 
 /* What a configuration is made of; false when it does not suit. */
-static bool read_config(builder *b, const pn_cudnn_problem *p, cudnnBackendDescriptor_t config, pick *out) {
+static bool read_config(builder *b, const pn_cudnn_problem *p, cudnnBackendDescriptor_t config, pn_pick *out) {
   int first = b->n;
   cudnnBackendNumericalNote_t notes[CUDNN_NUMERICAL_NOTE_TYPE_COUNT];
-  cudnnBackendDescriptor_t knobs[MOST_KNOBS];
+  cudnnBackendDescriptor_t knobs[PN_MOST_KNOBS];
   cudnnBackendDescriptor_t engine = make(b, CUDNN_BACKEND_ENGINE_DESCRIPTOR);
   (void)get(b, config, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &engine);
   (void)get(b, engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &out->engine);
   int64_t n = get(b, engine, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE, CUDNN_NUMERICAL_NOTE_TYPE_COUNT, notes);
   bool good = suits(p, notes, n);
   if (good) {
-    for (int i = 0; i < MOST_KNOBS; i++) knobs[i] = make(b, CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR);
-    out->n_knobs = (int)get(b, config, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, CUDNN_TYPE_BACKEND_DESCRIPTOR, MOST_KNOBS, knobs);
+    for (int i = 0; i < PN_MOST_KNOBS; i++) knobs[i] = make(b, CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR);
+    out->n_knobs = (int)get(b, config, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, CUDNN_TYPE_BACKEND_DESCRIPTOR, PN_MOST_KNOBS, knobs);
     for (int i = 0; i < out->n_knobs; i++) {
       cudnnBackendKnobType_t type = CUDNN_KNOB_TYPE_COUNTS;
       (void)get(b, knobs[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, CUDNN_TYPE_KNOB_TYPE, 1, &type);
@@ -303,8 +291,8 @@ static bool read_config(builder *b, const pn_cudnn_problem *p, cudnnBackendDescr
 }
 
 /* The configuration of a pick that was kept. */
-static cudnnBackendDescriptor_t config_of(builder *b, cudnnBackendDescriptor_t whole, const pick *from) {
-  cudnnBackendDescriptor_t engine = make(b, CUDNN_BACKEND_ENGINE_DESCRIPTOR), knobs[MOST_KNOBS];
+static cudnnBackendDescriptor_t config_of(builder *b, cudnnBackendDescriptor_t whole, const pn_pick *from) {
+  cudnnBackendDescriptor_t engine = make(b, CUDNN_BACKEND_ENGINE_DESCRIPTOR), knobs[PN_MOST_KNOBS];
   link_to(b, engine, CUDNN_ATTR_ENGINE_OPERATION_GRAPH, whole);
   set(b, engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &from->engine);
   if (b->device) link_to(b, engine, CUDNN_ATTR_ENGINE_DEVICEPROP, b->device);
@@ -341,7 +329,7 @@ typedef struct plan {
   builder graph, made; /* the descriptors behind the plan, and it among them */
   cudnnBackendDescriptor_t plan;
   int64_t workspace;
-  pick pick;
+  pn_pick pick;
   int n_tried;
   double milliseconds;  /* 0 when it was not timed */
   bool from_file, none; /* none: cuDNN has nothing, for this reason */
@@ -416,7 +404,7 @@ static void note_failure(search *s, int rc) {
 }
 
 /* Makes the plan of a pick; where it is the best so far, it stays, at s->best. -1: the search cannot go on. */
-static int try_pick(search *s, const pick *from) {
+static int try_pick(search *s, const pn_pick *from) {
   plan *best = s->best, made = *best;
   made.pick = *from;
   made.made = builder_like(&best->graph);
@@ -441,12 +429,12 @@ static int try_pick(search *s, const pick *from) {
   return fatal;
 }
 
-static bool same_pick(const pick *a, const pick *b) {
+static bool same_pick(const pn_pick *a, const pn_pick *b) {
   return a->engine == b->engine && a->n_knobs == b->n_knobs && !memcmp(a->knob, b->knob, sizeof *a->knob * (size_t)a->n_knobs);
 }
 
 /* The picks that one kind of heuristics offers; returns how many, and keeps nothing of cuDNN's. */
-static int offers(search *s, cudnnBackendHeurMode_t mode, pick *out) {
+static int offers(search *s, cudnnBackendHeurMode_t mode, pn_pick *out) {
   builder own = builder_like(&s->best->graph), *b = &own;
   int n = 0;
   cudnnBackendDescriptor_t configs[MOST_CONFIGS];
@@ -470,13 +458,13 @@ static int offers(search *s, cudnnBackendHeurMode_t mode, pick *out) {
 /* Tries what the heuristics offer until one works, or all of it when autotuning. */
 static int choose(search *s) {
   static const cudnnBackendHeurMode_t modes[] = { CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_B, CUDNN_HEUR_MODE_FALLBACK };
-  pick *picks = pn_alloc(sizeof *picks * MOST_CONFIGS * PN_LENGTH(modes));
+  pn_pick *picks = pn_alloc(sizeof *picks * MOST_CONFIGS * PN_LENGTH(modes));
   int n = 0, rc = 0;
   if (!picks) return -1;
   for (size_t m = 0; m < PN_LENGTH(modes) && !rc && (s->best->policy.autotune || !s->best->plan); m++) {
     int more = offers(s, modes[m], picks + n), kept = 0;
     for (int i = 0; i < more && !rc && (s->best->policy.autotune || !s->best->plan); i++) {
-      pick next = picks[n + i];
+      pn_pick next = picks[n + i];
       bool seen = false;
       for (int k = 0; k < n + kept && !seen; k++) seen = same_pick(&picks[k], &next);
       if (seen) continue;
@@ -489,50 +477,6 @@ static int choose(search *s) {
   return rc;
 }
 
-/* ---- the file of picks -------------------------------------------------------------------------------------------------------------- */
-
-/* "engine 62, 2=0 13=1" */
-static int write_pick(char *text, size_t bytes, const pick *p) {
-  int used = snprintf(text, bytes, "%lld", (long long)p->engine);
-  for (int i = 0; i < p->n_knobs && used > 0 && (size_t)used < bytes; i++)
-    used += snprintf(text + used, bytes - (size_t)used, " %lld=%lld", (long long)p->knob[i].type, (long long)p->knob[i].value);
-  return used;
-}
-
-static bool read_pick(pick *out, const char *text) {
-  char *end;
-  *out = (pick){ .engine = strtoll(text, &end, 10) };
-  while (*end == ' ' && out->n_knobs < MOST_KNOBS) {
-    int64_t type = strtoll(end + 1, &end, 10);
-    if (*end != '=') return false;
-    out->knob[out->n_knobs].type = type;
-    out->knob[out->n_knobs++].value = strtoll(end + 1, &end, 10);
-  }
-  return end != text && !*end;
-}
-
-/* $PENUMBRA_HOME, $XDG_CACHE_HOME/penumbra or ~/.cache/penumbra; false when there is none of them. */
-static bool cache_directory(char *path, size_t bytes) {
-  const char *home = getenv("PENUMBRA_HOME"), *cache = getenv("XDG_CACHE_HOME"), *user = getenv("HOME");
-  int n = home && *home     ? snprintf(path, bytes, "%s", home)
-          : cache && *cache ? snprintf(path, bytes, "%s/penumbra", cache)
-          : user && *user   ? snprintf(path, bytes, "%s/.cache/penumbra", user)
-                            : 0;
-  return n > 0 && (size_t)n < bytes;
-}
-
-static bool picks_path(char *path, size_t bytes, int index) {
-  struct cudaDeviceProp device;
-  if (!cache_directory(path, bytes) || !pn_gpu_try(cudaGetDeviceProperties(&device, index))) return false;
-  char name[sizeof device.name];
-  snprintf(name, sizeof name, "%s", device.name);
-  for (char *c = name; *c; c++)
-    if (!strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-", *c)) *c = '_';
-  size_t used = strlen(path);
-  int n = snprintf(path + used, bytes - used, "/cudnn-%zu-%s.picks", cudnnGetVersion(), name);
-  return n > 0 && (size_t)n < bytes - used;
-}
-
 /* What a pick depends on besides the device and the version. */
 static int key_of(const plan *p, char *key, size_t bytes) {
   if (pn_cudnn_format(&p->problem, key, bytes)) return -1;
@@ -541,47 +485,10 @@ static int key_of(const plan *p, char *key, size_t bytes) {
   return 0;
 }
 
-/* A line: checksum of the rest, key, milliseconds, pick; tabs between. The last line of a key counts. */
-static bool recall(FILE *file, const char *key, pick *out, double *milliseconds) {
-  char *line = NULL, *rest;
-  size_t room = 0, key_bytes = strlen(key);
-  bool found = false;
-  pick read;
-  for (ssize_t n; (n = getline(&line, &room, file)) > 0;) {
-    uint32_t sum = (uint32_t)strtoul(line, &rest, 16);
-    if (line[n - 1] != '\n' || *rest != '\t') continue;
-    line[n - 1] = 0;
-    if (strncmp(rest + 1, key, key_bytes) != 0 || rest[1 + key_bytes] != '\t' || pn_crc32c(0, rest, strlen(rest)) != sum) continue;
-    double ms = strtod(rest + key_bytes + 2, &rest);
-    if (*rest != '\t' || !read_pick(&read, rest + 1)) continue;
-    *out = read;
-    *milliseconds = ms;
-    found = true;
-  }
-  free(line);
-  return found;
-}
-
-static void make_directories(char *path) { /* above a file */
-  for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
-    *slash = 0;
-    (void)mkdir(path, 0777);
-    *slash = '/';
-  }
-}
-
-/* One write at the end of the file. Where it fails the pick is made again next time: that is said once, and nothing is lost. */
-static void remember(const plan *p, const char *key, char *path) {
-  char chosen[MOST_KNOBS * 16], rest[KEY_BYTES + sizeof chosen], line[sizeof rest + 16];
-  write_pick(chosen, sizeof chosen, &p->pick);
-  snprintf(rest, sizeof rest, "\t%s\t%.4f\t%s", key, p->milliseconds, chosen);
-  int n = snprintf(line, sizeof line, "%08x%s\n", (unsigned)pn_crc32c(0, rest, strlen(rest)), rest);
-  make_directories(path);
-  int file = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
-  bool good = file >= 0 && write(file, line, (size_t)n) == n;
-  int code = errno;
-  if (file >= 0) good = close(file) == 0 && good;
-  if (!good) pn_notice("%s: picks of convolutions are not kept: %s", path, strerror(code));
+/* The file for a device; false when there is no place for one. */
+static bool file_of(char *path, size_t bytes, int index) {
+  struct cudaDeviceProp device;
+  return pn_gpu_try(cudaGetDeviceProperties(&device, index)) && pn_picks_path(path, bytes, cudnnGetVersion(), device.name);
 }
 
 /* ---- convolve -------------------------------------------------------------------------------------------------------------------------- */
@@ -613,14 +520,14 @@ static bool is_captured(pn_gpu *gpu) {
 /* The kept pick, else a choice. The pick may be of an engine that this build of cuDNN refuses: then it is chosen anew. */
 static int settle(search *s, int index) {
   plan *p = s->best;
-  char key[KEY_BYTES], path[1024];
-  pick kept;
-  bool has_file = s->gpu && picks_path(path, sizeof path, index);
+  char key[PN_PICK_KEY], path[1024];
+  pn_pick kept;
+  bool has_file = s->gpu && file_of(path, sizeof path, index);
   if (key_of(p, key, sizeof key)) return -1;
   FILE *file = has_file ? fopen(path, "re") : NULL;
   if (file) {
     double milliseconds = 0;
-    if (recall(file, key, &kept, &milliseconds)) {
+    if (pn_picks_recall(file, key, &kept, &milliseconds)) {
       bool autotune = p->policy.autotune;
       p->policy.autotune = false; /* it was timed when it was kept */
       int rc = try_pick(s, &kept);
@@ -638,7 +545,7 @@ static int settle(search *s, int index) {
   if (s->gpu && p->policy.autotune && is_captured(s->gpu))
     return pn_fail("cuDNN: cannot time engines while a CUDA graph is captured; run the step once before");
   if (choose(s)) return -1;
-  if (p->plan && has_file) remember(p, key, path);
+  if (p->plan && has_file) pn_picks_remember(path, key, &p->pick, p->milliseconds);
   return 0;
 }
 
@@ -699,10 +606,10 @@ int pn_cudnn_convolve(pn_gpu *gpu, const pn_cudnn_problem *problem, const pn_cud
 /* ---- what was picked ---------------------------------------------------------------------------------------------------------------------- */
 
 static int report_of(const plan *p, char *text, size_t bytes) {
-  char what[160], chosen[MOST_KNOBS * 16], how[96];
+  char what[160], chosen[PN_MOST_KNOBS * 16], how[96];
   describe(&p->problem, what, sizeof what);
   if (p->none) return snprintf(text, bytes, "%s: none: %s\n", what, p->reason);
-  write_pick(chosen, sizeof chosen, &p->pick);
+  pn_pick_write(chosen, sizeof chosen, &p->pick);
   if (p->milliseconds > 0) snprintf(how, sizeof how, "%.4f ms, %s", p->milliseconds, p->from_file ? "from file" : "the fastest");
   else snprintf(how, sizeof how, "%s", p->from_file ? "from file" : "by heuristics");
   return snprintf(text, bytes, "%s: engine %s, workspace %lld, %s, %d tried\n", what, chosen, (long long)p->workspace, how,

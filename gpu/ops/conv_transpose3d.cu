@@ -20,19 +20,10 @@ static bool onto_few(const pn_call *call, int64_t channels, const pn_gpu_geometr
   return pn_few_fit(call->x[0]->shape[1], channels, &g->g) && !pn_engine_policy_now().plain;
 }
 
-/* t with its channels together and of a type: itself (retained), or a copy. */
-static int as_pixels(pn_tensor **out, pn_tensor *t, pn_dtype dtype) {
-  if (t->dtype == dtype) return pn_channels_last(out, t);
-  if (pn_tensor_new(out, dtype, 5, t->shape, PN_CHANNELS_LAST, pn_device_of(t))) return -1;
-  if (!pn_tensor_copy(*out, t)) return 0;
-  pn_tensor_release(*out);
-  return -1;
-}
-
 static int few_result(pn_call *call, const pn_gpu_geometry *g) {
   pn_tensor *x, *w = NULL, *bias = NULL, *y = call->y[0];
   pn_gpu *gpu = pn_gpu_of(y);
-  if (!gpu || as_pixels(&x, call->x[0], y->dtype)) return -1;
+  if (!gpu || pn_gpu_read_as(&x, call->x[0], y->dtype)) return -1;
   int rc = pn_tensor_contiguous(&w, call->x[1], PN_FILTER);
   if (!rc && call->x[2]) rc = pn_tensor_contiguous(&bias, call->x[2], PN_ROWS);
   rc = rc ? rc : pn_few_forward(gpu, y, x, pn_real_of(w), bias ? pn_real_of(bias) : NULL, &g->g);
@@ -46,7 +37,7 @@ static int few_result(pn_call *call, const pn_gpu_geometry *g) {
 static int few_dx(pn_gpu *gpu, pn_tensor *dx, bool fresh, pn_tensor *dy, const real *w, const pn_gpu_geometry *g) {
   pn_tensor *to = dx, *from;
   bool direct = dx->shape[1] == 1 || dx->stride[1] == 1;
-  if (as_pixels(&from, dy, dx->dtype)) return -1;
+  if (pn_gpu_read_as(&from, dy, dx->dtype)) return -1;
   int rc = direct ? 0 : pn_tensor_new(&to, dx->dtype, 5, dx->shape, PN_CHANNELS_LAST, pn_device_of(dx));
   if (!rc) {
     rc = pn_few_data(gpu, to, direct && !fresh, from, w, &g->g);
@@ -62,7 +53,7 @@ static int few_dx(pn_gpu *gpu, pn_tensor *dx, bool fresh, pn_tensor *dy, const r
 static int few_dw(pn_gpu *gpu, pn_tensor *dw, bool fresh, pn_tensor *x, pn_tensor *dy, const pn_gpu_geometry *g) {
   pn_tensor *to = dw, *px;
   bool direct = pn_tensor_is_dense(dw, PN_FILTER);
-  if (as_pixels(&px, x, dy->dtype)) return -1;
+  if (pn_gpu_read_as(&px, x, dy->dtype)) return -1;
   int rc = direct ? 0 : pn_tensor_new(&to, dw->dtype, 5, dw->shape, PN_FILTER, pn_device_of(dw));
   if (!rc) {
     rc = pn_few_weight(gpu, pn_real_of(to), direct && !fresh, px, dy, &g->g);

@@ -21,6 +21,12 @@ describe("a device", function()
       said("/nowhere/libpenumbra_cuda.so", 'require("penumbra").zeros { 2, device = "cuda" }'))
   end)
 
+  it("whose plug-in was never built says how to build it", function()
+    if io.open "build/libpenumbra_cuda.so" then pending "build/libpenumbra_cuda.so is there" end
+    assert.matches("no CUDA: there is no %S*/libpenumbra_cuda.so; `make cuda` builds it %(docs/gpu.md%)",
+      said("''", 'require("penumbra").zeros { 2, device = "cuda" }'))
+  end)
+
   it("whose plug-in is something else is named", function()
     assert.matches("no CUDA: .* is not a backend of Penumbra",
       said(binding.library_path, 'require("penumbra").zeros({ 2 }):to("cuda:1")'))

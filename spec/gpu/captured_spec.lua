@@ -31,6 +31,24 @@ describe("a captured step", function()
     assert.equal(2, step:count())
   end)
 
+  it("keeps older memory that was let go while it was captured", function()
+    local old, calls = pn.full { 4000, value = 5, device = "cuda" }, 0
+    local step = pn.captured(function(x)
+      calls = calls + 1
+      local y = pn.add(x, old)
+      if calls == 3 then old:free() end
+      return y
+    end, { device = "cuda" })
+    local x = pn.ones { 4000, device = "cuda" }
+    for _ = 1, 3 do step(x) end
+    local others = pn.zeros { 1, device = "cuda" }
+    for _ = 1, 20 do -- written where the old one lay, were it free
+      others = others + pn.full { 4000, value = -1, device = "cuda" }
+    end
+    assert.equal(-20, others:get(4000))
+    assert.equal(6, step(x):get(4000))
+  end)
+
   it("computes gradients, whose memory stays", function()
     local w = cuda { 1, -2, 3 }:requires_grad(true)
     local step = pn.captured(function(dy)

@@ -68,19 +68,21 @@ describe("a transposed convolution onto few channels", function()
     })
   end)
 
-  it("adds to a gradient that has begun", function()
-    local function gradients(where)
-      local x = helper.random({ 1, 4, 2, 2, 2 }, "x"):to(where):requires_grad(true)
-      local w = helper.random({ 4, 1, 2, 2, 2 }, "w"):to(where):requires_grad(true)
+  it("adds to a gradient that has begun, in any memory order", function()
+    local function gradients(where, layout)
+      local x = helper.random({ 1, 4, 2, 2, 2 }, "x"):contiguous(layout):to(where):requires_grad(true)
+      local w = helper.random({ 4, 1, 2, 2, 2 }, "w"):contiguous(layout):to(where):requires_grad(true)
       for _ = 1, 2 do
         local y = pn.conv_transpose3d(x, w, { stride = 2 })
         y:backward(pn.ones { 1, 1, 4, 4, 4, device = where })
       end
       return x:grad(), w:grad()
     end
-    local x, w = gradients "cuda"
-    local cpu_x, cpu_w = gradients "cpu"
-    helper.assert_close(x:to "cpu", cpu_x, device.tolerance[pn.real])
-    helper.assert_close(w:to "cpu", cpu_w, device.tolerance[pn.real])
+    for _, layout in ipairs { "rows", "channels_last", "filter" } do
+      local x, w = gradients("cuda", layout)
+      local cpu_x, cpu_w = gradients("cpu", layout)
+      helper.assert_close(x:to "cpu", cpu_x, device.tolerance[pn.real], layout)
+      helper.assert_close(w:to "cpu", cpu_w, device.tolerance[pn.real], layout)
+    end
   end)
 end)

@@ -3,47 +3,12 @@
 local device = require "spec.gpu.device"
 local lfs = require "lfs"
 local pn = require "penumbra"
-local files = require "penumbra.files"
 local helper = require "spec.helper"
-local program = require "penumbra.program"
 
-local scratch = os.tmpname()
-os.remove(scratch)
-local tree = scratch .. "/toy"
-
-local function run(...)
-  local words = { ("PENUMBRA_CUDA_LIB='%s'"):format(device.library), "'" .. program.exe .. "'" }
-  for _, word in ipairs { ... } do
-    words[#words + 1] = "'" .. word:gsub("'", "'\\''") .. "'"
-  end
-  local pipe = assert(io.popen(table.concat(words, " ") .. " 2>&1; echo \"code $?\""))
-  local text = pipe:read "*a"
-  pipe:close()
-  return tonumber(text:match "code (%d+)%s*$"), text
-end
-
-local function succeeds(...)
-  local code, text = run(...)
-  assert.equal(0, code, text)
-  return text
-end
-
-local function json(path) return pn.json.decode(assert(files.read(path))) end
-
-local function log_lines(dir)
-  local lines = {}
-  for line in io.lines(dir .. "/log.jsonl") do lines[#lines + 1] = pn.json.decode(line) end
-  return lines
-end
-
-local small = { "width=0.0625", "weights=", "epochs=2", "frames=4", "crop=32", "infer.frames=4", "infer.stride=4" }
-
-local function oneshot(out, ...)
-  local words = { "oneshot", "davis=" .. tree, "sequence=walk", "out=" .. out }
-  for _, word in ipairs(small) do words[#words + 1] = word end
-  for _, word in ipairs { ... } do words[#words + 1] = word end
-  return words
-end
+local recipe = require "spec.recipe"
+local place = recipe.on(device.library)
+local scratch, tree, run, succeeds, oneshot = place.scratch, place.tree, place.run, place.succeeds, place.oneshot
+local json, log_lines = recipe.json, recipe.log_lines
 
 -- The losses of a run beside those of another.
 local function close_losses(a, b, tolerance)

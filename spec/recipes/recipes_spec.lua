@@ -1,58 +1,12 @@
 local lfs = require "lfs"
 local pn = require "penumbra"
-local program = require "penumbra.program"
 local helper = require "spec.helper"
 
 -- Every recipe on a painted clip, two steps each, through the program as a user calls it.
-local scratch = os.tmpname()
-os.remove(scratch)
-local tree = scratch .. "/toy"
-
-local function run(...) -- on the CPU, whatever card there is; spec/gpu/recipes_spec.lua has the devices
-  local words = { "PENUMBRA_CUDA_LIB=/nowhere", "'" .. program.exe .. "'" }
-  for _, word in ipairs { ... } do
-    words[#words + 1] = "'" .. word:gsub("'", "'\\''") .. "'"
-  end
-  local pipe = assert(io.popen(table.concat(words, " ") .. " 2>&1; echo \"code $?\""))
-  local text = pipe:read "*a"
-  pipe:close()
-  return tonumber(text:match "code (%d+)%s*$"), text
-end
-
-local function succeeds(...)
-  local code, text = run(...)
-  assert.equal(0, code, text)
-  return text
-end
-
-local function json(path)
-  local file = assert(io.open(path))
-  local text = file:read "*a"
-  file:close()
-  return pn.json.decode(text)
-end
-
-local function log_lines(dir)
-  local lines = {}
-  for line in io.lines(dir .. "/log.jsonl") do
-    lines[#lines + 1] = pn.json.decode(line)
-  end
-  return lines
-end
-
--- A small network and small clips.
-local small = { "width=0.0625", "weights=", "epochs=2", "frames=4", "crop=32", "infer.frames=4", "infer.stride=4" }
-
-local function oneshot(out, ...)
-  local words = { "oneshot", "davis=" .. tree, "sequence=walk", "out=" .. out }
-  for _, word in ipairs(small) do
-    words[#words + 1] = word
-  end
-  for _, word in ipairs { ... } do
-    words[#words + 1] = word
-  end
-  return words
-end
+local recipe = require "spec.recipe"
+local here = recipe.on "/nowhere" -- on the CPU, whatever card there is; spec/gpu/recipes_spec.lua has the devices
+local scratch, tree, run, succeeds, oneshot = here.scratch, here.tree, here.run, here.succeeds, here.oneshot
+local json, log_lines = recipe.json, recipe.log_lines
 
 describe("recipes", function()
   setup(function()
