@@ -7,7 +7,7 @@
 #include "kernels/window.h"
 #include "volume.h"
 
-enum { MOST_FROM = 64, MOST_TO = 4, THREADS = 256 };
+enum { MOST_FROM = 64, MOST_TO = 4, THREADS = 256, PACK = pn_per_pack<real>::COUNT };
 
 bool pn_few_fit(int64_t c, int64_t o, const pn_geometry *g) {
   bool dilated = g->dilation[0] != 1 || g->dilation[1] != 1 || g->dilation[2] != 1;
@@ -156,9 +156,9 @@ static int refuse(const pn_tensor *t) { return pn_fail("few: no kernel for %s", 
 int pn_few_forward(pn_gpu *gpu, pn_tensor *y, const pn_tensor *x, const real *w, const real *bias, const pn_geometry *g) {
   few f = few_of(x, y, g);
   int64_t count = pn_tensor_count(y), blocks = pn_gpu_blocks(gpu, count, THREADS);
-  bool packs = pn_volume_packs(&f.x) && (uintptr_t)w % (4 * sizeof(real)) == 0;
+  bool packs = pn_volume_packs(&f.x) && (uintptr_t)w % 16 == 0;
   if (!count) return 0;
-  PN_BY_TYPE(x->dtype, return refuse(x), auto run = packs ? few_forward<T, 4> : few_forward<T, 1>;
+  PN_BY_TYPE(x->dtype, return refuse(x), auto run = packs ? few_forward<T, PACK> : few_forward<T, 1>;
              return PN_LAUNCH(gpu, run, blocks, THREADS, w, bias, f));
 }
 
