@@ -1,4 +1,5 @@
 -- recipes/oneshot.lua: learn one object from its first mask, then find it in every frame: penumbra oneshot sequence=camel
+-- All sequences of a set, one after another, in one table: penumbra each oneshot set=val
 local pn = require "penumbra"
 
 local cfg = pn.config{
@@ -60,4 +61,4 @@ end
 cfg.infer.first_mask, cfg.infer.progress = clip:mask(1), pn.infer.line()
 local masks, _, found = net:segment(clip, cfg.infer)
 if found.first_j then run:say("frame 1   J %.1f at threshold %.2f", 100 * found.first_j, found.threshold) end
-run:score(run:save_masks(masks, clip), clip)
+run:finish(masks, clip)

@@ -6,8 +6,8 @@ local program = require "penumbra.program"
 
 local recipe = {}
 
--- A small network and small clips.
-local small = { "width=0.0625", "weights=", "epochs=2", "frames=4", "crop=32", "infer.frames=4", "infer.stride=4" }
+--- Keys of a small network and small clips.
+recipe.small = { "width=0.0625", "weights=", "epochs=2", "frames=4", "crop=32", "infer.frames=4", "infer.stride=4" }
 
 --- A folder of its own, and a program that looks for its CUDA plug-in at `library`.
 -- @treturn table scratch, tree: paths; run(...): exit code and all it said; succeeds(...): what it said; oneshot(out, ...): the
@@ -36,7 +36,7 @@ function recipe.on(library)
 
   function self.oneshot(out, ...)
     local words = { "oneshot", "davis=" .. self.tree, "sequence=walk", "out=" .. out }
-    for _, word in ipairs(small) do words[#words + 1] = word end
+    for _, word in ipairs(recipe.small) do words[#words + 1] = word end
     for _, word in ipairs { ... } do words[#words + 1] = word end
     return words
   end

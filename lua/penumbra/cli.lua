@@ -100,6 +100,10 @@ command("info", "[MODEL key=value ...]", "version, threads, libraries; or what a
   return require("penumbra.info_command").run(arguments, find_script, run_file)
 end)
 
+command("each", "RECIPE key=value ...", "a recipe on every sequence of a set, and one table", function(arguments)
+  return require("penumbra.each_command").run(arguments, find_script, run_file)
+end)
+
 command("profile", "RECIPE key=value ...", "where its time goes, by operation and layer, and a trace", function(arguments)
   return require("penumbra.profile_command").run(arguments, find_script, run_file)
 end)

@@ -14,6 +14,7 @@
 -- Positional arguments land in cfg[1], cfg[2], ... where the recipe declares them: pn.required"help", pn.optional"help" or
 -- pn.rest"help" in the list part of its table.
 -- @module penumbra.config
+local json = require "penumbra.json"
 local usage = require "penumbra.usage"
 
 local config = {}
@@ -722,6 +723,31 @@ function config.plain(cfg)
     return group
   end
   return walk(cfg, "")
+end
+
+local not_compared = { out = true, resume = true, threads = true, workers = true, ahead = true }
+
+local function compare(before, now, prefix, into)
+  for key, value in pairs(now) do
+    local path, was = prefix .. key, before[key]
+    if type(value) == "table" and type(was) == "table" and #value == 0 and #was == 0 then
+      compare(was, value, path .. ".", into)
+    elseif not not_compared[path] then
+      local a, b = json.line(was), json.line(value)
+      if a ~= b then into[#into + 1] = ("%s: %s, was %s"):format(path, b, a) end
+    end
+  end
+  return into
+end
+
+--- What differs between two configurations, as `plain` gives them, apart from where a run lies and its threads.
+-- @tparam table before
+-- @tparam table now
+-- @treturn {string} "optim.lr: 0.02, was 0.01", sorted
+function config.changes(before, now)
+  local found = compare(before, now, "", {})
+  table.sort(found)
+  return found
 end
 
 return setmetatable(config, { __call = function(_, defaults) return from_program(defaults) end })

@@ -77,11 +77,13 @@ figure { margin: 0 } img { max-width: 100% } figcaption { color: #666; font-size
 
 local function percent(value) return ("%.1f"):format(100 * value) end
 
-local function scores_table(result)
+local function scores_table(dir, result)
   local rows = { '<table><tr><th>sequence<th class="n">J mean<th class="n">recall<th class="n">decay<th class="n">F mean'
     .. '<th class="n">recall<th class="n">decay<th class="n">first mask copied: J<th class="n">F</tr>' }
   local function add(name, score, copied)
-    local cells = { ("<tr><td>%s"):format(escape(name)) }
+    local page = name .. "/report.html" -- of a sequence with a run of its own
+    local link = files.exists(dir .. "/" .. page) and ('<a href="%s">%s</a>'):format(escape(page), escape(name)) or escape(name)
+    local cells = { "<tr><td>" .. link }
     for _, which in ipairs { "J", "F" } do
       for _, key in ipairs { "mean", "recall", "decay" } do
         cells[#cells + 1] = ('<td class="n">%s'):format(percent(score[which][key]))
@@ -100,7 +102,7 @@ local function scores_table(result)
     .. table.concat(published, ", ") .. ".</p>\n"
 end
 
--- Up to six overlays of each sequence, evenly spread, at most half their size.
+-- Up to six overlays of each sequence (three where there are many), evenly spread, at most half their size.
 local function overlays(dir)
   local image = require "penumbra.image"
   local lfs = require "lfs"
@@ -115,7 +117,7 @@ local function overlays(dir)
   for _, name in ipairs(names) do
     local paths, frames = image.files(top .. "/" .. name, "png")
     parts[#parts + 1] = ("<h2>%s</h2>\n<div class=\"grid\">\n"):format(escape(name))
-    local n = math.min(6, #paths)
+    local n = math.min(#names > 6 and 3 or 6, #paths)
     for k = 1, n do
       local i = n == 1 and 1 or 1 + math.floor((k - 1) * (#paths - 1) / (n - 1) + 0.5)
       local small = dir .. "/.report.png"
@@ -135,16 +137,17 @@ local function overlays(dir)
 end
 
 --- Writes report.html in the directory of a run.
--- @tparam table run from pn.run
+-- @tparam table run dir, seed, config_text; epoch, result (of measure.summary, with its baseline) where there are
 -- @treturn string the path
 function report.write(run)
   local head = '<!DOCTYPE html>\n<html lang="en"><meta charset="utf-8"><title>%s</title>\n<style>%s</style>\n<h1>%s</h1>\n'
   local parts = { head:format(escape(run.dir), style, escape(run.dir)) }
   local record = json.decode(files.read(run.dir .. "/run.json") or "{}") or {}
   local session = record.sessions and record.sessions[#record.sessions] or {}
-  parts[#parts + 1] = ("<p><code>%s</code><br>%s epochs, seed %s, commit %s, %s</p>\n"):format(escape(session.command or ""),
-    run.epoch, escape(run.seed), escape(session.commit or "unknown"), escape(session.versions and session.versions.build or ""))
-  if run.result then parts[#parts + 1] = "<h2>Scores</h2>\n" .. scores_table(run.result) end
+  parts[#parts + 1] = ("<p><code>%s</code><br>%sseed %s, commit %s, %s</p>\n"):format(escape(session.command or ""),
+    run.epoch and run.epoch .. " epochs, " or "", escape(run.seed), escape(session.commit or "unknown"),
+    escape(session.versions and session.versions.build or ""))
+  if run.result then parts[#parts + 1] = "<h2>Scores</h2>\n" .. scores_table(run.dir, run.result) end
   if files.exists(run.dir .. "/loss.png") then
     parts[#parts + 1] = "<h2>Loss</h2>\n" .. picture(run.dir .. "/loss.png", "each loss, thin, with its running mean")
   end

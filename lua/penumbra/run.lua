@@ -7,7 +7,7 @@
 --       ...
 --       run:log{ loss = loss }                              -- numbers, or tensors of one element
 --     end                                                   -- checkpoint every cfg.checkpoint_every epochs, and at the end
---     run:score(run:save_masks(net:segment(clip, cfg.infer), clip), clip)
+--     run:finish(net:segment(clip, cfg.infer), clip)
 --
 -- The directory: config.json (resolved; functions as source), run.json (seed, commit, versions, command), log.jsonl,
 -- engines.txt (on CUDA: how each convolution is done), checkpoint.safetensors, masks/SEQUENCE/*.png, overlays/SEQUENCE/*.png (and
@@ -21,7 +21,6 @@
 -- read when the next turn has its batch, or the loop ends. So the device computes while the host makes ready what comes next.
 -- @module penumbra.run
 local about = require "penumbra.about"
-local ffi = require "ffi"
 local config = require "penumbra.config"
 local device = require "penumbra.device"
 local files = require "penumbra.files"
@@ -32,11 +31,10 @@ local profile = require "penumbra.profile"
 local progress = require "penumbra.progress"
 local raise = require "penumbra.raise"
 local replay = require "penumbra.replay"
+local results = require "penumbra.results"
 local scope = require "penumbra.scope"
 local usage = require "penumbra.usage"
 local pn = require "penumbra"
-
-local SAVED_TOGETHER = 8 -- frames in memory while masks and overlays are written
 
 local Run = {}
 Run.__index = Run
@@ -76,23 +74,6 @@ local function put(self, name, text)
   local problem = files.write(self.dir .. "/" .. name, text)
   if problem then raise(problem) end
 end
-
--- What differs between the configuration of the run so far and the one it goes on with.
-local function changes(before, now, prefix, into)
-  for key, value in pairs(now) do
-    local path = prefix .. key
-    local was = before[key]
-    if type(value) == "table" and type(was) == "table" and #value == 0 and #was == 0 then
-      changes(was, value, path .. ".", into)
-    else
-      local a, b = json.line(was), json.line(value)
-      if a ~= b then into[#into + 1] = ("%s: %s, was %s"):format(path, b, a) end
-    end
-  end
-  return into
-end
-
-local not_compared = { out = true, resume = true, threads = true, workers = true, ahead = true }
 
 -- ---- the state of what is kept: tensors into the file, the rest as text into its metadata ------------------------------------
 
@@ -274,9 +255,8 @@ local function open(cfg)
       usage.fail("%s: belongs to the recipe '%s', this is '%s': choose another out=", self.checkpoint_path,
         tostring(metadata.recipe), self.name)
     end
-    for name in pairs(not_compared) do before[name], now[name] = nil, nil end
     self:say("going on after epoch %d in %s on %s", self.epoch, self.dir, where)
-    for _, text in ipairs(changes(before, now, "", {})) do self:say("  with another %s", text) end
+    for _, text in ipairs(config.changes(before, now)) do self:say("  with another %s", text) end
   end
 
   put(self, "config.json", json.pretty(self.config))
@@ -586,115 +566,33 @@ end
 -- @treturn ?string the path; nil when there is nothing to draw
 function Run:plot() return require("penumbra.report").plot(self.dir) end
 
-local function check_masks(what, masks, clip)
-  if not pn.is_tensor(masks) or masks:dims() ~= 3 or masks:dtype() ~= "u8" then
-    raise("%s: expects masks u8 (T,H,W), got %s", what, pn.is_tensor(masks) and tostring(masks) or type(masks))
-  end
-  if type(clip) ~= "table" or type(clip.frame) ~= "function" then raise("%s: expects a clip, got %s", what, type(clip)) end
-  if masks:size(1) ~= clip.n_frames or masks:size(2) ~= clip.height or masks:size(3) ~= clip.width then
-    raise("%s: masks are %s, the clip %s is %d,%d,%d", what, table.concat(masks:shape(), ","), clip.name, clip.n_frames,
-      clip.height, clip.width)
-  end
-end
-
-local function directory(self, ...)
-  local path = table.concat({ self.dir, ... }, "/")
-  local problem = files.make_directory(path)
-  if problem then raise("%s", problem) end
-  return path
+-- What penumbra.results needs to know of this run; all of it travels to a worker.
+local function place(self)
+  self.results = self.results or { dir = self.dir, seed = self.seed, config_text = self.config_text, quiet = self.quiet }
+  self.results.epoch = self.epoch
+  return self.results
 end
 
 --- Writes the masks of a clip as DAVIS reads them, each over its frame, and a video of these where ffmpeg is there.
 -- @param masks u8 (T,H,W), object numbers
 -- @tparam table clip name, frames and their names
 -- @return masks, for run:score
-function Run:save_masks(masks, clip)
-  check_masks("run:save_masks", masks, clip)
-  local image = require "penumbra.image"
-  local mask_dir, overlay_dir = directory(self, "masks", clip.name), directory(self, "overlays", clip.name)
-  local n, done = clip.n_frames, 0
-  local function save(first) -- some at a time, by all threads; gives the overlays
-    local count = math.min(SAVED_TOGETHER, n - first + 1)
-    local some = masks:slice { axis = 1, first = first, count = count }
-    local looks = pn.empty { count, masks:size(2), masks:size(3), 3, dtype = "u8" }
-    local mask_paths, look_paths, bytes = {}, {}, looks:count() / count
-    for k = 1, count do
-      local name = clip:frame_name(first + k - 1) .. ".png"
-      mask_paths[k], look_paths[k] = mask_dir .. "/" .. name, overlay_dir .. "/" .. name
-      local look = image.overlay(clip:frame(first + k - 1), image.frame(masks, first + k - 1))
-      ffi.copy(looks:data() + (k - 1) * bytes, look:data(), bytes)
-    end
-    image.write_frames(mask_paths, some)
-    image.write_frames(look_paths, looks)
-    done = first + count - 1
-    return looks
-  end
-  local looks, first
-  local function look(i) -- what is written goes on to the video
-    if i > n then return nil end
-    if i > done then
-      if looks then looks:free() end
-      first, looks = i, scope.run(save, i)
-    end
-    return image.frame(looks, i - first + 1)
-  end
-  local video = require "penumbra.video"
-  local has_video, ok, path = video.available()
-  if has_video then
-    ok, path = pcall(video.write, { path = self.dir .. "/" .. clip.name .. ".mp4", frames = look })
-  end
-  while done < n do -- without a video, or when it failed: no reason to lose the masks
-    scope.run(function() save(done + 1) end)
-  end
-  if looks then looks:free() end
-  self:say("masks     %s", mask_dir)
-  self:say("overlays  %s", overlay_dir)
-  if has_video then self:say("video     %s", ok and path or (tostring(path):gsub("^%S+%.lua:%d+: ", ""))) end
-  return masks
-end
+function Run:save_masks(masks, clip) return results.save_masks(place(self), masks, clip) end
 
 --- Scores masks against the clip's own: prints the table, with the first mask copied to every frame and published results
 -- beside it, and writes scores.json (of all clips scored in this run) and report.html.
 -- @param masks u8 (T,H,W), object numbers; what save_masks returns
 -- @tparam table clip
 -- @treturn ?table J and F, each with mean, recall, decay; nil when the clip has no masks to score against
-function Run:score(masks, clip)
-  check_masks("run:score", masks, clip)
-  local measure = pn.measure
-  for i = 2, clip.n_frames - 1 do
-    if not clip:has_mask(i) then
-      self:say("%s: frame %d has no mask: nothing to score against", clip.name, i)
-      self:report()
-      return nil
-    end
-  end
-  if clip.n_frames < 3 then
-    self:say("%s: %d frame(s): the first and the last are left out, so nothing is left to score", clip.name, clip.n_frames)
-    self:report()
-    return nil
-  end
-  local truth = clip:masks()
-  self.scores = self.scores or { order = {}, scores = {}, copied = {} }
-  local all = self.scores
-  if not all.scores[clip.name] then all.order[#all.order + 1] = clip.name end
-  all.scores[clip.name] = measure.sequence(masks, truth)
-  all.copied[clip.name] = measure.copied(truth)
-  truth:free()
-  local result = measure.summary(all.order, all.scores)
-  result.baseline = measure.summary(all.order, all.copied)
-  measure.write_json(self.dir .. "/scores.json", result)
-  if not self.quiet then measure.print(result) end
-  self.result = result
-  self:report()
-  return result.sequences[clip.name]
-end
+function Run:score(masks, clip) return results.score(place(self), masks, clip) end
+
+--- save_masks and score in one. Under `penumbra each` they are done by workers, while the next sequence is learnt already.
+-- @param masks u8 (T,H,W), object numbers
+-- @tparam table clip
+function Run:finish(masks, clip) return results.finish(place(self), masks, clip) end
 
 --- Writes report.html: one file with configuration, loss, scores and overlays.
 -- @treturn string its path
-function Run:report()
-  local path = require("penumbra.report").write(self)
-  self:say("report    %s", path)
-  return path
-end
+function Run:report() return results.report(place(self)) end
 
 return open

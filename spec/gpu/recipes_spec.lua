@@ -45,6 +45,21 @@ describe("recipes on a CUDA device", function()
     assert.is_true(json(there .. "/scores.json").mean.J.mean >= 0)
   end)
 
+  it("each learns one sequence after another, as alone, and gives the memory of the last one back", function()
+    local all, alone = scratch .. "/each", scratch .. "/each-alone"
+    local words = { "each", "oneshot", "davis=" .. tree, "out=" .. all, "device=cuda", unpack(recipe.small) }
+    words[#words + 1] = "epochs=4"
+    local text = succeeds(unpack(words))
+    succeeds(unpack(oneshot(alone, "sequence=stroll", "device=cuda", "epochs=4")))
+    assert.same(json(alone .. "/scores.json").sequences.stroll, json(all .. "/scores.json").sequences.stroll)
+    local a, b = pn.formats.load(alone .. "/checkpoint.safetensors"), pn.formats.load(all .. "/stroll/checkpoint.safetensors")
+    for name, t in pairs(a) do helper.assert_same_bits(t, b[name], name) end
+    local live = {}
+    for number in text:gmatch "4/4 [^\n]- took %S+  (%d+) MiB" do live[#live + 1] = tonumber(number) end
+    assert.equal(2, #live, text)
+    assert.is_true(live[2] <= live[1] + 1, text)
+  end)
+
   it("auto is the card that is there", function()
     assert.matches("on cuda:0 ", succeeds(unpack(oneshot(scratch .. "/auto", "epochs=1"))))
   end)

@@ -288,6 +288,20 @@ local function check_object(what, object)
   return object
 end
 
+--- How to open this clip again, in another Lua state (penumbra.results); the decoded pictures are shared.
+function Clip:made_by()
+  return "penumbra.data.davis", "clip", {
+    name = self.name, names = self.names, frame_paths = self.frame_paths, mask_paths = self.mask_paths,
+    mask_directory = self.mask_directory, object = self.object, cache_limit = self.cache.limit, cache_owner = self.cache.owner,
+  }
+end
+
+--- A clip from what `made_by` says.
+function davis.clip(made)
+  made.cache = new_cache(made.cache_limit, made.cache_owner)
+  return new_clip(made)
+end
+
 -- Masks by the name of their frame: "00000" -> path.
 local function masks_by_name(directory)
   local by_name = {}

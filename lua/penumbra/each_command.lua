@@ -1,0 +1,249 @@
+--- `penumbra each RECIPE key=value ...`: a recipe on every sequence of a set, one after another; one table of scores at the end.
+--
+-- The recipe is one with the keys davis and sequence, as oneshot. Each sequence is a run of its own, in out/NAME. While one is
+-- learnt, workers write and score the masks of the one before (run:finish). A sequence that fails is named, and the others go on.
+-- Called again with the same out=, what is done stays, what was begun goes on from its checkpoint, what failed is tried again.
+--
+-- out/: NAME/ for each run, masks/NAME (what DAVIS expects, for `penumbra evaluate` too), overlays/NAME, config.json, run.json,
+-- scores.json and report.html of all that is done so far.
+-- @module penumbra.each_command
+local config = require "penumbra.config"
+local files = require "penumbra.files"
+local json = require "penumbra.json"
+local lfs = require "lfs"
+local progress = require "penumbra.progress"
+local scope = require "penumbra.scope"
+local usage = require "penumbra.usage"
+
+local keys = {
+  { "set", "val", "whose sequences: a set of the tree" },
+  { "sequences", "", "or these, with commas between" },
+  { "out", "", "directory of the runs; default out/each-RECIPE-DATE-TIME. One that is there goes on" },
+}
+
+local function print_help()
+  print "usage: penumbra each RECIPE key=value ...   (a recipe's name, or FILE.lua; its own keys are passed on)\n"
+  for _, key in ipairs(keys) do print(("  %-12s %s"):format(key[1] .. "=" .. key[2], key[3])) end
+  print "\nand every key of the recipe but sequence and resume (penumbra RECIPE --help lists them)."
+end
+
+local instead = { sequence = "sequences=a,b or set=NAME", resume = "the same out= goes on" }
+
+-- Our keys, and what is left for the recipe.
+local function split(arguments)
+  local ours, rest = { sequences = {} }, { [0] = arguments[1] }
+  for i = 2, #arguments do
+    local name, text = arguments[i]:match("^([%a_]+)=(.*)$")
+    if instead[name] then usage.fail("each: %s= is not given here: %s", name, instead[name]) end
+    if name == "sequences" then
+      for word in text:gmatch "[^,%s]+" do table.insert(ours.sequences, word) end
+    elseif name == "set" or name == "out" then
+      ours[name] = text
+    else
+      rest[#rest + 1] = arguments[i]
+    end
+  end
+  return ours, rest
+end
+
+local function with(rest, ...)
+  local all = { [0] = rest[0], unpack(rest) }
+  for _, text in ipairs { ... } do all[#all + 1] = text end
+  return all
+end
+
+-- The configuration that every run will have, but for its sequence; mistakes show here.
+local function resolve(path, rest, run_file)
+  local declared = config.declared(function() run_file(path, { [0] = path }) end)
+  for _, key in ipairs { "davis", "sequence" } do
+    if not declared or declared[key] == nil then
+      usage.fail("each: %s has no key '%s': it cannot be run on the sequences of a set", path, key)
+    end
+  end
+  local about = { name = rest[0], file = path }
+  return config.resolve(declared, with(rest, "sequence=" .. rest[0]), about)
+end
+
+-- The names to run, each of them there and sound.
+local function names_of(ours, dataset)
+  local names = #ours.sequences > 0 and ours.sequences or dataset:sequences(ours.set or "val")
+  if #ours.sequences == 0 then
+    local present, missing = {}, {}
+    for _, name in ipairs(dataset:sequences()) do present[name] = true end
+    for _, name in ipairs(names) do
+      if not present[name] then missing[#missing + 1] = name end
+    end
+    if #missing > 0 then
+      usage.fail("each: %s has %d of the %d sequences of set %s; missing: %s. sequences=a,b names those to run", dataset.root,
+        #names - #missing, #names, ours.set or "val", table.concat(missing, ", "))
+    end
+  end
+  for _, name in ipairs(names) do dataset:sequence(name) end
+  return names
+end
+
+local function plain_of(cfg)
+  local plain = config.plain(cfg)
+  plain.sequence = nil
+  return plain
+end
+
+-- Makes the directory, or finds that it holds runs of the same recipe with the same keys.
+local function open(dir, rest, cfg)
+  local problem = files.make_directory(dir) or files.make_directory(dir .. "/masks") or files.make_directory(dir .. "/overlays")
+  if problem then usage.fail("out: %s", problem) end
+  local now = plain_of(cfg)
+  now.recipe = config.name(cfg)
+  local before = json.decode(files.read(dir .. "/config.json") or "null")
+  if before then
+    local changes = config.changes(before, now)
+    if #changes > 0 then
+      usage.fail("out: %s holds runs with other keys (%s): choose another out=", dir, table.concat(changes, "; "))
+    end
+  end
+  local about = require "penumbra.about"
+  local words = { "penumbra each", rest[0], unpack(rest) }
+  local record = { sessions = { {
+    command = table.concat(words, " "), commit = about.commit(), versions = about.versions(),
+    started = os.date "!%Y-%m-%dT%H:%M:%SZ",
+  } } }
+  for name, value in pairs { ["config.json"] = now, ["run.json"] = record } do
+    problem = files.write(dir .. "/" .. name, json.pretty(value))
+    if problem then usage.fail("out: %s", problem) end
+  end
+end
+
+-- The row of a run that is done; nil for one that is not.
+local function row_of(dir, name)
+  local scores = json.decode(files.read(("%s/%s/scores.json"):format(dir, name)) or "null")
+  return scores and scores.sequences and scores.sequences[name]
+end
+
+local function say(format, ...) io.stderr:write(format:format(...), "\n") end
+
+local function percent(row) return ("J %.1f  F %.1f"):format(100 * row.J.mean, 100 * row.F.mean) end
+
+-- masks/NAME and overlays/NAME of the whole, which lie in the run.
+local function link(dir, name)
+  for _, what in ipairs { "masks", "overlays" } do
+    local path = ("%s/%s/%s"):format(dir, what, name)
+    if not lfs.symlinkattributes(path) then lfs.link(("../%s/%s/%s"):format(name, what, name), path, true) end
+  end
+end
+
+-- ---- one experiment --------------------------------------------------------------------------------------------------------
+
+local Each = {}
+Each.__index = Each
+
+-- Writes down what is done so far; gives it as measure.summary does.
+function Each:summarise()
+  local measure, results = require "penumbra.measure", require "penumbra.results"
+  local order = {}
+  for _, name in ipairs(self.names) do
+    if self.rows[name] then
+      order[#order + 1] = name
+      self.copied[name] = self.copied[name] or scope.run(function()
+        return measure.copied(self.dataset:sequence(name):masks())
+      end)
+    end
+  end
+  if #order == 0 then return nil end
+  local result = measure.summary(order, self.rows)
+  result.baseline = measure.summary(order, self.copied)
+  measure.write_json(self.dir .. "/scores.json", result)
+  results.report { dir = self.dir, seed = self.cfg.seed, config_text = tostring(self.cfg), result = result, quiet = true }
+  return result
+end
+
+function Each:failed(name, problem)
+  self.failures[#self.failures + 1] = name
+  say("%s: failed: %s", name, tostring(problem))
+end
+
+-- Takes what workers have done.
+function Each:collect(wait)
+  for _, place in ipairs(self.beside:collect(wait)) do
+    local name = place.dir:match "([^/]+)$"
+    if place.problem then
+      self:failed(name, place.problem)
+    elseif place.scores then
+      self.rows[name], self.copied[name] = place.scores.scores[name], place.scores.copied[name]
+      say("%s: %s", name, percent(self.rows[name]))
+    else
+      for _, line in ipairs(place.lines) do say("%s", line) end
+    end
+    link(self.dir, name)
+  end
+end
+
+-- Learns and segments one sequence. An error is told; one that ends the program (Ctrl-C, a mistake of usage) goes on.
+function Each:run(i, name, path, rest, run_file)
+  say("[%d of %d] %s", i, #self.names, name)
+  local depth = scope.depth()
+  local arguments = with(rest, "sequence=" .. name, ("out=%s/%s"):format(self.dir, name))
+  local ok, problem = scope.protect(run_file, path, arguments)
+  scope.unwind(depth)
+  require("penumbra.program").catch_interrupt "off"
+  jit.flush() -- compiled traces hold closures of the recipe, and with them its network
+  collectgarbage() -- handles first, then what they held, on the device too
+  collectgarbage()
+  if ok then return end
+  if type(problem) == "table" then
+    self:collect(true)
+    if problem.code == 130 then
+      self:summarise()
+      say("go on with the same command and out=%s", self.dir)
+    end
+    error(problem, 0)
+  end
+  self:failed(name, problem)
+end
+
+--- @tparam table arguments of the command
+-- @tparam function find path of a recipe or script by its name; fails with the nearest
+-- @tparam function run_file runs a script with a list of arguments
+local function run(arguments, find, run_file)
+  local word = arguments[1]
+  if word == nil then
+    print_help()
+    return 2
+  end
+  if word == "--help" or word == "-h" then return print_help() end
+  if word:match "=" then usage.fail("each: the first word is a recipe or FILE.lua, got '%s'", word) end
+  local path = find(word)
+  local ours, rest = split(arguments)
+  local cfg = resolve(path, rest, run_file)
+
+  local pn = require "penumbra"
+  local self = setmetatable({ cfg = cfg, dataset = pn.data.davis(cfg.davis), rows = {}, copied = {}, failures = {} }, Each)
+  self.names = names_of(ours, self.dataset)
+  self.dir = (ours.out or ("out/each-%s-%s"):format(config.name(cfg), os.date "%Y%m%d-%H%M%S")):gsub("(.)/+$", "%1")
+  open(self.dir, rest, cfg)
+  if cfg.threads then pn.threads(cfg.threads) end
+  local n_workers = math.max(1, pn.worker.default(pn.device.choose(cfg.device)))
+  self.beside = require("penumbra.results").beside(pn.worker.pool(n_workers))
+
+  local began, n_run = pn.clock(), 0
+  for i, name in ipairs(self.names) do
+    self.rows[name] = row_of(self.dir, name)
+    if self.rows[name] then
+      say("[%d of %d] %s: done before, %s", i, #self.names, name, percent(self.rows[name]))
+    else
+      n_run = n_run + 1
+      self:run(i, name, path, rest, run_file)
+      self:collect()
+    end
+  end
+  self:collect(true)
+  self.beside:close()
+  local result = self:summarise()
+  if result then pn.measure.print(result) end
+  say("%d sequence%s in %s: %s/report.html", n_run, n_run == 1 and "" or "s", progress.duration(pn.clock() - began), self.dir)
+  if #self.failures > 0 then
+    error(("%d of %d sequences failed: %s; the same command with out=%s tries them again"):format(#self.failures, #self.names,
+      table.concat(self.failures, ", "), self.dir), 0)
+  end
+end
+
+return { run = run }
