@@ -92,7 +92,7 @@ end
 
 local function mib(bytes) return ("%.1f"):format(bytes / 2 ^ 20) end
 
-local function shape_text(shape) return shape and table.concat(shape, ",") or "?" end
+local function shape_text(shape) return shape and table.concat(shape, ",") or "several" end
 
 -- The lines of a module and all below it: each stands for its own label, or for all labels below where it is one line.
 local function lines_below(module, name, path, visit)
