@@ -137,15 +137,17 @@ describe("the memory of a device", function()
   end)
 
   it("has a limit, and says who holds what when it is reached", function()
+    finally(function()
+      C.pn_memory_set_limit(1, 0)
+      C.pn_memory_set_label ""
+    end)
     local live = pn.memory("cuda").live
     C.pn_memory_set_label "mixed_3b.branch1"
-    local held = pn.zeros { 500 * 1000, device = "cuda" }
+    local held = pn.zeros { 500 * 1000, device = "cuda", dtype = "f32" }
     C.pn_memory_set_limit(1, live + 4 * 1000 * 1000)
     C.pn_memory_set_label "mixed_4f"
-    helper.failure(function() pn.zeros { 900 * 1000, device = "cuda" } end, "out of memory", "cuda:0", "mixed_4f",
+    helper.failure(function() pn.zeros { 900 * 1000, device = "cuda", dtype = "f32" } end, "out of memory", "cuda:0", "mixed_4f",
       "mixed_3b.branch1 1.9 MiB")
-    C.pn_memory_set_limit(1, 0)
-    C.pn_memory_set_label ""
     held:free()
   end)
 end)
@@ -162,7 +164,7 @@ describe("several devices", function()
 
   it("exchange tensors, and do not mix in an operation", function()
     if n < 2 then pending("one device only") return end
-    local t = numbers({ 2, 3, 4, 5, 6 }, "f32")
+    local t = numbers({ 2, 3, 4, 5, 6 }, pn.real)
     local second = t:to("cuda"):to "cuda:1"
     assert.equal("cuda:1", second:device())
     same(second, t)
