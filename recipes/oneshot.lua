@@ -25,6 +25,7 @@ local cfg = pn.config{
   side_weight = function(epoch, n) return 1 - epoch / n end,
   loss_norm   = "mean",             -- mean | sum | batch
   lucid  = pn.lucid.defaults,       -- what dreams are made of
+  mine_every = 20,                  -- epochs from one search for background that looks like the object to the next; 0: none
   infer  = pn.infer.with{ keep = "connected" }, -- how the clip is segmented
 }
 
@@ -34,7 +35,8 @@ local net    = require "models.fcn_i3d"(cfg):to(cfg.device)
 if cfg.weights ~= "" then net:load(cfg.weights, { allow_missing = true }) end
 local sgd    = pn.optim.sgd(net:parameters(), cfg.optim)
 local scaler = pn.optim.scaler{ on = cfg.precision == "fp16" } -- else it only passes the loss and the step on
-local dreams = pn.ahead(pn.lucid.stream(clip:frame(1), clip:mask(1), cfg), cfg) -- rendered while the network learns
+local stream = pn.lucid.stream(clip:frame(1), clip:mask(1), cfg)
+local dreams = pn.ahead(stream, cfg) -- rendered while the network learns
 local norm   = { norm = cfg.loss_norm }
 
 -- Forward and backward; on CUDA captured once, then launched as one (graph=false: kernel by kernel).
@@ -50,12 +52,17 @@ local step = pn.captured(function(frames, mask, side_weight)
   return loss:detach(), fused
 end, cfg)
 
-run:keep{ net = net, optim = sgd, scaler = scaler.on and scaler or nil }
+run:keep{ net = net, optim = sgd, dreams = stream, scaler = scaler.on and scaler or nil }
 for epoch, batch in run:epochs(cfg.epochs, dreams) do
   local loss, fused = step(batch.frames, batch.mask, cfg.side_weight(epoch, cfg.epochs))
   run:guard(loss, function() return net(batch.frames) end)
   scaler:step(sgd)
-  run:log{ loss = loss, fused_loss = fused }
+  local places, wrong
+  if cfg.mine_every > 0 and epoch % cfg.mine_every == 0 then -- hard negatives: a share of the dreams then shows these places
+    places, wrong = pn.infer.false_positives(net, clip:frame(1), clip:mask(1))
+    stream:focus(places)
+  end
+  run:log{ loss = loss, fused_loss = fused, false_positives = wrong }
 end
 
 cfg.infer.first_mask, cfg.infer.progress = clip:mask(1), pn.infer.line()

@@ -214,6 +214,46 @@ describe("segment", function()
   end)
 end)
 
+describe("false positives", function()
+  -- A network that sees the object wherever the frame is red.
+  local net = { training = true, input = "rgb_pm1" }
+  function net.eval(self) self.training = false end
+  function net.train(self) self.training = true end
+  function net.logits(_, x) return x:slice { axis = 2, first = 1, count = 1 } * 10 end
+
+  local function painted(boxes)
+    local frame, mask = pn.zeros { 40, 60, 3, dtype = "u8" }, pn.zeros { 40, 60, dtype = "u8" }
+    for i, box in ipairs(boxes) do
+      for y = box[1], box[1] + box[3] - 1 do
+        for x = box[2], box[2] + box[4] - 1 do
+          frame:set(255, y, x, 1)
+          if i == 1 then mask:set(1, y, x) end
+        end
+      end
+    end
+    return frame, mask
+  end
+
+  it("are what looks like the object and is not near it", function()
+    local frame, mask = painted { { 10, 10, 8, 8 }, { 30, 40, 3, 4 }, { 12, 19, 2, 2 } } -- the last is 2 pixels from the object
+    local places, n = pn.infer.false_positives(net, frame, mask, { frames = 2 })
+    assert.equal(12, n)
+    for _, at in ipairs { { 30, 40, 1 }, { 32, 43, 1 }, { 33, 40, 0 }, { 12, 12, 0 }, { 12, 20, 0 } } do
+      assert.equal(at[3], places:get(at[1], at[2]))
+    end
+    assert.equal(16, select(2, pn.infer.false_positives(net, frame, mask, { frames = 2, margin = 1 })))
+    assert.equal(0, select(2, pn.infer.false_positives(net, painted { { 10, 10, 8, 8 } })))
+    assert.is_true(net.training)
+  end)
+
+  it("name what is wrong", function()
+    local frame = painted {}
+    helper.failure(function() pn.infer.false_positives(net, frame, frame, { margins = 3 }) end, "unknown", "margins")
+    helper.failure(function() pn.infer.false_positives(net, frame, pn.zeros { 4, 5, dtype = "u8" }) end,
+      "false_positives: the mask is 4,5, the frame 40,60")
+  end)
+end)
+
 describe("keep_connected", function()
   local function mask_of(rows)
     local t = pn.zeros { 1, #rows, #rows[1], dtype = "u8" }

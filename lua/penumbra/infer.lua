@@ -23,6 +23,7 @@ local infer_sums = require "penumbra.infer_sums"
 local pn_tensor = require "penumbra.tensor"
 local scope = require "penumbra.scope"
 local raise = require "penumbra.raise"
+local named = require "penumbra.named"
 local nearest = require "penumbra.nearest"
 
 local infer = {}
@@ -436,6 +437,32 @@ function infer.segment(net, clip, options)
     infer.keep_connected(masks, o.first_mask)
   end
   return masks, probabilities or nil, { threshold = threshold, first_j = first_j }
+end
+
+--- Where the network takes background of an annotated frame for the object: what it should see more of (Stream:focus of
+-- penumbra.lucid). The frame is seen as a clip that stands still.
+-- @param net as for `segment`
+-- @param frame u8 (H,W,3)
+-- @param mask u8 (H,W); any value but 0 is the object
+-- @tparam ?table how frames = 8: length of the clip; margin = 10: pixels around the object that do not count, for the boundary is
+--   learnt anyway
+-- @treturn tensor u8 (H,W), 1 at false positives
+-- @treturn int how many there are
+function infer.false_positives(net, frame, mask, how)
+  how = named("false_positives", how, { frames = 8, margin = 10 })
+  local h, w = frame:size(1), frame:size(2)
+  if mask:dims() ~= 2 or mask:size(1) ~= h or mask:size(2) ~= w then
+    raise("false_positives: the mask is %s, the frame %d,%d", table.concat(mask:shape(), ","), h, w)
+  end
+  local still = frame:contiguous():reshape { shape = { 1, h, w, 3 } }
+  local found = infer.segment(net, still, { frames = how.frames, ends = "inside" })
+  local near = image.dilate(mask, how.margin)
+  local p, q, n = found:data(), near:data(), 0
+  for k = 0, h * w - 1 do
+    p[k] = (p[k] ~= 0 and q[k] == 0) and 1 or 0
+    n = n + p[k]
+  end
+  return image.frame(found, 1), n
 end
 
 return infer

@@ -448,6 +448,18 @@ function Stream:focus(mask)
   return self
 end
 
+--- What a checkpoint holds of a stream, for run:keep: the places of `focus`.
+function Stream:state()
+  return { focused = self.focus_mask ~= nil, mask = self.focus_mask }
+end
+
+function Stream:load_state(state)
+  self:focus(state.mask)
+end
+
+--- A checkpoint from before streams had a state begins without such places.
+Stream.may_begin_anew = true
+
 --- How to make this stream again, in another Lua state (penumbra.ahead).
 function Stream:made_by()
   return "penumbra.lucid", "again", self.frame, self.mask, {

@@ -117,6 +117,26 @@ describe("recipes", function()
     assert.is_true(n > 100)
   end)
 
+  it("oneshot searches for hard negatives, and goes on with them as if it had not been stopped", function()
+    local straight, halting = scratch .. "/mined", scratch .. "/mined-halting"
+    local keys = { "mine_every=1", "lucid.focus=1", "batchnorm=batch", "side_weight=constant" }
+    succeeds(unpack(oneshot(straight, "epochs=4", unpack(keys))))
+    succeeds(unpack(oneshot(halting, "epochs=2", unpack(keys))))
+    succeeds(unpack(oneshot(halting, "epochs=4", unpack(keys))))
+    local lines, again, found = log_lines(straight), log_lines(halting), 0
+    for i, line in ipairs(lines) do
+      found = found + line.false_positives
+      assert.equal(line.loss, again[i].loss)
+      assert.equal(line.false_positives, again[i].false_positives)
+    end
+    assert.is_true(found > 0)
+    succeeds(unpack(oneshot(scratch .. "/unmined", "epochs=4", "mine_every=0", unpack(keys, 2))))
+    local plain = log_lines(scratch .. "/unmined")
+    assert.equal(lines[1].loss, plain[1].loss)
+    assert.not_equal(lines[4].loss, plain[4].loss)
+    assert.is_nil(plain[4].false_positives)
+  end)
+
   -- What a researcher edits: a key of the table, here from the command line.
   for _, edit in ipairs {
     { name = "another skip set", "skips=2c,3c,4f,5c", has = "side_5c.reduce.weight", lacks = "side_1a.reduce.weight" },
