@@ -19,8 +19,7 @@ if cfg.threads then pn.threads(cfg.threads) end
 
 local root, made = cfg.davis, nil
 if root == "" then
-  root, cfg.sequence = os.tmpname(), "walk"
-  os.remove(root)
+  root, cfg.sequence = pn.files.scratch(), "walk"
   made = root
   pn.data.toy.write(root, { frames = 2 * cfg.frames, height = 480, width = 854, sequences = { "walk" } })
 end
@@ -82,4 +81,4 @@ for _, kind in ipairs(kinds) do
   print(("%-20s %.4f s/step  %+5.1f %%  data %5.1f ms"):format(kind.name, kind.best, 100 * (kind.best / kinds[1].best - 1),
     1e3 * median(kind.waits)))
 end
-if made then os.execute("rm -rf '" .. made .. "'") end
+if made then pn.files.remove(made) end

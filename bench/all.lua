@@ -8,6 +8,7 @@ local config = require "penumbra.config"
 local files = require "penumbra.files"
 local json = require "penumbra.json"
 local program = require "penumbra.program"
+local shell = require "penumbra.shell"
 local usage = require "penumbra.usage"
 local pn = require "penumbra"
 
@@ -46,7 +47,7 @@ for _, name in ipairs(cfg.what) do
   wanted[name] = true
 end
 
-local function quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
+local quote = shell.quote
 
 -- The variants: environment of ours and of the peer.
 local forced = {
@@ -69,10 +70,8 @@ local function find_peer()
   local folder = cfg.peers ~= "" and cfg.peers or os.getenv "PENUMBRA_PEERS" or program.home .. "/../peers"
   local path = folder .. "/v/bin/python"
   if not files.exists(path) then return print(("peer: no %s (make peers installs PyTorch there)"):format(path)) end
-  local pipe = io.popen(quote(path) .. " -c 'import torch; print(torch.__version__)' 2>&1")
-  local version = pipe:read "*l"
-  pipe:close()
-  if not (version and version:match "^%d") then return print(("peer: %s has no torch: %s"):format(path, version or "")) end
+  local version = shell.run(quote(path) .. " -c 'import torch; print(torch.__version__)'"):match "^[^\n]*"
+  if not version:match "^%d" then return print(("peer: %s has no torch: %s"):format(path, version)) end
   python = path
   for _, base in ipairs { "", program.home .. "/" } do
     if files.exists(base .. cfg.twin) then twin = twin or base .. cfg.twin end
@@ -293,23 +292,22 @@ local function measure_start(variant)
   local seconds = {}
   for i = 1, 2 * cfg.runs do
     local began = pn.clock()
-    local failed = os.execute(("env %s %s -e 'pn.zeros{1}'"):format(variant.ours, quote(program.exe))) ~= 0
-    seconds[i] = not failed and { time = pn.clock() - began } or nil
+    local done = shell.succeeds(("env %s %s -e 'pn.zeros{1}'"):format(variant.ours, quote(program.exe)))
+    seconds[i] = done and { time = pn.clock() - began } or nil
   end
   add("start", variant, "start to first tensor", "penumbra -e 'pn.zeros{1}'", "ms", least(seconds, "time"))
 end
 
 -- The one-shot recipe from start to scores, untrained: beside it, the bare training steps of the peer, 200 of them.
 local function measure_oneshot(variant, peer_step)
-  local out = os.tmpname()
-  os.remove(out)
+  local out = files.scratch()
   local davis = files.exists(cfg.davis, "directory") and cfg.davis or program.home .. "/" .. cfg.davis
   if not files.exists(davis, "directory") then return print(("oneshot: there is no %s (davis=)"):format(cfg.davis)) end
   local began = pn.clock()
   local done = lines_of("oneshot", ("env %s %s oneshot davis=%s sequence=blackswan weights= threads=%d out=%s"):format(variant.ours,
     quote(program.exe), quote(davis), n_threads, quote(out)))
   local seconds = pn.clock() - began
-  os.execute("rm -rf " .. quote(out))
+  files.remove(out)
   if done then
     add("oneshot", variant, "oneshot, whole recipe", "blackswan; peer: 200 bare steps", "ms", seconds,
       { peer = peer_step and 200 * peer_step })

@@ -1,7 +1,6 @@
 -- bench/dreams.lua: what training samples cost: penumbra bench/dreams.lua threads=1 runs=9
 -- A painted clip at the size of DAVIS; medians of `runs` after a warm-up, over 8 different samples each.
 local pn = require "penumbra"
-local lfs = require "lfs"
 
 local cfg = pn.config{
   height = 480,
@@ -26,8 +25,7 @@ end
 
 print(("%d frames, window %d of %dx%d, %d thread%s, medians of %d"):format(cfg.frames, cfg.crop, cfg.width, cfg.height,
   pn.threads(), pn.threads() == 1 and "" or "s", cfg.runs))
-local root = os.tmpname()
-os.remove(root)
+local root = pn.files.scratch()
 pn.data.toy.write(root, { frames = cfg.frames, height = cfg.height, width = cfg.width })
 local set = pn.data.davis(root)
 local clip = set:sequence "walk"
@@ -45,10 +43,4 @@ time("a training clip, frames in cache", function(i) feed:clip(i, 1) end)
 time("inpainting the first frame", function() pn.augment.inpaint(frame, hole) end)
 time("decoding a frame", function(i) pn.image.read((clip:paths(i))) end)
 
-for _, part in ipairs { "JPEGImages/480p/walk", "Annotations/480p/walk", "ImageSets/480p", "ImageSets/2016" } do
-  for name in lfs.dir(root .. "/" .. part) do os.remove(root .. "/" .. part .. "/" .. name) end
-  lfs.rmdir(root .. "/" .. part)
-end
-for _, part in ipairs { "JPEGImages/480p", "JPEGImages", "Annotations/480p", "Annotations", "ImageSets", "" } do
-  lfs.rmdir(root .. "/" .. part)
-end
+pn.files.remove(root)

@@ -18,8 +18,7 @@ pn.precision(cfg.precision, device)
 
 local function folder_of(path)
   if lfs.attributes(path, "mode") == "directory" then return path end
-  local folder = os.tmpname()
-  os.remove(folder)
+  local folder = pn.files.scratch()
   pn.video.read{ path = path, directory = folder, extension = "png" }
   return folder, true
 end
@@ -31,10 +30,7 @@ local function read(path)
   local paths = pn.image.files(folder)
   if #paths == 0 then error(path .. ": no frames in it", 0) end
   local frames = pn.image.read_frames(paths)
-  if temporary then
-    for _, file in ipairs(paths) do os.remove(file) end
-    lfs.rmdir(folder)
-  end
+  if temporary then pn.files.remove(folder) end
   return frames
 end
 

@@ -6,6 +6,7 @@ local about = require "penumbra.about"
 local files = require "penumbra.files"
 local json = require "penumbra.json"
 local program = require "penumbra.program"
+local shell = require "penumbra.shell"
 local usage = require "penumbra.usage"
 local pn = require "penumbra"
 
@@ -27,7 +28,7 @@ local cfg = pn.config{
   small   = false,         -- a rehearsal with a small network and small clips, for machines without a card
 }
 
-local function quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
+local quote = shell.quote
 
 local plugin = cfg.plugin ~= "" and cfg.plugin or (pn.ffi.library_path:match "^(.*/)" or "") .. "libpenumbra_cuda.so"
 for _, name in ipairs(cfg.stages) do
@@ -40,13 +41,7 @@ end
 
 -- ---- the card ------------------------------------------------------------------------------------------------------------------
 
--- The answer of a command's first line; nil where it fails.
-local function answer(command)
-  local pipe = io.popen(command .. " 2>/dev/null")
-  local line = pipe:read "*l"
-  pipe:close()
-  return line ~= "" and line or nil
-end
+local answer = shell.line
 
 local function penumbra(words, environment)
   return ("env PENUMBRA_CUDA_LIB=%s %s %s %s"):format(quote(plugin), environment or "", quote(program.exe), words)
@@ -54,9 +49,8 @@ end
 
 local card = answer(penumbra "-e 'print(pn.device.describe \"cuda:0\")'")
 if not card then
-  local pipe = io.popen(penumbra "-e 'pn.device.choose \"cuda\"'" .. " 2>&1")
-  print("no card to check: " .. (pipe:read("*a"):gsub("^penumbra: %S*%s*device=cuda: ", ""):gsub("%s+$", "")))
-  pipe:close()
+  local why = shell.run(penumbra "-e 'pn.device.choose \"cuda\"'")
+  print("no card to check: " .. (why:gsub("^penumbra: %S*%s*device=cuda: ", ""):gsub("%s+$", "")))
   return 3
 end
 
@@ -80,14 +74,12 @@ local function left() return cfg.seconds - (pn.clock() - started) end
 local function run(name, command, limit)
   limit = math.max(1, math.floor(math.min(limit, left())))
   local began = pn.clock()
-  local pipe = io.popen(("timeout -k 5 %d %s 2>&1 </dev/null; echo \"#$?\""):format(limit, command))
-  local text, code = pipe:read("*a"):match "^(.*)#(%d+)\n$"
-  pipe:close()
+  local text, code = shell.run(("timeout -k 5 %d %s"):format(limit, command))
   local log = io.open(cfg.out .. "/" .. name .. ".log", "a")
   log:write("$ ", command, "\n", text, "\n")
   log:close()
-  if code == "124" or code == "137" then text = text .. ("\nran longer than %d s"):format(limit) end
-  return text, tonumber(code), pn.clock() - began
+  if code == 124 or code == 137 then text = text .. ("\nran longer than %d s"):format(limit) end
+  return text, code, pn.clock() - began
 end
 
 local function last_line(text) return text:match "([^\n]+)%s*$" or "" end
@@ -255,7 +247,7 @@ function stages.oneshot(limit)
   local found = { recipe = recipe }
   for _, device in ipairs { "cuda", "cpu" } do
     local out = ("%s/oneshot-%s"):format(cfg.out, device)
-    os.execute("rm -rf " .. quote(out))
+    files.remove(out)
     local text, code, seconds = run("oneshot", penumbra(("%s device=%s out=%s"):format(words, device, quote(out))), limit)
     local scores = json.decode(files.read(out .. "/scores.json") or "null")
     if code ~= 0 or not scores then return false, device .. ": " .. last_line(text), found end

@@ -18,8 +18,7 @@ local cfg = pn.config{
 cfg.device, cfg.quiet = pn.device.choose(cfg.device), true
 local precision = pn.precision(cfg.precision, cfg.device)
 
-local folder = os.tmpname()
-os.remove(folder)
+local folder = pn.files.scratch()
 local root = pn.data.toy.write(folder, {
   sequences = { "walk", "swap", "hop" }, frames = cfg.clip_frames, height = cfg.height, width = cfg.clip_width,
 })
@@ -91,6 +90,6 @@ local function measure()
 end
 
 local ok, result = pcall(measure)
-os.execute("rm -rf '" .. folder .. "'")
+pn.files.remove(folder)
 if not ok then error(result, 0) end
 print(pn.json.line(result))

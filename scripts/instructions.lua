@@ -8,6 +8,7 @@
 local files = require "penumbra.files"
 local json = require "penumbra.json"
 local program = require "penumbra.program"
+local shell = require "penumbra.shell"
 local usage = require "penumbra.usage"
 
 local TOLERANCE, LEAST = 0.03, 0.002 -- LEAST: share of the whole from which a function is kept by name
@@ -85,15 +86,12 @@ local function read_counts(path)
   return total, functions
 end
 
-local function quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
+local quote = shell.quote
 
 -- The lines of a command, and whether it left with 0.
 local function output_of(command)
-  local pipe = assert(io.popen(command .. " 2>&1; echo \"#$?\""))
-  local text = pipe:read "*a"
-  pipe:close()
-  local output, code = text:match "^(.*)#(%d+)\n$"
-  return output, code == "0"
+  local output, code = shell.run(command)
+  return output, code == 0
 end
 
 local function measure(case)

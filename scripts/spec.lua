@@ -3,6 +3,7 @@
 -- next. The last line is "N passed, N failed, N skipped"; the exit code is 0 only when nothing failed and something ran.
 -- PENUMBRA_LIB chooses the library under test (the f64 or asan build), PENUMBRA_SPEC_SECONDS the limit of one file.
 local program = require "penumbra.program"
+local shell = require "penumbra.shell"
 local usage = require "penumbra.usage"
 local lfs = require "lfs"
 
@@ -36,7 +37,7 @@ if #roots == 0 then roots[1] = "spec" end
 for _, root in ipairs(roots) do collect(root:gsub("/+$", ""), files) end
 if #files == 0 then usage.fail("--spec: no *_spec.lua in %s", table.concat(roots, ", ")) end
 
-local function quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
+local quote = shell.quote
 
 -- ---- one file: in this process -----------------------------------------------------------------------------------------
 
@@ -83,12 +84,9 @@ for _, file in ipairs(files) do
   local words = {}
   for _, option in ipairs(options) do words[#words + 1] = quote(option) end
   local began = os.time()
-  local pipe = assert(io.popen(("timeout %d %s --spec %s --tally=%s %s 2>&1 </dev/null; echo \"\nexit $?\""):format(
-    seconds, quote(program.exe), table.concat(words, " "), quote(tally), quote(file))))
-  local output = pipe:read("*a")
-  pipe:close()
-  local code = tonumber(output:match("exit (%d+)%s*$"))
-  output = output:gsub("\n*exit %d+%s*$", "")
+  local output, code = shell.run(("timeout %d %s --spec %s --tally=%s %s"):format(seconds, quote(program.exe),
+    table.concat(words, " "), quote(tally), quote(file)))
+  output = output:gsub("\n+$", "")
 
   local counts = {}
   local handle = io.open(tally, "r")

@@ -2,20 +2,17 @@
 local program = require "penumbra.program"
 local files = require "penumbra.files"
 local json = require "penumbra.json"
+local shell = require "penumbra.shell"
 local helper = require "spec.helper"
 local history = require "bench.history"
 local lfs = require "lfs"
 
-local function quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
+local quote = shell.quote
 
 local function bench(script, ...)
   local words = { "env -u PENUMBRA_PEERS -u PENUMBRA_CPU", quote(program.exe), quote(program.home .. "/bench/" .. script) }
   for _, word in ipairs { ... } do words[#words + 1] = quote(word) end
-  local pipe = assert(io.popen(table.concat(words, " ") .. " 2>&1 </dev/null; echo \"#$?\""))
-  local text = pipe:read "*a"
-  pipe:close()
-  local output, code = text:match "^(.*)#(%d+)\n$"
-  return output, tonumber(code)
+  return shell.run(table.concat(words, " "))
 end
 
 describe("bench", function()

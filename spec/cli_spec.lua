@@ -1,19 +1,15 @@
 -- cli_spec: the program as a user meets it: commands, messages, exit codes, --help of a recipe, time to start.
 local program = require "penumbra.program"
-local lfs = require "lfs"
+local files = require "penumbra.files"
+local shell = require "penumbra.shell"
 
-local function quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
+local quote = shell.quote
 
 -- Runs the program; returns output (both streams) and exit code.
 local function run(arguments, environment)
   local words = {}
   for i, word in ipairs(arguments) do words[i] = quote(word) end
-  local pipe = assert(io.popen(("%s %s %s 2>&1 </dev/null; echo \"#$?\""):format(environment or "", quote(program.exe),
-    table.concat(words, " "))))
-  local text = pipe:read("*a")
-  pipe:close()
-  local output, code = text:match("^(.*)#(%d+)\n$")
-  return output, tonumber(code)
+  return shell.run(("%s %s %s"):format(environment or "", quote(program.exe), table.concat(words, " ")))
 end
 
 local dir
@@ -48,11 +44,9 @@ print("lr " .. cfg.optim.lr .. " clip " .. cfg[1])
 
 describe("penumbra", function()
   setup(function()
-    dir = os.tmpname()
-    os.remove(dir)
-    assert(lfs.mkdir(dir))
+    dir = files.scratch()
   end)
-  teardown(function() os.execute("rm -rf " .. quote(dir)) end)
+  teardown(function() files.remove(dir) end)
 
   it("prints its version and its help", function()
     local output, code = run { "--version" }
@@ -103,9 +97,8 @@ describe("penumbra", function()
   end)
 
   it("says so when the output cannot be written", function()
-    local pipe = io.popen(quote(program.exe) .. " --version 2>&1 >/dev/full; echo $?")
-    assert.equal("penumbra: cannot write to the standard output: No space left on device\n1\n", pipe:read("*a"))
-    pipe:close()
+    assert.same({ "penumbra: cannot write to the standard output: No space left on device\n", 1 },
+      { shell.run(quote(program.exe) .. " --version >/dev/full") })
   end)
 
   it("derives --help of a recipe from its table and comments", function()

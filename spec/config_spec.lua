@@ -185,16 +185,14 @@ describe("config", function()
 
   it("of a run that goes on comes from its directory; the command line may change it", function()
     local cjson = require "cjson"
-    local dir = os.tmpname()
-    os.remove(dir)
-    assert(require("lfs").mkdir(dir))
+    local files = require "penumbra.files"
+    local dir = files.scratch()
     local path = dir .. "/config.json"
     local file = assert(io.open(path, "w"))
     file:write(cjson.encode(config.plain(resolve("frames=3", "optim.lr=0.25", "out=elsewhere"))))
     file:close()
     local cfg = resolve("frames=4", "resume=" .. dir .. "/")
-    os.remove(path)
-    os.remove(dir)
+    files.remove(dir)
     assert.same({ 4, 0.25, dir .. "/" }, { cfg.frames, cfg.optim.lr, cfg.resume })
     assert.is_nil(cfg.out)
   end)

@@ -10,24 +10,11 @@ local data, image = pn.data, pn.image
 
 local root
 local function fresh()
-  root = os.tmpname()
-  os.remove(root)
-  lfs.mkdir(root)
+  root = pn.files.scratch()
   return root
 end
 
-local function remove(path)
-  if lfs.symlinkattributes(path, "mode") == "directory" then
-    for name in lfs.dir(path) do
-      if name ~= "." and name ~= ".." then
-        remove(path .. "/" .. name)
-      end
-    end
-    lfs.rmdir(path)
-  else
-    os.remove(path)
-  end
-end
+local remove = pn.files.remove
 
 local function make(path)
   local at = root

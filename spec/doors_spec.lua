@@ -1,21 +1,12 @@
 -- doors_spec: the scripts behind the doors of the Makefile: floors, dependencies, the tally of specs, operations.md, install.
 local program = require "penumbra.program"
 local files = require "penumbra.files"
-local lfs = require "lfs"
+local shell = require "penumbra.shell"
+
+local quote, run = shell.quote, shell.run
 
 local home = program.home
 local top
-
-local function quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
-
--- Runs a command line; returns output (both streams) and exit code.
-local function run(command)
-  local pipe = assert(io.popen(("(%s) 2>&1 </dev/null; echo \"#$?\""):format(command)))
-  local text = pipe:read "*a"
-  pipe:close()
-  local output, code = text:match "^(.*)#(%d+)\n$"
-  return output, tonumber(code)
-end
 
 local function write(name, text, mode)
   local path = top .. "/" .. name
@@ -29,11 +20,9 @@ local function in_checkout() return files.exists(home .. "/Makefile") end
 
 describe("doors", function()
   before_each(function()
-    top = os.tmpname()
-    os.remove(top)
-    assert(lfs.mkdir(top))
+    top = files.scratch()
   end)
-  after_each(function() os.execute("rm -rf " .. quote(top)) end)
+  after_each(function() files.remove(top) end)
 
   it("are all in the Makefile, and each says what it does", function()
     assert.is_true(in_checkout())
@@ -283,17 +272,14 @@ chmod +x "$3/bin/python"]], "755")
 
   it("the prompt prints values, goes on after errors, and completes names", function()
     local input = write("input", "x = 3\nx * 2\nfor i = 1, 2 do\nprint(i)\nend\npn.zeros{2,20}\nnil + 1\n= \"a\"\n{ k = x }\n")
-    local pipe = io.popen(("%s repl <%s 2>&1"):format(quote(program.exe), quote(input)))
-    local output = pipe:read "*a"
-    pipe:close()
+    local output = run(("%s repl <%s"):format(quote(program.exe), quote(input)))
     for _, text in ipairs { "6\n1\n2\ntensor (2,20) ", "0  0  0  ...  0  0  0\n", "attempt to perform arithmetic on a nil value",
       '"a"\n', "{\n  k = 3\n}\n" } do
       assert.truthy(output:find(text, 1, true), text)
     end
     local unfinished = write("unfinished", "for i = 1, 2 do\n")
-    pipe = io.popen(("%s repl <%s 2>&1; echo $?"):format(quote(program.exe), quote(unfinished)))
-    assert.equal("penumbra: the input ends in the middle of a statement\n2\n", pipe:read "*a")
-    pipe:close()
+    assert.same({ "penumbra: the input ends in the middle of a statement\n", 2 },
+      { run(("%s repl <%s"):format(quote(program.exe), quote(unfinished))) })
 
     local repl = require "penumbra.repl"
     local pn = require "penumbra"

@@ -2,6 +2,7 @@
 local lfs = require "lfs"
 local pn = require "penumbra"
 local files = require "penumbra.files"
+local shell = require "penumbra.shell"
 local recipe = require "spec.recipe"
 
 local here = recipe.on "/nowhere" -- on the CPU
@@ -21,7 +22,7 @@ describe("each", function()
   setup(function()
     pn.data.toy.write(tree, { sequences = { "walk", "stroll", "amble" }, frames = 6, height = 48, width = 64 })
   end)
-  teardown(function() os.execute("rm -rf '" .. scratch .. "'") end)
+  teardown(function() files.remove(scratch) end)
 
   it("runs a recipe on every sequence, as one by one, and makes one table", function()
     local out, alone = scratch .. "/each", scratch .. "/alone"
@@ -131,14 +132,12 @@ describe("each", function()
 
   it("stops at Ctrl-C with what is done, and goes on", function()
     local out = scratch .. "/stopped"
-    local program = "'" .. require("penumbra.program").exe .. "'"
+    local program = shell.quote(require("penumbra.program").exe)
     local words = { "PENUMBRA_CUDA_LIB=/nowhere timeout -s INT 3", program, "each oneshot sequences=walk,stroll", "davis=" .. tree,
       "out=" .. out }
-    for _, word in ipairs(recipe.small) do words[#words + 1] = "'" .. word .. "'" end
+    for _, word in ipairs(recipe.small) do words[#words + 1] = shell.quote(word) end
     words[#words + 1] = "epochs=1000000"
-    local pipe = assert(io.popen(table.concat(words, " ") .. " 2>&1; echo \"code $?\""))
-    local text = pipe:read "*a"
-    pipe:close()
+    local text = shell.run(table.concat(words, " "))
     assert.truthy(text:find("stopped after epoch", 1, true), text)
     assert.truthy(text:find("go on with the same command and out=" .. out, 1, true), text)
     assert.truthy(files.exists(out .. "/walk/checkpoint.safetensors"))

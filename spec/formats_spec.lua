@@ -54,18 +54,10 @@ local function fails(bytes, ...)
 end
 
 before_each(function()
-  dir = os.tmpname()
-  os.remove(dir)
-  assert(lfs.mkdir(dir))
+  dir = pn.files.scratch()
 end)
 
-after_each(function()
-  lfs.chdir "."
-  for name in lfs.dir(dir) do
-    if name ~= "." and name ~= ".." then os.remove(dir .. "/" .. name) end
-  end
-  os.remove(dir)
-end)
+after_each(function() pn.files.remove(dir) end)
 
 -- ---- what the foreign files hold: ../shared/reference/formats/README.md ----------------------------------------------------
 

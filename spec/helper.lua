@@ -1,6 +1,6 @@
 --- What specs share: closeness of tensors, shapes, seeded tensors, errors, the reference data beside the tree.
 
-local lfs = require "lfs"
+local files = require "penumbra.files"
 local pn = require "penumbra"
 local helper = {}
 
@@ -12,12 +12,8 @@ end
 
 --- A fresh directory for the files of one spec, gone when the spec ends: `local directory = helper.directory(teardown)`.
 function helper.directory(teardown)
-  local path = os.tmpname()
-  os.remove(path)
-  assert(lfs.mkdir(path))
-  teardown(function()
-    os.execute("rm -rf '" .. path .. "'")
-  end)
+  local path = files.scratch()
+  teardown(function() files.remove(path) end)
   return path
 end
 

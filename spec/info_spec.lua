@@ -1,5 +1,6 @@
 --- What a network takes: the prediction of a dry run against the measurement, and the command that prints both.
 local helper = require "spec.helper"
+local shell = require "penumbra.shell"
 local pn = require "penumbra"
 local program = require "penumbra.program"
 
@@ -118,15 +119,11 @@ describe("penumbra info MODEL", function()
   local scratch = helper.directory(teardown)
 
   local function run(...)
-    local words = { "'" .. program.exe .. "' info" }
+    local words = { shell.quote(program.exe) .. " info" }
     for _, word in ipairs { ... } do
-      words[#words + 1] = "'" .. word .. "'"
+      words[#words + 1] = shell.quote(word)
     end
-    local pipe = io.popen(table.concat(words, " ") .. " 2>&1; echo \"code $?\"")
-    local text = pipe:read "*a"
-    pipe:close()
-    local output, code = text:match "^(.*)code (%d+)\n$"
-    return output, tonumber(code)
+    return shell.run(table.concat(words, " "))
   end
 
   local function write(name, text)

@@ -3,6 +3,7 @@
 local pn = require "penumbra"
 local files = require "penumbra.files"
 local program = require "penumbra.program"
+local shell = require "penumbra.shell"
 
 local recipe = {}
 
@@ -13,19 +14,16 @@ recipe.small = { "width=0.0625", "weights=", "epochs=2", "frames=4", "crop=32", 
 -- @treturn table scratch, tree: paths; run(...): exit code and all it said; succeeds(...): what it said; oneshot(out, ...): the
 --   words of a small run of that recipe
 function recipe.on(library)
-  local self = { scratch = os.tmpname() }
-  os.remove(self.scratch)
+  local self = { scratch = files.scratch() }
   self.tree = self.scratch .. "/toy"
 
   function self.run(...)
-    local words = { ("PENUMBRA_CUDA_LIB='%s'"):format(library), "'" .. program.exe .. "'" }
+    local words = { ("PENUMBRA_CUDA_LIB='%s'"):format(library), shell.quote(program.exe) }
     for _, word in ipairs { ... } do
-      words[#words + 1] = "'" .. word:gsub("'", "'\\''") .. "'"
+      words[#words + 1] = shell.quote(word)
     end
-    local pipe = assert(io.popen(table.concat(words, " ") .. " 2>&1; echo \"code $?\""))
-    local text = pipe:read "*a"
-    pipe:close()
-    return tonumber(text:match "code (%d+)%s*$"), text
+    local text, code = shell.run(table.concat(words, " "))
+    return code, text
   end
 
   function self.succeeds(...)

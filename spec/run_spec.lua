@@ -7,10 +7,11 @@ local log = require "penumbra.log"
 local progress = require "penumbra.progress"
 local helper = require "spec.helper"
 local lfs = require "lfs"
+local shell = require "penumbra.shell"
+
+local quote = shell.quote
 
 local top
-
-local function quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
 
 local function configuration(out, more)
   local defaults = { seed = 5, epochs = 6, optim = { lr = 0.5 }, side_weight = function(e) return 1 / e end, quiet = true }
@@ -62,11 +63,9 @@ end
 
 describe("a run", function()
   setup(function()
-    top = os.tmpname()
-    os.remove(top)
-    assert(lfs.mkdir(top))
+    top = files.scratch()
   end)
-  teardown(function() os.execute("rm -rf " .. quote(top)) end)
+  teardown(function() files.remove(top) end)
 
   it("leaves a directory with all that it takes to repeat it", function()
     local _, _, _, seen, run = train("whole", 6)
@@ -204,10 +203,7 @@ describe("a run", function()
     end)
 
     it("the directory cannot be written", function()
-      local pipe = io.popen "id -u"
-      local is_root = pipe:read "*l" == "0"
-      pipe:close()
-      if is_root then
+      if shell.line "id -u" == "0" then
         local cfg = config.resolve({}, { "out=/proc" }, { name = "toy" })
         helper.failure(function() pn.run(cfg) end, "cannot write /proc/config.json: ")
       else
@@ -330,12 +326,10 @@ describe("a run", function()
         net.w:fill(epoch)
       end
     ]]))
-    local pipe = io.popen(("%s %s 2>&1 </dev/null; echo \"code $?\""):format(quote(program.exe), quote(script)))
-    local output = pipe:read "*a"
-    pipe:close()
+    local output, code = shell.run(quote(program.exe) .. " " .. quote(script))
     local advice = ("stopped after epoch 3; go on with: penumbra %s resume=%s/stopped\n"):format(script, top)
     assert.truthy(output:find(advice, 1, true), output)
-    assert.truthy(output:find("code 130", 1, true))
+    assert.equal(130, code)
     assert.equal(3, pn.load(top .. "/stopped/checkpoint.safetensors").w:item())
   end)
 end)
@@ -357,11 +351,9 @@ describe("masks and scores", function()
   end
 
   setup(function()
-    top = os.tmpname()
-    os.remove(top)
-    assert(lfs.mkdir(top))
+    top = files.scratch()
   end)
-  teardown(function() os.execute("rm -rf " .. quote(top)) end)
+  teardown(function() files.remove(top) end)
 
   it("are written as DAVIS reads them, scored, and shown in one page", function()
     local run = pn.run(configuration "scored")

@@ -6,19 +6,19 @@ local formats = require "penumbra.formats"
 local program = require "penumbra.program"
 local units = require "penumbra.i3d_names"
 local weights = require "penumbra.weights"
+local files = require "penumbra.files"
 local helper = require "spec.helper"
+local shell = require "penumbra.shell"
 
 local dir
 
-local function quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
+local quote = shell.quote
 
 before_each(function()
-  dir = os.tmpname()
-  os.remove(dir)
-  assert(lfs.mkdir(dir))
+  dir = files.scratch()
 end)
 
-after_each(function() os.execute("rm -rf " .. quote(dir)) end)
+after_each(function() files.remove(dir) end)
 
 local function write(name, text)
   local path = dir .. "/" .. name
@@ -341,12 +341,9 @@ describe("penumbra fetch", function()
 
   local function run(arguments, path)
     lfs.mkdir(dir .. "/bin")
-    local command = ("PENUMBRA_HOME=%s PATH=%s %s fetch %s 2>&1 </dev/null"):format(quote(dir .. "/home"),
+    local command = ("PENUMBRA_HOME=%s PATH=%s %s fetch %s"):format(quote(dir .. "/home"),
       quote(path or dir .. "/bin:/usr/bin:/bin"), quote(program.exe), arguments)
-    local pipe = assert(io.popen(command .. "; echo \"#$?\""))
-    local output, code = pipe:read("*a"):match("^(.*)#(%d+)\n$")
-    pipe:close()
-    return output, tonumber(code)
+    return shell.run(command)
   end
 
   local function fails(arguments, code, path, ...)
@@ -418,7 +415,7 @@ describe("penumbra fetch", function()
 
   it("says where it may not write", function()
     write("home", "a file")
-    fails("i3d", 1, nil, "cannot make the directory " .. dir .. "/home")
+    fails("i3d", 1, nil, dir .. "/home: cannot make the directory")
   end)
 
   it("leaves a whole file alone", function()
@@ -431,11 +428,8 @@ describe("penumbra fetch", function()
 
   it("looks in $PENUMBRA_HOME, else $XDG_CACHE_HOME, else ~/.cache", function()
     local function home(environment)
-      local pipe = io.popen(("env -u PENUMBRA_HOME -u XDG_CACHE_HOME %s %s -e 'print(pn.weights.home())' 2>&1"):format(environment,
-        quote(program.exe)))
-      local text = pipe:read "*a"
-      pipe:close()
-      return text
+      return (shell.run(("env -u PENUMBRA_HOME -u XDG_CACHE_HOME %s %s -e 'print(pn.weights.home())'"):format(environment,
+        quote(program.exe))))
     end
     assert.equal("/a\n", home "PENUMBRA_HOME=/a XDG_CACHE_HOME=/b HOME=/c")
     assert.equal("/b/penumbra\n", home "XDG_CACHE_HOME=/b HOME=/c")

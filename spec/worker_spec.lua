@@ -1,6 +1,7 @@
 -- worker_spec: threads that run Lua: results, errors, tensors by reference, the end.
 local pn = require "penumbra"
 local helper = require "spec.helper"
+local shell = require "penumbra.shell"
 local ffi = require "ffi"
 
 local jobs = "spec.fixtures.jobs"
@@ -8,10 +9,7 @@ local worker = pn.worker
 
 -- What `penumbra -e code` prints, both streams, and its exit code.
 local function said(code)
-  local pipe = io.popen(("build/penumbra -e '%s' 2>&1; echo \"exit $?\""):format(code))
-  local text = pipe:read "*a"
-  pipe:close()
-  return text
+  return ("%sexit %d\n"):format(shell.run("build/penumbra -e " .. shell.quote(code)))
 end
 
 for _, n in ipairs { 0, 1, 3 } do

@@ -1,6 +1,7 @@
 --- What the library says of itself: `penumbra ops`, `penumbra info`, and docs/operations.md, all from the registry.
 -- @module penumbra.about
 local files = require "penumbra.files"
+local shell = require "penumbra.shell"
 local usage = require "penumbra.usage"
 
 local about = {}
@@ -69,17 +70,12 @@ function about.versions()
   return { penumbra = pn.version, build = pn.build_info(), luajit = jit.version, platform = jit.os .. " " .. jit.arch }
 end
 
-local function quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
-
 --- The commit of the checkout we run from, "-dirty" when it was edited; nil where there is none.
 -- @treturn ?string
 function about.commit()
   local home = require("penumbra.ffi").root
   if not (files.exists(home .. "/.git", "directory") or files.exists(home .. "/.git")) then return nil end
-  local pipe = io.popen("git -C " .. quote(home) .. " describe --always --dirty --tags 2>/dev/null")
-  local line = pipe and pipe:read("*l")
-  if pipe then pipe:close() end
-  return line ~= "" and line or nil
+  return shell.line("git -C " .. shell.quote(home) .. " describe --always --dirty --tags")
 end
 
 --- The processor, as the system names it; nil where it does not.

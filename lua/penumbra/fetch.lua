@@ -6,8 +6,10 @@
 -- must be the one of DeepMind's index.
 
 local lfs = require "lfs"
+local files = require "penumbra.files"
 local formats = require "penumbra.formats"
 local scope = require "penumbra.scope"
+local shell = require "penumbra.shell"
 local usage = require "penumbra.usage"
 local weights = require "penumbra.weights"
 
@@ -26,30 +28,16 @@ end
 
 -- ---- the system ------------------------------------------------------------------------------------------------------------
 
-local function quote(text)
-  return "'" .. text:gsub("'", "'\\''") .. "'"
-end
-
--- Does it end with code 0? (LuaJIT returns what system(3) does; with Lua 5.2 compatibility, true.)
-local function run(command)
-  local code = os.execute(command)
-  return code == 0 or code == true
-end
+local quote, run = shell.quote, shell.succeeds
 
 local function have(tool)
-  return run(("command -v %s >/dev/null 2>&1"):format(tool))
+  return run("command -v " .. tool)
 end
 
 local function make_directory(path)
-  local made = path:sub(1, 1) == "/" and "" or "."
-  for part in path:gmatch "[^/]+" do
-    made = made .. "/" .. part
-    if lfs.attributes(made, "mode") ~= "directory" then
-      local ok, problem = lfs.mkdir(made)
-      if not ok and lfs.attributes(made, "mode") ~= "directory" then
-        fail("cannot make the directory %s: %s", made, problem)
-      end
-    end
+  local problem = files.make_directory(path)
+  if problem then
+    fail("%s", problem)
   end
 end
 
@@ -73,12 +61,10 @@ local function last_lines(path, n)
 end
 
 local function write_text(path, text)
-  local file, problem = io.open(path, "w")
-  if not file then
-    fail("cannot write %s", problem)
+  local problem = files.write(path, text)
+  if problem then
+    fail("%s", problem)
   end
-  file:write(text)
-  file:close()
 end
 
 -- ---- the steps -------------------------------------------------------------------------------------------------------------
@@ -94,7 +80,7 @@ local function check_tools()
   if not have "python3" then
     fail "python3 is missing: apt install python3 python3-pip"
   end
-  if not run "python3 -m pip --version >/dev/null 2>&1" then
+  if not run "python3 -m pip --version" then
     fail "pip is missing: apt install python3-pip"
   end
 end

@@ -49,4 +49,26 @@ function files.write(path, text)
   return ("cannot write %s: %s"):format(path, (tostring(why or why_close):gsub("^.*: ", "")))
 end
 
+--- A fresh directory for files that nobody will want later.
+-- @treturn string path
+function files.scratch()
+  local path = os.tmpname()
+  os.remove(path)
+  assert(lfs.mkdir(path))
+  return path
+end
+
+--- Removes a file, or a directory with all in it; links are removed, not followed. What is not there is fine.
+-- @tparam string path
+function files.remove(path)
+  if lfs.symlinkattributes(path, "mode") == "directory" then
+    for name in lfs.dir(path) do
+      if name ~= "." and name ~= ".." then files.remove(path .. "/" .. name) end
+    end
+    lfs.rmdir(path)
+  else
+    os.remove(path)
+  end
+end
+
 return files

@@ -44,8 +44,6 @@ local function split(arguments)
   return ours, rest
 end
 
-local function remove(directory) os.execute("rm -rf '" .. directory:gsub("'", "'\\''") .. "'") end
-
 --- @tparam table arguments of the command
 -- @tparam function find path of a recipe or script by its name; fails with the nearest
 -- @tparam function run_file runs a script with a list of arguments
@@ -66,14 +64,11 @@ local function run(arguments, find, run_file)
     file:close()
   end
   local profile = require "penumbra.profile"
-  local out = os.tmpname()
-  os.remove(out)
-  local problem = files.make_directory(out)
-  if problem then usage.fail("profile: %s", problem) end
+  local out = files.scratch()
   local how = { steps = ours.steps, warm = ours.warm, out = out }
   local ok, report = pcall(profile.watch, how, function() return run_file(path, rest) end)
   require("penumbra.program").catch_interrupt "off"
-  remove(out)
+  files.remove(out)
   if not ok then
     if ours.trace ~= "" and not had_trace then os.remove(ours.trace) end
     error(report, 0)

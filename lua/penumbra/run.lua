@@ -33,6 +33,7 @@ local raise = require "penumbra.raise"
 local replay = require "penumbra.replay"
 local results = require "penumbra.results"
 local scope = require "penumbra.scope"
+local shell = require "penumbra.shell"
 local usage = require "penumbra.usage"
 local pn = require "penumbra"
 
@@ -44,14 +45,12 @@ if not has_program then program = nil end -- under a plain luajit: no Ctrl-C, no
 
 -- ---- the directory and its record ------------------------------------------------------------------------------------------
 
-local function quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
-
 local function command_line()
   local words = { "penumbra" }
   local arguments = rawget(_G, "arg") or {}
   for i = 0, #arguments do
     local word = tostring(arguments[i])
-    words[#words + 1] = word:match("^[%w_./=,:+-]+$") and word or quote(word)
+    words[#words + 1] = word:match("^[%w_./=,:+-]+$") and word or shell.quote(word)
   end
   return table.concat(words, " ")
 end

@@ -9,24 +9,17 @@ local image = require "penumbra.image"
 local binding = require "penumbra.ffi"
 local named = require "penumbra.named"
 local raise = require "penumbra.raise"
+local shell = require "penumbra.shell"
 
+local quote = shell.quote
 local video = {}
 
 --- The program that is run; a path or a name.
 video.program = "ffmpeg"
 
-local function quoted(text)
-  return "'" .. text:gsub("'", [['\'']]) .. "'"
-end
-
-local function succeeded(command)
-  local code = os.execute(command)
-  return code == 0 or code == true
-end
-
 --- Is ffmpeg installed?
 function video.available()
-  return succeeded("command -v " .. quoted(video.program) .. " >/dev/null 2>&1")
+  return shell.succeeds("command -v " .. quote(video.program))
 end
 
 local function need_program(what)
@@ -49,7 +42,7 @@ local function run(arguments, feed)
   local log, status = os.tmpname(), os.tmpname()
   -- Whatever happens, the input is read to its end: a broken pipe would end this process.
   local command = ("{ %s -nostdin -hide_banner -loglevel error -y %s 2>%s; echo $? >%s; cat >/dev/null; }"):format(
-    quoted(video.program), arguments, quoted(log), quoted(status))
+    quote(video.program), arguments, quote(log), quote(status))
   if not feed then
     command = command .. " </dev/null"
   else
@@ -137,7 +130,7 @@ function video.write(how)
   end
   local beside = how.path .. ".part"
   local arguments = ("-f rawvideo -pix_fmt rgb24 -s %dx%d -r %g -i - %s %s"):format(width or w, height or h, how.fps, kinds[kind],
-    quoted("file:" .. beside))
+    quote("file:" .. beside))
   local ok, problem = pcall(run, arguments, function(pipe)
     local i, picture = 1, first
     while picture do
@@ -185,8 +178,8 @@ function video.read(how)
   end
   local rate = how.fps and ("-vf fps=%g"):format(how.fps) or ""
   local pattern = "file:" .. how.directory:gsub("%%", "%%%%") .. "/%05d." .. how.extension
-  local problem = run(("-i %s %s -vsync 0 -qscale:v 2 -start_number 0 -f image2 %s"):format(quoted("file:" .. how.path), rate,
-    quoted(pattern)))
+  local problem = run(("-i %s %s -vsync 0 -qscale:v 2 -start_number 0 -f image2 %s"):format(quote("file:" .. how.path), rate,
+    quote(pattern)))
   local paths = image.files(how.directory)
   if problem or #paths == 0 then
     if made then

@@ -4,15 +4,13 @@ local binding = require "penumbra.ffi"
 local ffi = require "ffi"
 local files = require "penumbra.files"
 local helper = require "spec.helper"
+local shell = require "penumbra.shell"
 
 -- What `penumbra -e code` prints, both streams, with PENUMBRA_CUDA_LIB set.
 local function said(library, code, environment)
   local program = ffi.string(binding.library_path):match("^(.*)/[^/]*$") .. "/penumbra"
   if not io.open(program) then program = "build/penumbra" end
-  local pipe = io.popen(("%s PENUMBRA_CUDA_LIB=%s %s -e '%s' 2>&1"):format(environment or "", library, program, code))
-  local text = pipe:read "*a"
-  pipe:close()
-  return text
+  return (shell.run(("%s PENUMBRA_CUDA_LIB=%s %s -e %s"):format(environment or "", library, program, shell.quote(code))))
 end
 
 describe("a device", function()
@@ -34,19 +32,19 @@ describe("a device", function()
 
   describe("whose plug-in needs a library", function()
     local top = helper.directory(teardown)
-    local has_compiler = os.execute "command -v gcc >/dev/null" == 0
+    local has_compiler = shell.succeeds "command -v gcc"
     local ask = 'require("penumbra").zeros { 2, device = "cuda" }'
 
-    local function shell(format, ...) assert.equal(0, os.execute(format:format(...))) end
+    local function must(format, ...) assert.is_true(shell.succeeds(format:format(...))) end
 
     setup(function()
       if not has_compiler then return end
-      shell("mkdir -p %s/far %s/env/lib/python3.11/site-packages/nvidia/far/lib", top, top)
+      must("mkdir -p %s/far %s/env/lib/python3.11/site-packages/nvidia/far/lib", top, top)
       assert.is_nil(files.write(top .. "/far.c", "int far(void); int far(void) { return 1; }"))
       assert.is_nil(files.write(top .. "/plug.c", "int far(void); int near(void); int near(void) { return far(); }"))
-      shell("cd %s && gcc -shared -fPIC -Wl,-soname,libfar.so.7 far.c -o far/libfar.so.7", top)
-      shell("cd %s && gcc -shared -fPIC plug.c far/libfar.so.7 -o libplug.so", top)
-      shell("cd %s && cp far/libfar.so.7 env/lib/python3.11/site-packages/nvidia/far/lib/", top)
+      must("cd %s && gcc -shared -fPIC -Wl,-soname,libfar.so.7 far.c -o far/libfar.so.7", top)
+      must("cd %s && gcc -shared -fPIC plug.c far/libfar.so.7 -o libplug.so", top)
+      must("cd %s && cp far/libfar.so.7 env/lib/python3.11/site-packages/nvidia/far/lib/", top)
     end)
 
     it("that is nowhere says where it looked", function()
@@ -66,7 +64,7 @@ describe("a device", function()
         local text = said(top .. "/libplug.so", ask, environment)
         assert.truthy(text:find("libplug.so is not a backend of Penumbra", 1, true), text)
       end
-      shell("mkdir -p %s/env/bin && ln -s /bin/true %s/env/bin/python3", top, top)
+      must("mkdir -p %s/env/bin && ln -s /bin/true %s/env/bin/python3", top, top)
       local text = said(top .. "/libplug.so", ask, ("PATH=%s/env/bin:$PATH"):format(top))
       assert.truthy(text:find("is not a backend of Penumbra", 1, true), text)
     end)
@@ -100,9 +98,7 @@ describe("a device", function()
   end)
 
   it("that is a CPU without the kernels asked for is refused", function()
-    local pipe = io.popen("PENUMBRA_CPU=mmx build/penumbra -e 'print(require(\"penumbra\").zeros{1})' 2>&1")
-    local text = pipe:read "*a"
-    pipe:close()
+    local text = shell.run "PENUMBRA_CPU=mmx build/penumbra -e 'print(pn.zeros{1})'"
     assert.matches('PENUMBRA_CPU: no CPU variant "mmx" %(plain, avx2, avx512, avx512_bf16, amx%)', text)
   end)
 

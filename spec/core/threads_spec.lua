@@ -2,26 +2,25 @@
 local helper = require "spec.helper"
 local pn = require "penumbra"
 local program = require "penumbra.program"
+local files = require "penumbra.files"
+local shell = require "penumbra.shell"
 
 local function output_of(environment, code)
-  local pipe = io.popen(("%s '%s' -e '%s' 2>&1"):format(environment, program.exe, code))
-  local text = pipe:read "*a"
-  pipe:close()
-  return text
+  return (shell.run(("%s %s -e %s"):format(environment, shell.quote(program.exe), shell.quote(code))))
 end
 
 describe("the number of threads", function()
   local root = helper.directory(teardown)
 
   local function write(path, text)
-    os.execute(("mkdir -p '%s'"):format((root .. path):match "^(.*)/"))
+    assert.is_nil(files.make_directory((root .. path):match "^(.*)/"))
     local file = assert(io.open(root .. path, "w"))
     file:write(text)
     file:close()
   end
 
   it("is what the affinity allows, unless it is given", function()
-    if os.execute "taskset -c 0 true 2>/dev/null" ~= 0 then pending "no taskset" end
+    if not shell.succeeds "taskset -c 0 true" then pending "no taskset" end
     assert.equal("1\n", output_of("env -u PENUMBRA_THREADS taskset -c 0", "print(pn.threads())"))
     assert.equal("3\n", output_of("PENUMBRA_THREADS=3 taskset -c 0", "print(pn.threads())"))
   end)

@@ -6,19 +6,13 @@ local files = require "penumbra.files"
 local helper = require "spec.helper"
 local json = require "penumbra.json"
 local program = require "penumbra.program"
+local shell = require "penumbra.shell"
 
 describe("gpu-check", function()
   local directory = helper.directory(teardown)
 
-  local function run(command)
-    local pipe = io.popen(command .. " 2>&1; echo \"#$?\"")
-    local text, code = pipe:read("*a"):match "^(.*)#(%d+)\n$"
-    pipe:close()
-    return text, tonumber(code)
-  end
-
   local function check(...)
-    return run(table.concat({ "'" .. program.exe .. "'", "scripts/gpu_check.lua", "out=" .. directory .. "/out", ... }, " "))
+    return shell.run(table.concat({ "'" .. program.exe .. "'", "scripts/gpu_check.lua", "out=" .. directory .. "/out", ... }, " "))
   end
 
   it("says in one line that there is no card, with a code of its own", function()

@@ -4,6 +4,7 @@
 local device = require "spec.gpu.device"
 local pn = require "penumbra"
 local helper = require "spec.helper"
+local shell = require "penumbra.shell"
 local C = pn.C
 
 local types = { "f32", "f64", "f16", "bf16", "i64", "i32", "u8" }
@@ -176,10 +177,7 @@ end)
 
 -- What `penumbra -e code` says under other settings of the emulation.
 local function said(settings, code)
-  local pipe = io.popen(("%s PENUMBRA_CUDA_LIB=%s build/penumbra -e '%s' 2>&1"):format(settings, device.library, code))
-  local text = pipe:read "*a"
-  pipe:close()
-  return text
+  return (shell.run(("%s PENUMBRA_CUDA_LIB=%s build/penumbra -e %s"):format(settings, device.library, shell.quote(code))))
 end
 
 describe("a device of the emulation", function()

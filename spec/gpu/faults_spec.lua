@@ -6,6 +6,7 @@ local emulation = require "spec.gpu.emulation"
 local pn = require "penumbra"
 local cases = require "spec.cases"
 local helper = require "spec.helper"
+local shell = require "penumbra.shell"
 
 if not emulation then
   describe("faults on a device", function()
@@ -151,11 +152,8 @@ describe("a fault", function()
   -- A program of its own each time: a device is opened once.
   it("while a device is opened is an error that says what", function()
     local function said(fault, code)
-      local pipe = io.popen(("PENUMBRA_EMULATED_FAIL=%s PENUMBRA_CUDA_LIB=%s build/penumbra -e '%s' 2>&1"):format(fault,
-        device.library, code))
-      local text = pipe:read "*a"
-      pipe:close()
-      return text
+      return (shell.run(("PENUMBRA_EMULATED_FAIL=%s PENUMBRA_CUDA_LIB=%s build/penumbra -e %s"):format(fault, device.library,
+        shell.quote(code))))
     end
     local code = [[local pn = require "penumbra" print("=", pn.relu(pn.ones { 3, device = "cuda" }):to("cpu"):sum():item())]]
     local failed = 0

@@ -1,6 +1,7 @@
 --- Every recipe on a CUDA device, two steps each, through the program as a user calls it; against the CPU where that can be said.
 
 local device = require "spec.gpu.device"
+local files = require "penumbra.files"
 local lfs = require "lfs"
 local pn = require "penumbra"
 local helper = require "spec.helper"
@@ -32,7 +33,7 @@ describe("recipes on a CUDA device", function()
   setup(function()
     pn.data.toy.write(tree, { sequences = { "walk", "stroll" }, frames = 6, height = 48, width = 64 })
   end)
-  teardown(function() os.execute("rm -rf '" .. scratch .. "'") end)
+  teardown(function() files.remove(scratch) end)
 
   it("oneshot says where it runs, and does what it does on the CPU", function()
     local here, there = scratch .. "/cpu", scratch .. "/cuda"

@@ -1,3 +1,4 @@
+local files = require "penumbra.files"
 local lfs = require "lfs"
 local pn = require "penumbra"
 local helper = require "spec.helper"
@@ -13,7 +14,7 @@ describe("recipes", function()
     pn.data.toy.write(tree, { sequences = { "walk", "stroll" }, frames = 6, height = 48, width = 64 })
   end)
   teardown(function()
-    os.execute("rm -rf '" .. scratch .. "'")
+    files.remove(scratch)
   end)
 
   it("oneshot trains, segments every frame, scores, and leaves a run to look at", function()

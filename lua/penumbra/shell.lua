@@ -1,0 +1,28 @@
+--- Other programs, through the system's shell.
+--
+--     local output, code = shell.run("tar -xzf " .. shell.quote(path))
+-- @module penumbra.shell
+local shell = {}
+
+--- A text as one word of a command.
+function shell.quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
+
+--- Runs a command without input.
+-- @tparam string command
+-- @treturn string all it said, on both streams
+-- @treturn int its exit code
+function shell.run(command)
+  local pipe = assert(io.popen(("(%s\n) 2>&1 </dev/null; echo \"#$?\""):format(command)))
+  local text = pipe:read "*a"
+  pipe:close()
+  local output, code = text:match "^(.*)#(%d+)\n$"
+  return output, tonumber(code)
+end
+
+--- Does a command leave with 0? What it says is dropped.
+function shell.succeeds(command) return select(2, shell.run("(" .. command .. "\n) >/dev/null 2>&1")) == 0 end
+
+--- The first line that a command writes to its standard output; nil where there is none.
+function shell.line(command) return shell.run("(" .. command .. "\n) 2>/dev/null"):match "^([^\n]+)" end
+
+return shell
