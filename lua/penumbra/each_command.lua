@@ -5,7 +5,7 @@
 -- Called again with the same out=, what is done stays, what was begun goes on from its checkpoint, what failed is tried again.
 --
 -- out/: NAME/ for each run, masks/NAME (what DAVIS expects, for `penumbra evaluate` too), overlays/NAME, config.json, run.json,
--- scores.json and report.html of all that is done so far.
+-- scores.json of all that is done so far; at the end (or at Ctrl-C) report.html.
 -- @module penumbra.each_command
 local config = require "penumbra.config"
 local files = require "penumbra.files"
@@ -136,22 +136,28 @@ end
 local Each = {}
 Each.__index = Each
 
--- Writes down what is done so far; gives it as measure.summary does.
-function Each:summarise()
-  local measure, results = require "penumbra.measure", require "penumbra.results"
+-- Writes the scores of what is done so far, and gives them as measure.summary does; nil where nothing is.
+function Each:scores()
+  local measure = require "penumbra.measure"
   local order = {}
   for _, name in ipairs(self.names) do
-    if self.rows[name] then
-      order[#order + 1] = name
-      self.copied[name] = self.copied[name] or scope.run(function()
-        return measure.copied(self.dataset:sequence(name):masks())
-      end)
-    end
+    if self.rows[name] then order[#order + 1] = name end
   end
   if #order == 0 then return nil end
   local result = measure.summary(order, self.rows)
-  result.baseline = measure.summary(order, self.copied)
   measure.write_json(self.dir .. "/scores.json", result)
+  return result
+end
+
+-- The page of what is done so far; gives the scores, with the baseline beside them.
+function Each:report()
+  local measure, results = require "penumbra.measure", require "penumbra.results"
+  local result = self:scores()
+  if not result then return nil end
+  for _, name in ipairs(result.order) do
+    self.copied[name] = self.copied[name] or scope.run(function() return measure.copied(self.dataset:sequence(name):masks()) end)
+  end
+  result.baseline = measure.summary(result.order, self.copied)
   results.report { dir = self.dir, seed = self.cfg.seed, config_text = tostring(self.cfg), result = result, quiet = true }
   return result
 end
@@ -174,6 +180,7 @@ function Each:collect(wait)
       for _, line in ipairs(place.lines) do say("%s", line) end
     end
     link(self.dir, name)
+    self:scores()
   end
 end
 
@@ -192,7 +199,7 @@ function Each:run(i, name, path, rest, run_file)
   if type(problem) == "table" then
     self:collect(true)
     if problem.code == 130 then
-      self:summarise()
+      self:report()
       say("go on with the same command and out=%s", self.dir)
     end
     error(problem, 0)
@@ -237,7 +244,7 @@ local function run(arguments, find, run_file)
   end
   self:collect(true)
   self.beside:close()
-  local result = self:summarise()
+  local result = self:report()
   if result then pn.measure.print(result) end
   say("%d sequence%s in %s: %s/report.html", n_run, n_run == 1 and "" or "s", progress.duration(pn.clock() - began), self.dir)
   if #self.failures > 0 then
