@@ -50,7 +50,8 @@ describe("each", function()
     here.succeeds("evaluate", out .. "/masks", "davis=" .. tree, "json=" .. scratch .. "/evaluated.json")
     assert.same(all, json(scratch .. "/evaluated.json"))
     local page = files.read(out .. "/report.html")
-    local parts = { '<a href="stroll/report.html">stroll</a>', "<h2>amble</h2>", "<code>epochs</code>", "penumbra each oneshot" }
+    local parts = { '<a href="stroll/report.html">stroll</a>', "<h2>amble</h2>", "<code>epochs</code>",
+      ("penumbra each oneshot davis=%s out=%s "):format(tree, out) }
     for _, part in ipairs(parts) do
       assert.truthy(page:find(part, 1, true), part)
     end

@@ -70,6 +70,18 @@ function about.versions()
   return { penumbra = pn.version, build = pn.build_info(), luajit = jit.version, platform = jit.os .. " " .. jit.arch }
 end
 
+--- A command line of the program, as one would type it.
+-- @tparam {string} arguments from 0, the command or recipe
+-- @treturn string
+function about.command(arguments)
+  local words = { "penumbra" }
+  for i = 0, #arguments do
+    local word = tostring(arguments[i])
+    words[#words + 1] = word:match("^[%w_./=,:+-]+$") and word or shell.quote(word)
+  end
+  return table.concat(words, " ")
+end
+
 --- The commit of the checkout we run from, "-dirty" when it was edited; nil where there is none.
 -- @treturn ?string
 function about.commit()

@@ -89,7 +89,7 @@ local function plain_of(cfg)
 end
 
 -- Makes the directory, or finds that it holds runs of the same recipe with the same keys.
-local function open(dir, rest, cfg)
+local function open(dir, arguments, cfg)
   local problem = files.make_directory(dir) or files.make_directory(dir .. "/masks") or files.make_directory(dir .. "/overlays")
   if problem then usage.fail("out: %s", problem) end
   local now = plain_of(cfg)
@@ -102,9 +102,8 @@ local function open(dir, rest, cfg)
     end
   end
   local about = require "penumbra.about"
-  local words = { "penumbra each", rest[0], unpack(rest) }
   local record = { sessions = { {
-    command = table.concat(words, " "), commit = about.commit(), versions = about.versions(),
+    command = about.command(arguments), commit = about.commit(), versions = about.versions(),
     started = os.date "!%Y-%m-%dT%H:%M:%SZ",
   } } }
   for name, value in pairs { ["config.json"] = now, ["run.json"] = record } do
@@ -226,7 +225,7 @@ local function run(arguments, find, run_file)
   local self = setmetatable({ cfg = cfg, dataset = pn.data.davis(cfg.davis), rows = {}, copied = {}, failures = {} }, Each)
   self.names = names_of(ours, self.dataset)
   self.dir = (ours.out or ("out/each-%s-%s"):format(config.name(cfg), os.date "%Y%m%d-%H%M%S")):gsub("(.)/+$", "%1")
-  open(self.dir, rest, cfg)
+  open(self.dir, arguments, cfg)
   if cfg.threads then pn.threads(cfg.threads) end
   local n_workers = math.max(1, pn.worker.default(pn.device.choose(cfg.device)))
   self.beside = require("penumbra.results").beside(pn.worker.pool(n_workers))

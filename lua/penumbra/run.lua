@@ -33,7 +33,6 @@ local raise = require "penumbra.raise"
 local replay = require "penumbra.replay"
 local results = require "penumbra.results"
 local scope = require "penumbra.scope"
-local shell = require "penumbra.shell"
 local usage = require "penumbra.usage"
 local pn = require "penumbra"
 
@@ -44,16 +43,6 @@ local has_program, program = pcall(require, "penumbra.program")
 if not has_program then program = nil end -- under a plain luajit: no Ctrl-C, no home
 
 -- ---- the directory and its record ------------------------------------------------------------------------------------------
-
-local function command_line()
-  local words = { "penumbra" }
-  local arguments = rawget(_G, "arg") or {}
-  for i = 0, #arguments do
-    local word = tostring(arguments[i])
-    words[#words + 1] = word:match("^[%w_./=,:+-]+$") and word or shell.quote(word)
-  end
-  return table.concat(words, " ")
-end
 
 local function default_directory(cfg)
   local parts = { config.name(cfg) }
@@ -263,7 +252,8 @@ local function open(cfg)
   record.sessions = record.sessions or {}
   record.recipe, record.seed = self.name, self.seed
   record.sessions[#record.sessions + 1] = {
-    command = command_line(), commit = about.commit(), started = os.date "!%Y-%m-%dT%H:%M:%SZ", from_epoch = self.epoch,
+    command = about.command(rawget(_G, "arg") or {}), commit = about.commit(), started = os.date "!%Y-%m-%dT%H:%M:%SZ",
+    from_epoch = self.epoch,
     versions = about.versions(), processor = about.processor(), threads = pn.threads(),
     precision = pn.precision(nil, self.device), device = self.device, card = card,
   }
