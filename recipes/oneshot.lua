@@ -29,8 +29,8 @@ local cfg = pn.config{
   infer  = pn.infer.with{ keep = "connected" }, -- how the clip is segmented
 }
 
-local run    = pn.run(cfg)
 local clip   = pn.data.davis(cfg.davis):sequence(cfg.sequence)
+local run    = pn.run(cfg)
 local net    = require "models.fcn_i3d"(cfg):to(cfg.device)
 if cfg.weights ~= "" then net:load(cfg.weights, { allow_missing = true }) end
 local sgd    = pn.optim.sgd(net:parameters(), cfg.optim)

@@ -31,8 +31,8 @@ local cfg = pn.config{
   checkpoint_every = 1,
 }
 
-local run  = pn.run(cfg)
 local set  = pn.data.davis(cfg.davis)
+local run  = pn.run(cfg)
 local net  = require "models.fcn_i3d"(cfg):to(cfg.device)
 if cfg.weights ~= "" then net:load(cfg.weights, { allow_missing = true }) end
 local sgd  = pn.optim.sgd(net:parameters(), cfg.optim)

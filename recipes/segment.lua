@@ -9,8 +9,8 @@ local cfg = pn.config{
   infer = pn.infer.defaults, -- how the clip is segmented
 }
 
-local run  = pn.run(cfg)
 local clip = pn.data.folder(cfg[1], { mask = cfg.mask })
+local run  = pn.run(cfg)
 local file = pn.formats.open(pn.weights.find(cfg.checkpoint))
 if not file.metadata.config then
   error(("%s: not the checkpoint of a run: it does not say which network it holds"):format(cfg.checkpoint), 0)

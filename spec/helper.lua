@@ -17,6 +17,19 @@ function helper.directory(teardown)
   return path
 end
 
+--- A clip u8 (n,h,w,3) whose frame t shows a bright square at (t, 2t).
+function helper.moving_square(n, h, w)
+  local clip = pn.zeros { n, h, w, 3, dtype = "u8" }
+  for t = 1, n do
+    for y = 1, 6 do
+      for x = 1, 8 do
+        clip:set(255, t, (t + y - 1) % h + 1, (2 * t + x - 1) % w + 1, 1)
+      end
+    end
+  end
+  return clip
+end
+
 --- A tensor of numbers in [a, b) that depend on the name alone.
 function helper.random(shape, name, a, b, dtype)
   local spec = { dtype = dtype }

@@ -2,6 +2,8 @@ local pn = require "penumbra"
 local infer = require "penumbra.infer"
 local helper = require "spec.helper"
 
+local moving = helper.moving_square
+
 -- A network that sees what it is given: its logit is large where the red channel is above the middle.
 local function seeing(record)
   local net = { training = true, modes = {} }
@@ -20,19 +22,6 @@ local function seeing(record)
     return y
   end
   return net
-end
-
--- A clip whose frame t shows a bright square at (t, 2t).
-local function moving(n, h, w)
-  local clip = pn.zeros { n, h, w, 3, dtype = "u8" }
-  for t = 1, n do
-    for y = 1, 6 do
-      for x = 1, 8 do
-        clip:set(255, t, (t + y - 1) % h + 1, (2 * t + x - 1) % w + 1, 1)
-      end
-    end
-  end
-  return clip
 end
 
 local function truth(clip)
@@ -215,11 +204,7 @@ describe("segment", function()
 end)
 
 describe("false positives", function()
-  -- A network that sees the object wherever the frame is red.
-  local net = { training = true, input = "rgb_pm1" }
-  function net.eval(self) self.training = false end
-  function net.train(self) self.training = true end
-  function net.logits(_, x) return x:slice { axis = 2, first = 1, count = 1 } * 10 end
+  local net = seeing()
 
   local function painted(boxes)
     local frame, mask = pn.zeros { 40, 60, 3, dtype = "u8" }, pn.zeros { 40, 60, dtype = "u8" }

@@ -15,6 +15,7 @@
 -- pn.rest"help" in the list part of its table.
 -- @module penumbra.config
 local json = require "penumbra.json"
+local recipe_text = require "penumbra.recipe_text"
 local usage = require "penumbra.usage"
 
 local config = {}
@@ -194,37 +195,6 @@ function parse.group(path, text)
   return value
 end
 
--- ---- the source of a recipe -------------------------------------------------------------------------------------------
-
-local function source_lines(file)
-  local handle = file and io.open(file, "r")
-  if not handle then return {} end
-  local lines = {}
-  for line in handle:lines() do lines[#lines + 1] = line end
-  handle:close()
-  return lines
-end
-
--- The text of a function in its file.
-local function function_text(f)
-  local info = debug.getinfo(f, "S")
-  local file = info.source:match("^@(.*)")
-  if not file then return nil end
-  local lines = source_lines(file)
-  local text = table.concat(lines, "\n", info.linedefined, math.min(info.lastlinedefined, #lines))
-  local from = 1
-  while true do
-    local start = text:find("function", from, true)
-    if not start then return nil end
-    -- The shortest piece that compiles is the function itself.
-    for stop in text:sub(start):gmatch("end()") do
-      local piece = text:sub(start, start + stop - 2)
-      if loadstring("return " .. piece) then return piece end
-    end
-    from = start + 8
-  end
-end
-
 -- ---- setting keys ----------------------------------------------------------------------------------------------------------
 
 -- Every path of the defaults: leaves, and groups too.
@@ -259,7 +229,7 @@ local function fit(state, path, default, value)
   local kind = kind_of(default)
   if kind == "function" and type(value) == "string" then
     -- The text of the default itself stands for the default, which may use locals of its recipe.
-    if type(default) == "function" and value == function_text(default) then return default end
+    if type(default) == "function" and value == recipe_text.of_function(default) then return default end
     return parse["function"](path, value), value
   end
   if kind == "list" then
@@ -359,105 +329,11 @@ local function copy(defaults)
   return into
 end
 
--- ---- the comments of a recipe -----------------------------------------------------------------------------------------
-
--- Walks the text of pn.config{...}: each key with its path, the comment on its line, and the comment lines above it.
-local function annotate(lines)
-  local notes, order = {}, {}
-  local text = table.concat(lines, "\n")
-  local at = text:match("()config%s*%b{}") or text:match("()config%s*%(%s*%b{}")
-    or text:match("()defaults%s*=%s*%b{}") -- of a model
-  if not at then return notes, order end
-  local i = text:find("{", at, true)
-  local prefix, depth, curly = {}, 0, {}
-  local pending, this_line, expects_key = {}, {}, false
-  local function is_block_comment(position) return text:match("^%-%-%[=*%[", position) end
-  local head = text:sub(1, i):match("([^\n]*)$")
-  while i <= #text do
-    local c = text:sub(i, i)
-    local word = text:match("^[%a_][%w_]*", i)
-    if is_block_comment(i) then
-      local level = text:match("^%-%-%[(=*)%[", i)
-      i = (select(2, text:find("]" .. level .. "]", i, true)) or #text) + 1
-    elseif text:match("^%-%-", i) then
-      local comment, stop = text:match("^%-%-+%s*([^\n]*)()", i)
-      -- After a closed group the comment is the group's, else the last key's.
-      local of = this_line[#this_line]
-      for k = #this_line, 1, -1 do
-        if depth == 1 and not this_line[k]:find(".", 1, true) then
-          of = this_line[k]
-          break
-        end
-      end
-      if of then
-        notes[of].comment = comment
-      elseif depth == 1 and not head then
-        pending[#pending + 1] = comment
-      end
-      i = stop
-    elseif c == "\n" then
-      if #this_line == 0 and not head and text:match("^%s*\n", i + 1) then pending = {} end
-      head, this_line = nil, {}
-      i = i + 1
-    elseif c == '"' or c == "'" then
-      local j = i + 1
-      while j <= #text and text:sub(j, j) ~= c do j = j + (text:sub(j, j) == "\\" and 2 or 1) end
-      i, expects_key = j + 1, false
-    elseif text:match("^%[=*%[", i) then
-      local level = text:match("^%[(=*)%[", i)
-      i = (select(2, text:find("]" .. level .. "]", i, true)) or #text) + 1
-    elseif c == "{" then
-      depth = depth + 1
-      curly[depth], expects_key = prefix.next or "", true
-      prefix.next = nil
-      i = i + 1
-    elseif c == "}" then
-      depth = depth - 1
-      if depth == 0 then break end
-      i, expects_key = i + 1, false
-    elseif c == "," or c == ";" then
-      i, expects_key, prefix.next = i + 1, true, nil
-    elseif word then
-      local after = text:match("^%s*=[^=]()", i + #word)
-      if word == "function" then -- to its end: a function's body has no keys
-        local nested, j = 1, i + #word
-        while nested > 0 and j <= #text do
-          local w = text:match("^[%a_][%w_]*", j)
-          if w then
-            if w == "function" or w == "if" or w == "do" or w == "repeat" then nested = nested + 1
-            elseif w == "end" or w == "until" then nested = nested - 1 end
-            j = j + #w
-          else
-            j = j + 1
-          end
-        end
-        i = j
-      else
-        if expects_key and after and curly[depth] ~= false then
-          local path = curly[depth] .. word
-          notes[path] = { above = depth == 1 and #pending > 0 and pending or nil }
-          order[#order + 1] = path
-          this_line[#this_line + 1] = path
-          if depth == 1 then pending = {} end
-          prefix.next = path .. "."
-          head = nil
-        end
-        i = i + #word
-      end
-      expects_key = false
-    else
-      if not c:match("%s") then expects_key = expects_key and c == "[" end
-      i = i + 1
-    end
-  end
-  return notes, order
-end
-
 -- ---- printing -------------------------------------------------------------------------------------------------------------
 
 local function format_value(value, path, sources)
   if type(value) == "function" then
-    return ((sources and sources[path] or function_text(value) or "function"):gsub("%s*\n%s*", " "))
+    return ((sources and sources[path] or recipe_text.of_function(value) or "function"):gsub("%s*\n%s*", " "))
   end
   if type(value) == "table" and getmetatable(value) == Declared then
     if value.choices then return table.concat(value.choices, " | ") end
@@ -496,19 +372,9 @@ function Config.__tostring(cfg)
   return table.concat(lines, "\n")
 end
 
-local function head_comment(lines)
-  local head = {}
-  for i, line in ipairs(lines) do
-    local text = line:match("^%-%-%-?%s?(.*)$")
-    if not text and not (i == 1 and line:match("^#!")) then break end
-    if text then head[#head + 1] = text end
-  end
-  return head
-end
-
 local function help(state)
-  local lines = source_lines(state.file)
-  local notes, order = annotate(lines)
+  local lines = recipe_text.lines(state.file)
+  local notes, order = recipe_text.annotate(lines)
   local out = {}
   local function say(format, ...) out[#out + 1] = select("#", ...) > 0 and format:format(...) or format end
   local usage_line = { "usage: penumbra " .. state.name }
@@ -518,7 +384,7 @@ local function help(state)
       or declared.what == "rest" and word .. " ..." or "[" .. word .. "]"
   end
   say("%s key=value ...", table.concat(usage_line, " "))
-  for _, text in ipairs(head_comment(lines)) do say(text) end
+  for _, text in ipairs(recipe_text.head(lines)) do say(text) end
   for _, declared in ipairs(state.positional) do say("  %s", declared.help) end
   say("")
   local rows, known = {}, {}
@@ -709,7 +575,7 @@ end
 function config.plain(cfg)
   local sources = meta[cfg] and meta[cfg].sources or {}
   local function walk(value, path)
-    if type(value) == "function" then return sources[path] or function_text(value) or "function" end
+    if type(value) == "function" then return sources[path] or recipe_text.of_function(value) or "function" end
     if type(value) ~= "table" then return value end
     if is_list(value) and path ~= "" then
       local list = {}

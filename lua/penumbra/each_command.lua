@@ -210,13 +210,8 @@ end
 -- @tparam function find path of a recipe or script by its name; fails with the nearest
 -- @tparam function run_file runs a script with a list of arguments
 local function run(arguments, find, run_file)
-  local word = arguments[1]
-  if word == nil then
-    print_help()
-    return 2
-  end
-  if word == "--help" or word == "-h" then return print_help() end
-  if word:match "=" then usage.fail("each: the first word is a recipe or FILE.lua, got '%s'", word) end
+  local word, code = usage.subject("each", "a recipe or FILE.lua", arguments, print_help)
+  if not word then return code end
   local path = find(word)
   local ours, rest = split(arguments)
   local cfg = resolve(path, rest, run_file)

@@ -215,9 +215,8 @@ end
 -- @tparam function find path of a recipe or script by its name; fails with the nearest
 -- @tparam function run_file runs a script with a list of arguments
 local function run(arguments, find, run_file)
-  local word = arguments[1]
-  if word == "--help" or word == "-h" then return print_help() end
-  if word:match "=" then usage.fail("info: the first word is a model or a recipe, got '%s'", word) end
+  local word, code = usage.subject("info", "a model or a recipe", arguments, print_help)
+  if not word then return code end
   local path = script_of(word, find)
   local pn = require "penumbra"
   local declared, model = open(path, run_file)

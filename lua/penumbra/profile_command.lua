@@ -48,13 +48,8 @@ end
 -- @tparam function find path of a recipe or script by its name; fails with the nearest
 -- @tparam function run_file runs a script with a list of arguments
 local function run(arguments, find, run_file)
-  local name = arguments[1]
-  if name == nil then
-    print_help()
-    return 2
-  end
-  if name == "--help" or name == "-h" then return print_help() end
-  if name:match("=") then usage.fail("profile: the first word is a recipe or FILE.lua, got '%s'", name) end
+  local name, code = usage.subject("profile", "a recipe or FILE.lua", arguments, print_help)
+  if not name then return code end
   local path = find(name)
   local ours, rest = split(arguments)
   local had_trace = files.exists(ours.trace)

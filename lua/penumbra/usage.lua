@@ -17,6 +17,23 @@ function usage.fail(format, ...)
   error(setmetatable({ message = message, code = 2 }, Problem), 0)
 end
 
+--- The first word of a command that works on something: a recipe, a model. Without one, or with --help, the help is printed.
+-- @tparam string command for messages
+-- @tparam string what is expected: "a recipe or FILE.lua"
+-- @tparam {string} arguments of the command
+-- @tparam function print_help
+-- @treturn ?string the word; nil when there is nothing more to do
+-- @treturn ?int then the exit code
+function usage.subject(command, what, arguments, print_help)
+  local word = arguments[1]
+  if word == nil or word == "--help" or word == "-h" then
+    print_help()
+    return nil, word and 0 or 2
+  end
+  if word:find("=", 1, true) then usage.fail("%s: the first word is %s, got '%s'", command, what, word) end
+  return word
+end
+
 --- Ends the program with an exit code and no message; for `--help` in the middle of a recipe.
 -- @tparam number code
 function usage.leave(code)

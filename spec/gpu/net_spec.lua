@@ -138,15 +138,7 @@ describe("inference on a device", function()
     return net
   end
 
-  local function moving(n, h, w)
-    local clip = pn.zeros { n, h, w, 3, dtype = "u8" }
-    for t = 1, n do
-      for y = 1, 6 do
-        for c = 1, 8 do clip:set(255, t, (t + y - 1) % h + 1, (2 * t + c - 1) % w + 1, 1) end
-      end
-    end
-    return clip
-  end
+  local moving = helper.moving_square
 
   for name, how in pairs {
     ["whole frames"] = {}, ["flat tiles"] = { mode = "tiles", size = 16, tile_stride = 7, batch = 5 },
