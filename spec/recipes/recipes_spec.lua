@@ -118,6 +118,14 @@ describe("recipes", function()
     assert.is_true(n > 100)
   end)
 
+  it("oneshot leaves nothing behind where its sequence is misspelt", function()
+    local out = scratch .. "/misspelt"
+    local code, text = run(unpack(oneshot(out, "sequence=wakl")))
+    assert.equal(1, code)
+    assert.truthy(text:find("has no sequence 'wakl', did you mean 'walk'?", 1, true), text)
+    assert.is_false(files.exists(out, "directory"))
+  end)
+
   it("oneshot searches for hard negatives, and goes on with them as if it had not been stopped", function()
     local straight, halting = scratch .. "/mined", scratch .. "/mined-halting"
     local keys = { "mine_every=1", "lucid.focus=1", "batchnorm=batch", "side_weight=constant" }
