@@ -198,8 +198,8 @@ describe("config", function()
   end)
 
   it("says what differs from another, apart from where a run lies and its threads", function()
-    local before = { lr = 0.5, optim = { momentum = 0.9, lr = 1 }, skips = { "1a" }, out = "a", threads = 2, workers = 1, ahead = 2 }
-    local now = { lr = 1, optim = { momentum = 0.9, lr = 2 }, skips = { "1a", "2c" }, out = "b", threads = 4, workers = 3, ahead = 6 }
+    local before = { lr = 0.5, optim = { momentum = 0.9, lr = 1 }, skips = { "1a" }, out = "a", threads = 2, workers = 1 }
+    local now = { lr = 1, optim = { momentum = 0.9, lr = 2 }, skips = { "1a", "2c" }, out = "b", threads = 4, workers = 3 }
     assert.same({ "lr: 1, was 0.5", "optim.lr: 2, was 1", 'skips: ["1a", "2c"], was ["1a"]' }, config.changes(before, now))
     assert.same({}, config.changes(before, { lr = 0.5, resume = "a" }))
   end)
