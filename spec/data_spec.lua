@@ -420,6 +420,23 @@ describe("training clips", function()
     end
   end)
 
+  it("show each frame several times in slow motion", function()
+    local function feed(share)
+      return data.clips(joint_tree(), { sequences = { "a" }, frames = 5, crop = 16, augment = {
+        slow = share, slow_by = 2, steps = { 1, 1 } } })
+    end
+    for epoch = 1, 8 do
+      local _, _, params = feed(1):sample(epoch, 1)
+      local list = params.visits
+      assert.equal(2, params.slow)
+      assert.equal(5, #list)
+      assert.same({ list[1], list[1], list[3], list[3], list[5] }, list)
+      assert.is_true(math.abs(list[3] - list[1]) == 1 and math.abs(list[5] - list[3]) == 1)
+      assert.equal(1, select(3, feed(0):sample(epoch, 1)).slow)
+    end
+    helper.failure(function() feed(2) end, "clips: slow is 2")
+  end)
+
   it("turn round at the ends of a short video", function()
     make "JPEGImages/480p/one"
     make "Annotations/480p/one"

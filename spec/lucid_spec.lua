@@ -129,8 +129,8 @@ describe("a dream", function()
 
   it("moves coherently, as fast as asked and no faster", function()
     local dreams = stream({
-      annotated = 0, still = 0, follow = 1, swerve = 0, speed = 0.05, spread = 0, whole = calm, growth = 0, spin = 0, deform = 0,
-      scale = { 1, 1 }, degrees = 0,
+      annotated = 0, slow = 0, still = 0, follow = 1, swerve = 0, speed = 0.05, spread = 0, whole = calm, growth = 0, spin = 0,
+      deform = 0, scale = { 1, 1 }, degrees = 0,
     }, { frames = 4 })
     local size = math.sqrt(dreams.box.width * dreams.box.height)
     local n = 0
@@ -167,8 +167,37 @@ describe("a dream", function()
     end
   end)
 
+  it("shows each frame several times in slow motion, and moves between them as it does without", function()
+    for _, reverse in ipairs { 0, 1 } do
+      local how = { annotated = 1, reverse = reverse, still = 0, speed = 0.1, whole = calm }
+      how.slow, how.slow_by = 1, 3
+      local slow = stream(how, { frames = 7 }):sample(2)
+      how.slow_by = 1
+      local plain = stream(how, { frames = 3 }):sample(2)
+      assert.same({ 3, 1 }, { slow.params.slow, plain.params.slow })
+      assert.same({ 7, 3 }, { #slow.params.object, #plain.params.object })
+      for t = 1, 7 do
+        local first = image.frame(slow.frames, t - (t - 1) % 3)
+        helper.assert_same_bits(image.frame(slow.frames, t), first)
+        assert.same(slow.params.object[t], slow.params.object[t - (t - 1) % 3])
+      end
+      for _, t in ipairs { 3, 6 } do
+        assert.is_false(pcall(helper.assert_same_bits, image.frame(slow.frames, t), image.frame(slow.frames, t + 1)))
+      end
+      local annotated = reverse == 1 and { 7 } or { 1, 2, 3 }
+      for _, t in ipairs(annotated) do
+        helper.assert_same_bits(image.frame(slow.masks, t):clone(), mask)
+      end
+    end
+    local some = 0
+    for index = 1, 40 do
+      some = some + (stream():sample(index, { frames = 1 }).params.slow == 4 and 1 or 0)
+    end
+    assert.is_true(some > 10 and some < 30, some .. " of 40 in slow motion")
+  end)
+
   it("is drawn at speeds like those of real objects", function()
-    local dreams = stream({ annotated = 0, still = 0, follow = 1, near = 0, place = 0 }, { frames = 2, crop = false })
+    local dreams = stream({ annotated = 0, slow = 0, still = 0, follow = 1, near = 0, place = 0 }, { frames = 2, crop = false })
     local speeds, size = {}, math.sqrt(dreams.box.width * dreams.box.height)
     local centre = { dreams.box.x + (dreams.box.width - 1) / 2, dreams.box.y + (dreams.box.height - 1) / 2 }
     for index = 1, 300 do

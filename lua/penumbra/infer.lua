@@ -3,8 +3,9 @@
 -- Windows of `frames` frames slide over the clip, `stride` frames apart; each frame's probability is the mean over the windows
 -- that saw it, weighted by the frame's distance from the window's ends (features of temporal stride 4 know least there). At the
 -- clip's own ends the clip is mirrored, so that the first frame stands in the middle of a window like any other: worth up to
--- 11 J on the first frame (METHOD 9). In space a window is the whole frame, or tiles whose probabilities are averaged flat or
--- under a Hann window; the last tile of a row stands at the border, so every pixel is covered.
+-- 11 J on the first frame (METHOD 9). The network is shown each frame `slow` times, as in slow motion: a feature of temporal
+-- stride 4 then knows one frame instead of four (METHOD 10). In space a window is the whole frame, or tiles whose probabilities
+-- are averaged flat or under a Hann window; the last tile of a row stands at the border, so every pixel is covered.
 --
 -- The class-balanced loss (METHOD 5) teaches the odds of object against background as if both were equally common; where a
 -- share π of what was trained on is object, the odds are even at a probability of 1 - π, not one half (.75 for a swan, .5 for a
@@ -35,8 +36,9 @@ infer.defaults = {
   tile_stride = 100,   -- tiles: from one tile to the next, pixels (224 and 100 are the paper's)
   window = "flat",     -- tiles: flat | hann, the weight of a pixel within its tile
   batch = 0,           -- tiles: how many the network sees at once; 0: 1 on the CPU and with statistics of the input, 8 on CUDA
-  frames = 16,         -- frames of a temporal window
-  stride = 3,          -- frames from one window to the next
+  slow = 4,            -- how many times the network is shown each frame; 1: the clip as it is
+  frames = 16,         -- of a temporal window, as the network is shown them: 16 / slow of the clip's
+  stride = 12,         -- from one window to the next, counted likewise
   ends = "mirror",     -- mirror | hold | inside: what stands beyond the ends of the clip (inside: windows never leave it)
   weight = "distance", -- distance | flat, the weight of a frame within its window
   threshold = 0.5,     -- probability from which a pixel is object
@@ -48,7 +50,7 @@ local choices = {
   mode = { "full_frame", "tiles" }, window = { "flat", "hann" }, ends = { "mirror", "hold", "inside" },
   weight = { "distance", "flat" }, keep = { "all", "connected" },
 }
-local lowest = { size = 1, tile_stride = 1, batch = 0, frames = 1, stride = 1 }
+local lowest = { size = 1, tile_stride = 1, batch = 0, frames = 1, stride = 1, slow = 1 }
 local not_settings = { first_mask = true, progress = true, probabilities = true }
 
 local function settings(options)
@@ -91,9 +93,10 @@ end
 
 -- ---- where windows stand ----------------------------------------------------------------------------------------------
 
---- First frames of the windows over a clip (1 is the clip's first frame; below 1 and beyond the end lie the mirrored frames).
+--- First frames of the windows over a clip (1 is the clip's first frame; below 1 and beyond the end lie the mirrored frames). What
+-- is counted are frames as the network is shown them.
 -- Every frame is covered, and with `mirror` or `hold` each stands at least a quarter of a window away from some window's ends.
--- @tparam number n_frames frames of the clip
+-- @tparam number n_frames frames of the clip, times `slow`
 -- @tparam table o settings: frames, stride, ends
 -- @treturn {number} in rising order
 function infer.window_starts(n_frames, o)
@@ -251,7 +254,7 @@ local function calibrated(probability, mask, first, keep)
   local dense = first:contiguous()
   local truth, found = dense:data(), mask:data()
   local best, best_j = nil, -1
-  for threshold = 0.3, 0.925, 0.05 do
+  for threshold = 0.05, 0.975, 0.05 do
     for p = 0, pixels - 1 do
       found[p] = probability[p] >= threshold and 1 or 0
     end
@@ -317,7 +320,8 @@ function infer.segment(net, clip, options)
   local mask_data = masks:data()
   local probabilities = o.probabilities and pn_tensor.empty { n, h, w, dtype = "u8" }
 
-  local starts = infer.window_starts(n, o)
+  local n_shown = n * o.slow -- what windows slide over
+  local starts = infer.window_starts(n_shown, o)
   local weights = frame_weights(o)
   local tile_h = o.mode == "tiles" and math.min(o.size, h) or h
   local tile_w = o.mode == "tiles" and math.min(o.size, w) or w
@@ -381,7 +385,7 @@ function infer.segment(net, clip, options)
   local function seen_by(start)
     local seen = {}
     for t = 1, o.frames do
-      seen[t] = infer.reflect(start + t - 1, n, o.ends)
+      seen[t] = math.ceil(infer.reflect(start + t - 1, n_shown, o.ends) / o.slow)
     end
     return seen
   end
@@ -409,7 +413,10 @@ function infer.segment(net, clip, options)
       finish_waiting()
       -- A later window begins later; beyond the end it may mirror back at most its own length before its start.
       local next_start = starts[k + 1]
-      local reach = next_start and math.min(next_start, 2 * n - (starts[#starts] + o.frames - 1)) or n + 1
+      local reach = n + 1
+      if next_start then
+        reach = math.ceil(math.min(next_start, 2 * n_shown - (starts[#starts] + o.frames - 1)) / o.slow)
+      end
       if next_start then
         sums.prepare(seen_by(next_start))
       end

@@ -31,6 +31,7 @@ local lucid = {}
 lucid.defaults = {
   annotated = 0.35,        -- share of dreams that begin (or, reversed, end) with the frame exactly as annotated
   reverse = 0.5,           -- share whose time runs backwards
+  slow = 0.5, slow_by = 4, -- share in slow motion, each frame shown so many times, as infer.slow shows a clip (METHOD 10)
   still = 0.1,             -- share whose object rests
   follow = 0.5,            -- share in which the camera's motion leaves the object alone, as when it is being followed
   place = 0.2,             -- share whose object starts anywhere in the frame
@@ -96,7 +97,9 @@ local function settings(cfg)
   how.camera = named("lucid.camera", how.camera, lucid.defaults.camera)
   how.whole = named("lucid.whole", how.whole, lucid.defaults.whole)
   how.crop = named("lucid.crop", how.crop, lucid.defaults.crop)
-  for _, name in ipairs { "annotated", "reverse", "still", "follow", "place", "deform", "background_light", "light", "focus" } do
+  for _, name in ipairs {
+    "annotated", "reverse", "slow", "still", "follow", "place", "deform", "background_light", "light", "focus",
+  } do
     share("lucid", name, how[name])
   end
   for _, name in ipairs { "near", "speed", "spread", "max_speed", "swerve", "growth", "degrees", "spin", "bend" } do
@@ -108,6 +111,7 @@ local function settings(cfg)
     raise("lucid: a scale must be above 0")
   end
   named.whole("lucid", "points", how.points, 3, 64)
+  named.whole("lucid", "slow_by", how.slow_by, 1, 1000)
   named.whole("lucid", "hole", how.hole, 0, 1000)
   local crop = cfg.crop
   if crop == nil then
@@ -286,6 +290,15 @@ local function reverse(list)
   end
 end
 
+-- The first of a list so many times, then the second, up to n in all.
+local function slowly(list, by, n)
+  local result = {}
+  for t = 1, n do
+    result[t] = list[math.floor((t - 1) / by) + 1]
+  end
+  return result
+end
+
 local function crop_size(crop)
   if crop == false then
     return nil
@@ -306,6 +319,9 @@ local function draw(stream, index, n, size)
   local params = { index = index, seed = stream.seed }
   params.annotated = rng:coin(how.annotated)
   params.reverse = rng:coin(how.reverse)
+  params.slow = rng:coin(how.slow) and how.slow_by or 1
+  local shown = n
+  n = math.ceil(shown / params.slow)
   params.still = rng:coin(how.still)
   params.follow = rng:coin(how.follow)
   local anywhere, deform = rng:coin(how.place), rng:coin(how.deform)
@@ -331,10 +347,11 @@ local function draw(stream, index, n, size)
     from = { centre[1], centre[2], scale = 1, degrees = 0 }
   end
   local path = object_path(stream, rng, n, from, params.still)
-  local camera = camera_path(stream, rng, n, params.annotated)
-  params.camera, params.object = camera, {}
+  local camera = camera_path(stream, rng, shown, params.annotated) -- as far from frame to frame in slow motion as without
+  params.camera, params.object = {}, {}
   for t = 1, n do
     local p = path[t]
+    params.camera[t] = camera[t]
     local map = affine.pose(p.degrees, p.scale, centre, p)
     params.object[t] = params.follow and map or affine.after(camera[t], map)
   end
@@ -345,6 +362,9 @@ local function draw(stream, index, n, size)
     reverse(params.object)
     reverse(params.moves)
   end
+  for _, name in ipairs { "camera", "object", "moves" } do
+    params[name] = slowly(params[name], params.slow, shown)
+  end
 
   local whole = how.whole
   if params.annotated then
@@ -352,6 +372,12 @@ local function draw(stream, index, n, size)
   end
   params.whole = augment.whole(rng, stream.height, stream.width, size, whole)
   return params, rng
+end
+
+-- Whether frame t of n shows the annotated frame as it is.
+local function as_annotated(params, t, n)
+  local at, last = math.ceil(t / params.slow), math.ceil(n / params.slow)
+  return params.annotated and at == (params.reverse and last or 1)
 end
 
 -- Fills one pn_pose; `window` leads from output pixels to the canvas.
@@ -365,7 +391,7 @@ local function pose_of(pose, params, t, n, window)
     pose.background[i - 1], pose.object[i - 1] = behind[i], object[i]
     pose.background_light[i - 1], pose.light[i - 1] = behind_light[i], light[i]
   end
-  pose.as_annotated = params.annotated and t == (params.reverse and n or 1) and 1 or 0
+  pose.as_annotated = as_annotated(params, t, n) and 1 or 0
 end
 
 local function flat_moves(params, first, n)

@@ -19,6 +19,7 @@ Clips.__index = Clips
 --- How samples are drawn; any key can be given in cfg.augment.
 clips.defaults = {
   steps = { 1, 2 },      -- the frames of a sample are this far apart (from, to); video rates vary
+  slow = 0, slow_by = 4, -- share in slow motion, each frame shown so many times, as infer.slow shows a clip (METHOD 10)
   reverse = augment.defaults.reverse, light = augment.defaults.light, lights = augment.light_defaults,
   whole = { flip = 0.5, rotate = 0.5, degrees = 10, resize = 0.5, scale = { 0.8, 1.25 }, shrink = 0.25 },
   crop = { min_share = 0.1, tries = 100, uniform = 0.15, background = 0 },
@@ -40,6 +41,8 @@ function clips.new(dataset, cfg)
   local steps = augment.range("clips", "steps", how.steps)
   named.whole("clips", "steps", steps[1], 1)
   named.whole("clips", "steps", steps[2], 1)
+  augment.share("clips", "slow", how.slow)
+  named.whole("clips", "slow_by", how.slow_by, 1)
   how.whole = named("clips.whole", how.whole, clips.defaults.whole)
   how.crop = named("clips.crop", how.crop, clips.defaults.crop)
   local names = cfg.sequences
@@ -119,13 +122,13 @@ local function is_empty(mask)
   return image.box(mask) == nil
 end
 
--- The frames of a sample: a run through the video, every `step`-th frame, turning round at its ends.
-local function visits(first, step, count, n)
+-- The frames of a sample: a run through the video, every `step`-th frame, each `slow` times, turning round at its ends.
+local function visits(first, step, slow, count, n)
   local list = {}
   local at, way = first, 1
   for k = 1, count do
     list[k] = at
-    if n > 1 then
+    if n > 1 and k % slow == 0 then
       for _ = 1, step do
         if at + way < 1 or at + way > n then
           way = -way
@@ -140,16 +143,18 @@ end
 --- One sample as pictures.
 -- @treturn Tensor frames u8 (K,h,w,3)
 -- @treturn Tensor masks u8 (K,h,w)
--- @treturn table params: sequence, visits (frame numbers), and all of augment.draw
+-- @treturn table params: sequence, visits (frame numbers), slow (how many times each is shown), and all of augment.draw
 function Clips:sample(epoch, index)
   local name = self:sequence_of(epoch, index)
   local video = self:video(name)
   local rng = random.stream(self.seed, ("clips %d %d"):format(epoch, index))
   local step = rng:integer(self.how.steps[1], self.how.steps[2])
   local reverse = rng:coin(self.how.reverse)
+  local slow = self.how.slow > 0 and rng:coin(self.how.slow) and self.how.slow_by or 1
+  local reach = (math.ceil(self.n_frames / slow) - 1) * step
   local list
   for _ = 1, self.how.search do
-    list = visits(rng:integer(1, math.max(1, video.n_frames - (self.n_frames - 1) * step)), step, self.n_frames, video.n_frames)
+    list = visits(rng:integer(1, math.max(1, video.n_frames - reach)), step, slow, self.n_frames, video.n_frames)
     if not is_empty(video:mask(reverse and list[#list] or list[1])) then
       break
     end
@@ -162,7 +167,7 @@ function Clips:sample(epoch, index)
       background = self.how.crop.background,
     },
   })
-  params.sequence, params.visits = name, list
+  params.sequence, params.visits, params.slow = name, list, slow
   frames, masks = augment.apply(params, frames, masks)
   return frames, masks, params
 end
