@@ -84,7 +84,7 @@ for _, file in ipairs(files) do
   local words = {}
   for _, option in ipairs(options) do words[#words + 1] = quote(option) end
   local began = os.time()
-  local output, code = shell.run(("timeout %d %s --spec %s --tally=%s %s"):format(seconds, quote(program.exe),
+  local output, code, late = shell.within(seconds, ("%s --spec %s --tally=%s %s"):format(quote(program.exe),
     table.concat(words, " "), quote(tally), quote(file)))
   output = output:gsub("\n+$", "")
 
@@ -109,7 +109,7 @@ for _, file in ipairs(files) do
   local bad = counts.failed or 0
   if not counts.done or (bad == 0 and code ~= 0) then
     bad = bad + 1
-    local why = code == 124 and ("ran longer than %d s"):format(seconds) or ("ended with exit code %s"):format(tostring(code))
+    local why = late and ("ran longer than %d s"):format(seconds) or ("ended with exit code %s"):format(tostring(code))
     output = output .. ("\n  %s: %s before its end"):format(file, why)
   end
   failed = failed + bad

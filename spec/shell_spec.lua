@@ -1,5 +1,6 @@
 --- shell_spec: commands of the system, and folders for a while.
 local files = require "penumbra.files"
+local program = require "penumbra.program"
 local shell = require "penumbra.shell"
 local lfs = require "lfs"
 
@@ -23,6 +24,28 @@ describe("shell", function()
     assert.is_false(shell.succeeds "false")
     assert.equal("one", shell.line "echo one; echo two")
     assert.is_nil(shell.line "echo not this >&2")
+  end)
+
+  -- A program in a group of its own (timeout's) that began another; the number of that one comes into a file.
+  it("ends what takes too long with all that it began, and when it is ended itself", function()
+    local file = os.tmpname()
+    finally(function() os.remove(file) end)
+    local sleeper = "sh -c " .. shell.quote(("sleep 60 & echo $! >%s; wait"):format(file))
+    local function gone()
+      local number = files.read(file):match "%d+"
+      assert.truthy(number)
+      -- One that has ended has no command line, though its parent may not have asked yet.
+      return shell.succeeds(([[for i in $(seq 50); do
+        [ -n "$(tr '\0' ' ' </proc/%s/cmdline)" ] || exit 0; sleep 0.1; done; exit 1]]):format(number))
+    end
+    assert.same({ "in time\n", 3, false }, { shell.within(60, "sh -c 'echo in time; exit 3'") })
+    assert.same({ 137, false }, { select(2, shell.within(60, "sh -c 'kill -KILL $$'")) })
+    assert.same({ "", 124, true }, { shell.within(1, sleeper) })
+    assert.is_true(gone())
+    files.write(file, "")
+    local script = ("require 'penumbra.shell'.within(60, %q)"):format(sleeper)
+    assert.equal(124, select(2, shell.run(("timeout 1 %s -e %s"):format(shell.quote(program.exe), shell.quote(script)))))
+    assert.is_true(gone())
   end)
 end)
 
