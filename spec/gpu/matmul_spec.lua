@@ -99,13 +99,15 @@ describe("a product on a device", function()
 
   if not IS_F64 then
     it("rounds to tf32 in that precision", function()
-      local a, b = helper.random({ 16, 64 }, "a"), helper.random({ 64, 16 }, "b")
+      -- Of a small product cuBLASLt may take a kernel that multiplies exactly.
+      local a, b = helper.random({ 256, 256 }, "a"), helper.random({ 256, 256 }, "b")
       local x, y, exact = a:to "cuda", b:to "cuda", pn.matmul(a, b)
       pn.precision("tf32", "cuda")
       local e = helper.relative_error(pn.matmul(x, y):to "cpu", exact)
       pn.precision("f32", "cuda")
-      assert.is_true(e > 1e-6 and e < 2e-3, e)
-      assert.is_true(helper.relative_error(pn.matmul(x, y):to "cpu", exact) < 1e-6)
+      assert.is_true(e > 1e-5 and e < 2e-3, e)
+      e = helper.relative_error(pn.matmul(x, y):to "cpu", exact)
+      assert.is_true(e < 2e-6, e)
     end)
   end
 
