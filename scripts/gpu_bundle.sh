@@ -91,7 +91,7 @@ fi
 cat >"$out/gpu-check.sh" <<'SH'
 #!/bin/bash
 cd "$(dirname "$0")"
-build/penumbra --version >/dev/null 2>&1 || export LD_LIBRARY_PATH=$PWD/build/lib/spare
+build/penumbra --version >/dev/null 2>&1 || export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$PWD/build/lib/spare
 exec scripts/gpu_check.sh "$@"
 SH
 chmod 755 "$out/gpu-check.sh"

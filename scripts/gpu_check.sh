@@ -6,7 +6,9 @@ cd "$(dirname "$0")/.."
 
 has_card() {
   if command -v nvidia-smi >/dev/null; then nvidia-smi -L 2>/dev/null | grep -q GPU && return 0; fi
-  ls /dev/nvidia[0-9]* /dev/dxg >/dev/null 2>&1
+  local node
+  for node in /dev/nvidia[0-9]* /dev/dxg; do [ -e "$node" ] && return 0; done
+  return 1
 }
 if ! has_card; then
   echo "no card to check: neither nvidia-smi nor /dev/nvidia0 shows one"
