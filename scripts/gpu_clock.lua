@@ -1,7 +1,7 @@
 -- scripts/gpu_clock.lua: how long the whole experiment takes on a device, from its parts: penumbra scripts/gpu_clock.lua
 -- device=cuda Steps of the parent and of a one-shot as the recipes run them, with their data (painted clips of 480p); a frame of
 -- inference; J and F. From these: 700 epochs on 30 sequences, then 20 sequences, each 200 steps, inference of all frames, scores.
--- Prints JSON.
+-- Prints a line of JSON after each part, the last with all.
 local pn = require "penumbra"
 
 local cfg = pn.config{
@@ -60,11 +60,21 @@ local function train(name, source)
   return net, (pn.clock() - began) / (done - warm), waited / (done - warm)
 end
 
+local found = { device = cfg.device, precision = precision }
+local function part(fields)
+  for name, value in pairs(fields) do found[name] = value end
+  print(pn.json.line(found))
+  io.flush()
+end
+
 local function measure()
   local how = { frames = cfg.frames, crop = cfg.crop, seed = 1 }
   local shot_net, shot, shot_data = train("shot", pn.lucid.stream(clip:frame(1):keep(), clip:mask(1):keep(), how))
+  part { step_shot = shot, waited_shot = shot_data, one_shot = cfg.shot_steps * shot }
   how.sequences = { "walk", "swap", "hop" }
   local _, parent, parent_data = train("parent", pn.data.clips(set, how))
+  local epoch = math.ceil(cfg.sequences / cfg.batch) * parent
+  part { step_parent = parent, waited_parent = parent_data, epoch_parent = epoch }
   local began
   local masks = shot_net:segment(clip, {
     frames = cfg.frames, first_mask = clip:mask(1), keep = "connected",
@@ -74,22 +84,19 @@ local function measure()
   })
   local windows = #require("penumbra.infer").window_starts(clip.n_frames, { frames = cfg.frames, stride = 3, ends = "mirror" })
   local frame = (pn.clock() - began) / math.max(windows - 1, 1) * windows / clip.n_frames
+  part { frame = frame }
   began = pn.clock()
   pn.measure.sequence(masks, clip:masks())
   local score = (pn.clock() - began) / clip.n_frames
   local all = {
-    parent = cfg.epochs * math.ceil(cfg.sequences / cfg.batch) * parent, shots = cfg.shots * cfg.shot_steps * shot,
-    inference = cfg.shot_frames * frame, scores = cfg.shot_frames * score,
+    parent = cfg.epochs * epoch, shots = cfg.shots * cfg.shot_steps * shot, inference = cfg.shot_frames * frame,
+    scores = cfg.shot_frames * score,
   }
-  return {
-    device = cfg.device, precision = precision, step_parent = parent, step_shot = shot, waited_parent = parent_data,
-    waited_shot = shot_data, epoch_parent = math.ceil(cfg.sequences / cfg.batch) * parent, one_shot = cfg.shot_steps * shot,
-    frame = frame, frame_scores = score, experiment = all,
-    experiment_minutes = (all.parent + all.shots + all.inference + all.scores) / 60,
+  part {
+    frame_scores = score, experiment = all, experiment_minutes = (all.parent + all.shots + all.inference + all.scores) / 60,
   }
 end
 
-local ok, result = pcall(measure)
+local ok, problem = pcall(measure)
 pn.files.remove(folder)
-if not ok then error(result, 0) end
-print(pn.json.line(result))
+if not ok then error(problem, 0) end

@@ -1,6 +1,7 @@
 -- scripts/gpu_compare.lua: FCN-I3D on a device against the CPU: masks, the loss and every gradient of one training step, and with
 -- weights of I3D what each endpoint makes of a clip: penumbra scripts/gpu_compare.lua device=cuda weights=i3d_rgb.safetensors
--- clip=clip.npy Prints JSON. A part of `make gpu-check`; fails (exit code 1) where a difference is beyond its bound.
+-- clip=clip.npy Prints a line of JSON after each precision, the last with all. A part of `make gpu-check`; fails (exit code 1)
+-- where a difference is beyond its bound.
 local pn = require "penumbra"
 
 local cfg = pn.config{
@@ -127,6 +128,7 @@ for _, precision in ipairs(cfg.precisions) do
   end)
   if not ok then results.step[precision] = { ok = false, problem = tostring(problem) } end
   all_well = all_well and results.step[precision].ok and (not features or results.activations[precision].ok)
+  print(pn.json.line(results))
+  io.flush()
 end
-print(pn.json.line(results))
 return all_well and 0 or 1
