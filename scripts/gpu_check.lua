@@ -1,24 +1,33 @@
 -- scripts/gpu_check.lua: everything that only a card can show, in stages: penumbra scripts/gpu_check.lua out=gpu-check
 -- `make gpu-check` builds the plug-in for the card and runs this; so does the program of `make gpu-bundle`. Writes
--- OUT/results.json, OUT/results.md (the table for docs/gpu.md) and OUT/NAME.log. A stage that fails or runs too long does not stop
--- the others. Leaves with 0 when all went well, 1 when a stage failed, 3 when there is no card.
+-- OUT/results.json and OUT/results.md (the table for docs/gpu.md), both anew whenever something is known, and OUT/log.txt; all else
+-- goes to WORK. A stage that fails or runs too long does not stop the others. Leaves with 0 when all went well, 1 when a stage
+-- failed, 3 when there is no card.
 local about = require "penumbra.about"
 local files = require "penumbra.files"
 local json = require "penumbra.json"
 local program = require "penumbra.program"
 local shell = require "penumbra.shell"
 local usage = require "penumbra.usage"
+local lfs = require "lfs"
 local pn = require "penumbra"
 
 local order = { "specs", "compare", "bench", "oneshot", "clock", "leak", "gradients", "sanitizer" }
 
+-- Seconds that a stage takes at most (of those asked for by name, more where there is more), and those that are kept for it while
+-- the stages before it run: 570 together.
+local limits = { specs = 240, compare = 90, bench = 240, oneshot = 150, clock = 120, leak = 60, gradients = 120, sanitizer = 150 }
+local shares = { specs = 150, compare = 50, bench = 120, oneshot = 110, clock = 45, leak = 25, gradients = 40, sanitizer = 30 }
+
 local cfg = pn.config{
   stages  = {},            -- of specs, compare, bench, oneshot, clock, leak, gradients, sanitizer; none: all, in this order
-  out     = "gpu-check",   -- directory of the results
+  out     = "gpu-check",   -- directory of results.json, results.md and log.txt
+  work    = "",            -- directory of the stages' own logs and runs; default: OUT/work
   seconds = 570,           -- for all of it; what is left then is not begun
   plugin  = "",            -- default: libpenumbra_cuda.so beside the library
   f64     = "build-f64",   -- directory of the f64 build, for the gradients
-  weights = "",            -- of I3D; default: gpu-check/i3d.safetensors of a bundle, else where penumbra fetch puts them
+  specs   = "spec/gpu",    -- directory of the device's specs
+  weights = "",            -- of I3D; default: gpu-check-data/i3d.safetensors of a bundle, else where penumbra fetch puts them
   clip    = "../shared/reference/i3d/clip_16x224x224.npy", -- for the activations, where it is there
   davis   = "../shared/davis2016", -- for the one-shot, where it is there; else a painted clip
   sequence = "blackswan",
@@ -41,7 +50,9 @@ end
 
 -- ---- the card ------------------------------------------------------------------------------------------------------------------
 
-local answer = shell.line
+local patience = "timeout 60 " -- for what only answers a question
+
+local function answer(command) return shell.line(patience .. command) end
 
 local function penumbra(words, environment)
   return ("env PENUMBRA_CUDA_LIB=%s %s %s %s"):format(quote(plugin), environment or "", quote(program.exe), words)
@@ -49,50 +60,139 @@ end
 
 local card = answer(penumbra "-e 'print(pn.device.describe \"cuda:0\")'")
 if not card then
-  local why = shell.run(penumbra "-e 'pn.device.choose \"cuda\"'")
+  local why = shell.run(patience .. penumbra "-e 'pn.device.choose \"cuda\"'")
   print("no card to check: " .. (why:gsub("^penumbra: %S*%s*device=cuda: ", ""):gsub("%s+$", "")))
   return 3
 end
 
+-- ---- results -------------------------------------------------------------------------------------------------------------------
+
+local work = cfg.work ~= "" and cfg.work or cfg.out .. "/work"
 local problem = files.make_directory(cfg.out)
 if problem then usage.fail("out: %s", problem) end
-local started = pn.clock()
+problem = files.make_directory(work)
+if problem then usage.fail("work: %s", problem) end
+-- What an earlier run left would pass for this one's.
+for _, name in ipairs { "results.json", "results.md", "log.txt" } do files.remove(cfg.out .. "/" .. name) end
+for _, name in ipairs(order) do files.remove(work .. "/" .. name .. ".log") end
+for _, device in ipairs { "cuda", "cpu" } do files.remove(work .. "/oneshot-" .. device) end
+
+local started, all_well = pn.clock(), true
 local results = {
-  date = os.date "!%Y-%m-%d", card = card, commit = about.commit() or files.read(program.home .. "/COMMIT"), penumbra = pn.version,
+  date = os.date "!%Y-%m-%d", card = card, penumbra = pn.version,
+  commit = about.commit() or (files.read(program.home .. "/COMMIT") or ""):match "%S+",
   processor = about.processor(), threads = pn.threads(),
   driver = answer "nvidia-smi --query-gpu=driver_version --format=csv,noheader", stages = {},
 }
-print(("%s%s, %s, %d threads"):format(card, results.driver and ", driver " .. results.driver or "", results.processor or "?",
-  results.threads))
+
+local function table_of()
+  local lines = {}
+  local function add(format, ...) lines[#lines + 1] = format:format(...) end
+  local function cell(text) return (text:gsub("|", "\\|"):gsub("%s+", " ")) end
+  add("### %s, %s", card, results.date)
+  add("")
+  add("Driver %s, PyTorch %s, %s, %d threads, commit %s. Medians; ours and the twin's in turns.", results.driver or "?",
+    results.torch or "none", results.processor or "?", results.threads, results.commit or "?")
+  add("")
+  local function ms(value) return value and ("%.2f ms"):format(1e3 * value) or "" end
+  local function ratio(a, b) return a and b and ("%.2f ×"):format(b / a) or "" end
+  local bench = results.stages.bench and results.stages.bench.found
+  if bench and #bench > 0 then
+    add("| 16 × 224² unless said | step | PyTorch | | forward | PyTorch | | peak | PyTorch |")
+    add("|---|---|---|---|---|---|---|---|---|")
+    for _, row in ipairs(bench) do
+      local a, b = row.ours or {}, row.theirs or {}
+      local function gib(value) return value and ("%.2f GiB"):format(value) or "" end
+      local name = row.problem and row.name .. ": " .. row.problem or row.name
+      add("| %s | %s | %s | %s | %s | %s | %s | %s | %s |", cell(name), ms(a.step), ms(b.step), ratio(a.step, b.step),
+        ms(a.forward), ms(b.forward), ratio(a.forward, b.forward), gib(a.peak), gib(b.peak))
+    end
+    add("")
+  end
+  add("| stage | | |")
+  add("|---|---|---|")
+  for _, name in ipairs(order) do
+    local record = results.stages[name]
+    if record then add("| %s | %s | %s |", name, record.state, cell(record.text or "")) end
+  end
+  return table.concat(lines, "\n") .. "\n"
+end
+
+-- Writes what is known so far. Returns nil, or what went wrong.
+local function save()
+  results.seconds = pn.clock() - started
+  return files.write(cfg.out .. "/results.json", json.pretty(results)) or files.write(cfg.out .. "/results.md", table_of())
+end
+
+local function keep()
+  local why = save()
+  if why then
+    all_well = false
+    print("not kept: " .. why)
+  end
+end
+
+local function say(format, ...)
+  print(format:format(...))
+  io.flush()
+end
+
+problem = save()
+if problem then usage.fail("out: %s", problem) end
+say("%s%s, %s, %d threads", card, results.driver and ", driver " .. results.driver or "", results.processor or "?", results.threads)
 
 -- ---- running things ------------------------------------------------------------------------------------------------------------
 
 local function left() return cfg.seconds - (pn.clock() - started) end
 
--- Runs a command for so many seconds at most, its output at the end of OUT/NAME.log too. Returns the output, the exit code and
--- seconds.
+local function append(path, ...)
+  local file = io.open(path, "a")
+  if not file then return end -- the results say so, in the same folder
+  file:write(...)
+  file:close()
+end
+
+-- The log of all stages may be all that comes back from another machine: of a long output it has the two ends.
+local function ends_of(text)
+  local most = 2 ^ 17
+  if #text <= 2 * most then return text end
+  return ("%s\n... %d bytes ...\n%s"):format(text:sub(1, most), #text - 2 * most, text:sub(-most))
+end
+
+-- Runs a command for so many seconds at most, its output at the end of the logs too. Returns the output, the exit code, seconds,
+-- and whether it ran too long.
 local function run(name, command, limit)
   limit = math.max(1, math.floor(math.min(limit, left())))
   local began = pn.clock()
-  local text, code = shell.run(("timeout -k 5 %d %s"):format(limit, command))
-  local log = io.open(cfg.out .. "/" .. name .. ".log", "a")
-  log:write("$ ", command, "\n", text, "\n")
-  log:close()
-  if code == 124 or code == 137 then text = text .. ("\nran longer than %d s"):format(limit) end
-  return text, code, pn.clock() - began
+  local text, code, late = shell.within(limit, command)
+  if late then text = text .. ("\nran longer than %d s"):format(limit) end
+  append(work .. "/" .. name .. ".log", "$ ", command, "\n", text, "\n")
+  append(cfg.out .. "/log.txt", "$ ", command, "\n", ends_of(text), "\n")
+  return text, code, pn.clock() - began, late
 end
 
-local function last_line(text) return text:match "([^\n]+)%s*$" or "" end
+local function last_line(text)
+  local last = ""
+  for line in text:gmatch "[^\n]+" do
+    if line:find "%S" then last = line end
+  end
+  return (last:gsub("%s+$", ""))
+end
 
--- What a script printed as one line of JSON.
-local function result_of(name, words, limit, environment)
-  local text, code, seconds = run(name, penumbra(words, environment), limit)
+-- What a script printed as lines of JSON, of which each says all that was known by then: the last; whether it left with 0; why it
+-- left early.
+local function result_of(name, words, limit)
+  local text, code, _, late = run(name, penumbra(words), limit)
   local found
   for line in text:gmatch "[^\n]+" do
     if line:sub(1, 1) == "{" then found = json.decode(line) or found end
   end
-  return found, code == 0, last_line(text), seconds
+  local last = last_line(text)
+  return found, code == 0, (late or last:sub(1, 1) ~= "{") and last or nil
 end
+
+-- JSON knows no NaN: it arrives as nothing.
+local function number(format, value) return value and format:format(value) or "NaN" end
 
 local function exists(path) return files.exists(path) and path or nil end
 
@@ -111,23 +211,66 @@ end
 
 -- ---- the stages ----------------------------------------------------------------------------------------------------------------
 
+-- Of each: remaining() gives the seconds it has left; what it finds goes into record.found as soon as it is there; it returns
+-- whether all is well (nil: not to be had here), and a line about it.
 local stages = {}
 
+-- The sum of a run of specs; where that was ended early, of the files that came to their end.
 local function tally(text)
-  local passed, failed, skipped = text:match "(%d+) passed, (%d+) failed, (%d+) skipped%s*$"
-  return passed and { passed = tonumber(passed), failed = tonumber(failed), skipped = tonumber(skipped) }
+  local function counts(passed, failed, skipped)
+    return { passed = tonumber(passed), failed = tonumber(failed) or 0, skipped = tonumber(skipped) or 0 }
+  end
+  local passed, failed, skipped = ("\n" .. text .. "\n"):match ".*\n(%d+) passed, (%d+) failed, (%d+) skipped *\n"
+  if passed then return counts(passed, failed, skipped) end
+  local sum = counts(0)
+  sum.files = 0
+  for line in text:gmatch "[^\n]+" do
+    local n, rest = line:match "^%S+_spec%.lua +(%d+) passed(.*)  %(%d+ s%)$"
+    if n then
+      local one = counts(n, rest:match "(%d+) failed", rest:match "(%d+) skipped")
+      for key, value in pairs(one) do sum[key] = sum[key] + value end
+      sum.files = sum.files + 1
+    end
+  end
+  return sum.files > 0 and sum or nil
 end
 
-function stages.specs(limit)
-  local text, code = run("specs", penumbra "--spec spec/gpu", limit)
+-- The specs that say most come first.
+local first_specs = {
+  "registry", "reduce", "elementwise", "shapes", "batch_norm", "few", "losses", "optim", "random", "matmul", "convolution",
+  "captured", "device", "run", "branches", "profile", "engines", "net",
+}
+
+local function specs_in_order()
+  local rank, list = {}, {}
+  for i, name in ipairs(first_specs) do rank[name .. "_spec.lua"] = i end
+  for name in lfs.dir(cfg.specs) do
+    if name:match "_spec%.lua$" then list[#list + 1] = name end
+  end
+  table.sort(list, function(a, b)
+    local first, second = rank[a] or math.huge, rank[b] or math.huge
+    if first ~= second then return first < second end
+    return a < b
+  end)
+  for i, name in ipairs(list) do list[i] = quote(cfg.specs .. "/" .. name) end
+  return list
+end
+
+function stages.specs(remaining, record)
+  local list = specs_in_order()
+  if #list == 0 then return false, "no specs in " .. cfg.specs end
+  local text, code = run("specs", penumbra("--spec " .. table.concat(list, " "), "PENUMBRA_SPEC_SECONDS=90"), remaining())
   local found = tally(text)
-  return code == 0, found and ("%d specs passed, %d failed, %d skipped"):format(found.passed, found.failed, found.skipped)
-    or last_line(text), found
+  record.found = found
+  if not found then return false, last_line(text) end
+  local line = ("%d specs passed, %d failed, %d skipped"):format(found.passed, found.failed, found.skipped)
+  if found.files then line = ("%s in %d of %d files; %s"):format(line, found.files, #list, last_line(text)) end
+  return code == 0, line
 end
 
 local toy = "width=0.0625 frames=4"
 
-function stages.compare(limit)
+function stages.compare(remaining, record)
   local w, clip = weights(), data(cfg.clip, "clip.npy")
   local words = "scripts/gpu_compare.lua"
   if cfg.small then
@@ -135,17 +278,19 @@ function stages.compare(limit)
   elseif w then
     words = words .. " weights=" .. quote(w) .. (clip and " clip=" .. quote(clip) or "")
   end
-  local found, ok, last = result_of("compare", words, limit)
-  if not found then return false, last end
+  local found, ok, why = result_of("compare", words, remaining())
+  record.found = found
   local parts = {}
   for _, precision in ipairs { "f32", "tf32", "bf16", "fp16" } do
-    local step = found.step[precision]
+    local step = found and found.step[precision]
     if step then
       parts[#parts + 1] = step.problem and ("%s: %s"):format(precision, step.problem)
-        or ("%s loss %.1e, gradient %.1e, pixels %.4f"):format(precision, step.loss, step.gradient, step.pixels)
+        or ("%s loss %s, gradient %s, pixels %s"):format(precision, number("%.1e", step.loss), number("%.1e", step.gradient),
+          number("%.4f", step.pixels))
     end
   end
-  return ok, table.concat(parts, "; "), found
+  parts[#parts + 1] = why
+  return ok and found ~= nil, table.concat(parts, "; ")
 end
 
 local function read_line(text)
@@ -173,8 +318,9 @@ local function median(list)
   return n > 0 and (list[math.floor((n + 1) / 2)] + list[math.ceil((n + 1) / 2)]) / 2 or nil
 end
 
--- Ours and the twin's in turns; the median of each field. `keys` and `options` as the two programs take them.
-local function in_turns(limit, keys, options)
+-- Ours and the twin's in turns; the median of each field. `keys` and `options` as the two programs take them. A process has two
+-- minutes, and none is begun that would have no five seconds.
+local function in_turns(remaining, keys, options)
   local function summary(list)
     local all = {}
     for _, field in ipairs { "forward", "step", "peak" } do
@@ -185,58 +331,85 @@ local function in_turns(limit, keys, options)
     return next(all) and all or nil
   end
   local ours, theirs, why = {}, {}, nil
+  local sides = {
+    { list = ours, prefix = "", command = penumbra("bench/step.lua device=cuda " .. keys) },
+    options and twin() and { list = theirs, prefix = "the twin: ",
+      command = ("%s %s --device cuda --layout ndhwc %s"):format(cfg.python, quote(twin()), options) } or nil,
+  }
   for _ = 1, cfg.turns do
-    local text = run("bench", penumbra("bench/step.lua device=cuda " .. keys), limit)
-    local record = read_line(text)
-    if record then ours[#ours + 1] = record else why = last_line(text) end
-    if options and twin() then
-      text = run("bench", ("%s %s --device cuda --layout ndhwc %s"):format(cfg.python, quote(twin()), options), limit)
-      record = read_line(text)
-      if record then theirs[#theirs + 1] = record else why = why or "the twin: " .. last_line(text) end
+    for _, side in ipairs(sides) do
+      local limit = math.min(120, remaining())
+      if limit < 5 then
+        why = why or "no time"
+        break
+      end
+      local text = run("bench", side.command, limit)
+      local record = read_line(text)
+      if record then side.list[#side.list + 1] = record else why = why or side.prefix .. last_line(text) end
     end
   end
   return { ours = summary(ours), theirs = summary(theirs), problem = why }
 end
 
-function stages.bench(limit)
-  local began, found, ok = pn.clock(), {}, true
+-- The rows that matter most first: time may be up.
+local function measures()
   local clip = cfg.small and toy .. " size=32 runs=1" or "frames=16 size=224 runs=20"
   local twin_clip = cfg.small and "--frames 4 --size 32 --runs 1" or "--frames 16 --size 224 --runs 20"
-  local function measure(name, keys, options)
-    local rest = limit - (pn.clock() - began)
-    if rest < 5 then return end
-    local record = in_turns(math.min(rest, 120), keys, options)
-    record.name = name
-    found[#found + 1] = record
-    ok = ok and record.ours ~= nil
-    local function say(side, field)
-      return record[side] and record[side][field] and ("%.2f"):format(1e3 * record[side][field]) or "-"
-    end
-    print(("  %-32s step %8s ms (PyTorch %8s)   forward %8s ms (%8s)"):format(name, say("ours", "step"), say("theirs", "step"),
-      say("ours", "forward"), say("theirs", "forward")))
+  local list = {}
+  local function add(name, keys, options) list[#list + 1] = { name = name, keys = keys, options = options } end
+  local function step(precision)
+    add(precision, clip .. " precision=" .. precision,
+      twin_precisions[precision] and twin_clip .. " --precision " .. twin_precisions[precision])
   end
-  for _, precision in ipairs { "bf16", "tf32", "f32" } do
-    measure(precision, clip .. " precision=" .. precision, twin_clip .. " --precision " .. twin_precisions[precision])
+  local function frame(precision)
+    add("480p, 16 frames, " .. precision, "frames=16 size=480x864 runs=10 infer=true precision=" .. precision,
+      "--frames 16 --size 480x864 --runs 10 --infer --precision " .. twin_precisions[precision])
   end
-  measure("fp16", clip .. " precision=fp16")
+  step "bf16"
+  if not cfg.small then frame "bf16" end
+  step "tf32"
   if not cfg.small then
-    measure("bf16, PyTorch compiled", clip .. " precision=bf16 autotune=true", twin_clip .. " --precision bf16 --compile")
-    local frame = "frames=16 size=480x864 runs=10 infer=true"
-    for _, precision in ipairs { "bf16", "tf32" } do
-      measure("480p, 16 frames, " .. precision, frame .. " precision=" .. precision,
-        "--frames 16 --size 480x864 --runs 10 --infer --precision " .. twin_precisions[precision])
-    end
-    for _, batch in ipairs { 2, 4, 8 } do
-      measure(("bf16, batch %d"):format(batch), clip .. " precision=bf16 batch=" .. batch)
-    end
-    measure("bf16, kernel by kernel", clip .. " precision=bf16 graph=false")
+    add("bf16, kernel by kernel", clip .. " precision=bf16 graph=false")
+    for _, batch in ipairs { 2, 4, 8 } do add(("bf16, batch %d"):format(batch), clip .. " precision=bf16 batch=" .. batch) end
   end
-  local why
-  for _, record in ipairs(found) do why = why or record.problem and record.name .. ": " .. record.problem end
-  return ok, ("%d measurements%s"):format(#found, why and "; " .. why or ""), found
+  step "f32"
+  step "fp16"
+  if not cfg.small then
+    frame "tf32"
+    add("bf16, PyTorch compiled", clip .. " precision=bf16 autotune=true", twin_clip .. " --precision bf16 --compile")
+  end
+  return list
 end
 
-function stages.oneshot(limit)
+function stages.bench(remaining, record)
+  local found, ok, why, late = {}, true, nil, {}
+  record.found = found
+  for _, measure in ipairs(measures()) do
+    local name, row = measure.name, nil
+    if remaining() < 5 then
+      row = { problem = "not begun" }
+      late[#late + 1] = name
+      say("  %-32s not begun", name)
+    else
+      row = in_turns(remaining, measure.keys, measure.options)
+      local function ms(side, field)
+        return row[side] and row[side][field] and ("%.2f"):format(1e3 * row[side][field]) or "-"
+      end
+      say("  %-32s step %8s ms (PyTorch %8s)   forward %8s ms (%8s)%s", name, ms("ours", "step"), ms("theirs", "step"),
+        ms("ours", "forward"), ms("theirs", "forward"), row.problem and "   " .. row.problem or "")
+      why = why or row.problem and name .. ": " .. row.problem
+    end
+    row.name = name
+    found[#found + 1] = row
+    ok = ok and row.ours ~= nil
+    keep()
+  end
+  return ok, ("%d measurements%s%s"):format(#found - #late, #late > 0 and "; not begun: " .. table.concat(late, ", ") or "",
+    why and "; " .. why or "")
+end
+
+-- The same seed on both: the same dreams, in the same order. What roundings make of 200 steps is like another seed's, though.
+function stages.oneshot(remaining, record)
   local w, tree = weights(), davis()
   local recipe, words = "quickstart", "quickstart least=0"
   if cfg.small then
@@ -244,114 +417,133 @@ function stages.oneshot(limit)
   elseif w and tree then
     recipe, words = "oneshot", ("oneshot davis=%s sequence=%s weights=%s"):format(quote(tree), quote(cfg.sequence), quote(w))
   end
-  local found = { recipe = recipe }
+  local found = { recipe = recipe, seed = 1 }
+  record.found = found
   for _, device in ipairs { "cuda", "cpu" } do
-    local out = ("%s/oneshot-%s"):format(cfg.out, device)
-    files.remove(out)
-    local text, code, seconds = run("oneshot", penumbra(("%s device=%s out=%s"):format(words, device, quote(out))), limit)
+    local out = ("%s/oneshot-%s"):format(work, device)
+    local command = penumbra(("%s seed=%d device=%s out=%s"):format(words, found.seed, device, quote(out)))
+    local text, code, seconds = run("oneshot", command, remaining())
     local scores = json.decode(files.read(out .. "/scores.json") or "null")
-    if code ~= 0 or not scores then return false, device .. ": " .. last_line(text), found end
-    found[device] = { J = 100 * scores.mean.J.mean, F = 100 * scores.mean.F.mean, seconds = seconds }
+    if code ~= 0 or not scores then return false, device .. ": " .. last_line(text) end
+    found[device] = { J = 100 * (scores.mean.J.mean or 0 / 0), F = 100 * (scores.mean.F.mean or 0 / 0), seconds = seconds }
   end
   local difference = math.abs(found.cuda.J - found.cpu.J)
-  return difference <= 1, ("%s: J %.1f on the card, %.1f on the CPU; %.0f s and %.0f s"):format(recipe, found.cuda.J, found.cpu.J,
-    found.cuda.seconds, found.cpu.seconds), found
+  local line = ("%s: J %.1f on the card, %.1f on the CPU; F %.1f, %.1f; %.0f s and %.0f s"):format(recipe, found.cuda.J,
+    found.cpu.J, found.cuda.F, found.cpu.F, found.cuda.seconds, found.cpu.seconds)
+  if difference > 1 then
+    line = ("%s; J differs by %.1f, 1 is allowed%s"):format(line, difference,
+      difference < 3 and " (another seed moves it as much)" or "")
+  end
+  return difference <= 1, line
 end
 
-function stages.clock(limit)
+function stages.clock(remaining, record)
   local words = cfg.small and "crop=32 height=48 clip_width=64 clip_frames=6 steps=9 " .. toy or "precision=bf16"
-  local found, ok, last = result_of("clock", "scripts/gpu_clock.lua device=cuda " .. words, limit)
-  if not found then return false, last end
-  return ok, ("parent step %.1f ms, one-shot step %.1f ms, 480p frame %.1f ms: the experiment %.1f minutes"):format(
-    1e3 * found.step_parent, 1e3 * found.step_shot, 1e3 * found.frame, found.experiment_minutes), found
+  local found, ok, why = result_of("clock", "scripts/gpu_clock.lua device=cuda " .. words, remaining())
+  record.found = found
+  if not found then return false, why end
+  local function ms(key)
+    return (found[key] or found.experiment) and number("%.1f ms", found[key] and 1e3 * found[key]) or "not measured"
+  end
+  local whole = found.experiment and number("%.1f minutes", found.experiment_minutes) or "not measured"
+  return ok, ("parent step %s, one-shot step %s, 480p frame %s: the experiment %s%s"):format(ms "step_parent", ms "step_shot",
+    ms "frame", whole, why and "; " .. why or "")
 end
 
-function stages.leak(limit)
+function stages.leak(remaining, record)
   local words = cfg.small and "steps=40 warm=20 crop=32 " .. toy or "steps=500"
-  local found, ok, last = result_of("leak", "scripts/gpu_leak.lua device=cuda " .. words, limit)
-  if not found then return false, last end
-  return ok, ("%d steps: device %+d bytes, host %+.1f MiB"):format(found.steps, found.grown.held,
-    found.grown.resident / 2 ^ 20), found
+  local found, ok, why = result_of("leak", "scripts/gpu_leak.lua device=cuda " .. words, remaining())
+  record.found = found
+  if not found then return false, why end
+  return ok, ("%d steps: device %+d bytes, host %+.1f MiB"):format(found.steps, found.grown.held, found.grown.resident / 2 ^ 20)
 end
 
-function stages.gradients(limit)
+function stages.gradients(remaining, record)
   local library, device_library = cfg.f64 .. "/libpenumbra.so", cfg.f64 .. "/" .. plugin:match "[^/]*$"
   if not (exists(library) and exists(device_library)) then return false, ("no %s or no %s"):format(library, device_library) end
-  local text, code = run("gradients", ("env PENUMBRA_LIB=%s PENUMBRA_CUDA_LIB=%s %s --spec spec/gpu/registry_spec.lua"):format(
-    quote(library), quote(device_library), quote(program.exe)), limit)
+  local text, code = run("gradients", ("env PENUMBRA_LIB=%s PENUMBRA_CUDA_LIB=%s %s --spec %s/registry_spec.lua"):format(
+    quote(library), quote(device_library), quote(program.exe), quote(cfg.specs)), remaining())
   local found = tally(text)
-  return code == 0, found and ("in f64: %d passed, %d failed"):format(found.passed, found.failed) or last_line(text), found
+  record.found = found
+  return code == 0, found and ("in f64: %d passed, %d failed"):format(found.passed, found.failed) or last_line(text)
 end
 
-function stages.sanitizer(limit)
-  local tool = answer "command -v compute-sanitizer" or exists "/usr/local/cuda/bin/compute-sanitizer"
+-- What is watched, kernel by kernel, is many times slower: one memory order of the registry must come through, the rest is for the
+-- time that is left. Each tensor has an allocation of its own (PENUMBRA_MEMORY=exact), so that its end is seen. What the
+-- libraries ask CUDA and take no for an answer to (--report-api-errors) is no error of ours.
+local watched = {
+  { tool = "memcheck", options = "--report-api-errors no", file = "registry_spec", filter = "channels last", wanted = true },
+  { tool = "racecheck", file = "batch_norm_spec" },
+  { tool = "racecheck", file = "reduce_spec" },
+  { tool = "memcheck", options = "--report-api-errors no", file = "registry_spec", filter = "in bf16" },
+}
+
+function stages.sanitizer(remaining, record)
+  local tool = shell.line "command -v compute-sanitizer" or exists "/usr/local/cuda/bin/compute-sanitizer"
   if not tool then return nil, "no compute-sanitizer here" end
-  local text, code = run("sanitizer", ("env PENUMBRA_CUDA_LIB=%s %s --tool memcheck --error-exitcode 9 %s --spec %s"):format(
-    quote(plugin), tool, quote(program.exe), "spec/gpu/registry_spec.lua"), limit)
-  local errors = text:match "ERROR SUMMARY: (%d+) error"
-  return code == 0 and errors == "0", errors and ("memcheck: %s errors"):format(errors) or last_line(text),
-    { errors = tonumber(errors) }
+  local found, parts, ok = {}, {}, true
+  record.found = found
+  for _, it in ipairs(watched) do
+    local what = ("%s of %s%s"):format(it.tool, it.file, it.filter and ", " .. it.filter or "")
+    if not it.wanted and remaining() < 15 then
+      parts[#parts + 1] = "no time for " .. what
+    else
+      local text, code, seconds, late = run("sanitizer",
+        ("env PENUMBRA_MEMORY=exact PENUMBRA_CUDA_LIB=%s %s --tool %s %s --error-exitcode 9 %s --spec %s/%s.lua %s"):format(
+          quote(plugin), quote(tool), it.tool, it.options or "", quote(program.exe), quote(cfg.specs), it.file,
+          it.filter and quote("--filter=" .. it.filter) or ""), remaining())
+      local errors = text:match "ERROR SUMMARY: (%d+) error" or text:match "RACECHECK SUMMARY: .-%((%d+) error"
+      local specs = tally(text)
+      found[#found + 1] = { what = what, errors = tonumber(errors), specs = specs, late = late, seconds = seconds }
+      if late or not (errors and specs) then
+        parts[#parts + 1] = ("%s: %s"):format(what, last_line(text))
+        ok = ok and late and not it.wanted
+      else
+        parts[#parts + 1] = ("%s: %s errors, %d passed, %d failed"):format(what, errors, specs.passed, specs.failed)
+        ok = ok and code == 0 and errors == "0" and specs.passed > 0
+      end
+    end
+  end
+  return ok, table.concat(parts, "; ")
 end
 
 -- ---- all of them ---------------------------------------------------------------------------------------------------------------
 
-local limits = { specs = 150, compare = 90, bench = 240, oneshot = 150, clock = 120, leak = 60, gradients = 120, sanitizer = 150 }
+local chosen = #cfg.stages > 0 and cfg.stages or order
 
-local all_well = true
-for _, name in ipairs(#cfg.stages > 0 and cfg.stages or order) do
+-- Seconds for the stage of that place, of which none are those that the later ones will need.
+local function limit_of(place)
+  local needed, all, rest = 0, 0, left()
+  for i, name in ipairs(chosen) do
+    all = all + shares[name]
+    if i > place then needed = needed + shares[name] end
+  end
+  local most = limits[chosen[place]]
+  if #cfg.stages > 0 then most = math.max(most, rest / (#chosen - place + 1)) end
+  return math.max(5, math.min(most, rest - needed * math.min(1, cfg.seconds / all)))
+end
+
+for place, name in ipairs(chosen) do
   local record = {}
-  if left() < 10 then
+  results.stages[name] = record
+  if left() < 5 then
     record.state, record.text = "not begun", "the time was up"
     all_well = false
   else
-    os.remove(cfg.out .. "/" .. name .. ".log")
-    local began = pn.clock()
-    local ran, ok, text, found = pcall(stages[name], limits[name])
+    local began, limit = pn.clock(), limit_of(place)
+    record.state, record.limit = "running", limit
+    append(cfg.out .. "/log.txt", ("==== %s ====\n"):format(name))
+    keep()
+    local ran, ok, text = pcall(stages[name], function() return math.min(limit - (pn.clock() - began), left()) end, record)
     if not ran then ok, text = false, tostring(ok) end
     record.state = ok and "passed" or ok == nil and "skipped" or "failed"
-    record.text, record.found, record.seconds = text, found, pn.clock() - began
+    record.text, record.seconds = text, pn.clock() - began
     all_well = all_well and ok ~= false
   end
-  results.stages[name] = record
-  print(("%-10s %-9s %5.0f s  %s"):format(name, record.state, record.seconds or 0, record.text))
-  io.flush()
-  results.seconds = pn.clock() - started
-  files.write(cfg.out .. "/results.json", json.pretty(results))
+  say("%-10s %-9s %5.0f s  %s", name, record.state, record.seconds or 0, record.text)
+  append(cfg.out .. "/log.txt", ("==== %s: %s, %.0f s: %s\n\n"):format(name, record.state, record.seconds or 0, record.text))
+  keep()
 end
 
--- ---- the table -----------------------------------------------------------------------------------------------------------------
-
-local function table_of()
-  local lines = {}
-  local function add(format, ...) lines[#lines + 1] = format:format(...) end
-  add("### %s, %s", card, results.date)
-  add("")
-  add("Driver %s, PyTorch %s, %s, %d threads, commit %s. Medians; ours and the twin's in turns.", results.driver or "?",
-    results.torch or "none", results.processor or "?", results.threads, results.commit or "?")
-  add("")
-  local function ms(value) return value and ("%.2f ms"):format(1e3 * value) or "" end
-  local function ratio(a, b) return a and b and ("%.2f ×"):format(b / a) or "" end
-  local bench = results.stages.bench and results.stages.bench.found
-  if bench and #bench > 0 then
-    add("| 16 × 224² unless said | step | PyTorch | | forward | PyTorch | | peak | PyTorch |")
-    add("|---|---|---|---|---|---|---|---|---|")
-    for _, row in ipairs(bench) do
-      local a, b = row.ours or {}, row.theirs or {}
-      local function gib(value) return value and ("%.2f GiB"):format(value) or "" end
-      add("| %s | %s | %s | %s | %s | %s | %s | %s | %s |", row.name, ms(a.step), ms(b.step), ratio(a.step, b.step), ms(a.forward),
-        ms(b.forward), ratio(a.forward, b.forward), gib(a.peak), gib(b.peak))
-    end
-    add("")
-  end
-  add("| stage | | |")
-  add("|---|---|---|")
-  for _, name in ipairs(order) do
-    local record = results.stages[name]
-    if record then add("| %s | %s | %s |", name, record.state, (record.text:gsub("|", "\\|"))) end
-  end
-  return table.concat(lines, "\n") .. "\n"
-end
-
-files.write(cfg.out .. "/results.md", table_of())
-print(("%s/results.json and results.md, %.0f s"):format(cfg.out, results.seconds or 0))
+say("%s/results.json and results.md, %.0f s", cfg.out, results.seconds)
 return all_well and 0 or 1
