@@ -75,14 +75,13 @@ local function measure()
   local _, parent, parent_data = train("parent", pn.data.clips(set, how))
   local epoch = math.ceil(cfg.sequences / cfg.batch) * parent
   part { step_parent = parent, waited_parent = parent_data, epoch_parent = epoch }
-  local began
+  local began, windows
   local masks = shot_net:segment(clip, {
     frames = cfg.frames, first_mask = clip:mask(1), keep = "connected",
-    progress = function(done) -- the first window warms up
-      if done == 1 then began = pn.clock() end
+    progress = function(done, total) -- the first window warms up
+      if done == 1 then began, windows = pn.clock(), total end
     end,
   })
-  local windows = #require("penumbra.infer").window_starts(clip.n_frames, { frames = cfg.frames, stride = 3, ends = "mirror" })
   local frame = (pn.clock() - began) / math.max(windows - 1, 1) * windows / clip.n_frames
   part { frame = frame }
   began = pn.clock()
