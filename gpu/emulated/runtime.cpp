@@ -1,10 +1,12 @@
 /* runtime.cpp: the CUDA runtime of the emulation: devices of host memory, streams as queues, events as places in them, graphs as
 ** lists of tasks.
 **
-** Strict where CUDA is, and a little more: a handle that was destroyed, memory that is not the device's or not that large, a wait or an
-** allocation while a stream is captured are refused; what is allocated begins as NaN and what is freed is overwritten, in the order of
-** the stream where a pool gives it out. What goes wrong inside a task is found by the next call that waits, and then forgotten, where
-** a true device would not recover. */
+** Strict where CUDA is, and a little more: a handle that was destroyed, memory that is not the device's or not that large are refused;
+** what is allocated begins as NaN and what is freed is overwritten, in the order of the stream where a pool gives it out. A capture is
+** lost, in every mode, to a wait for its stream, its device or an event of it, to an event that crosses its border, to a copy from or to
+** pageable memory, and (which CUDA may allow) to cudaFree and cudaGraphExecDestroy on its device; but for a relaxed one also to
+** allocations and queries anywhere. What goes wrong inside a task is found by the next call that waits, and then forgotten, where a true
+** device would not recover; with the setting STICKY every later call fails, as there. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,9 +37,11 @@ struct queued {
   pn_fake_task run;
 };
 struct pn_fake_graph {
+  int device;
   std::vector<queued> tasks;
 };
 struct pn_fake_graph_exec {
+  int device;
   std::vector<queued> tasks;
 };
 struct pn_fake_stream {
@@ -46,12 +50,13 @@ struct pn_fake_stream {
   unsigned long long done, given; /* tasks */
   enum cudaStreamCaptureStatus capture;
   enum cudaStreamCaptureMode mode;
-  pn_fake_graph *graph; /* that is being captured */
+  pn_fake_graph *graph;      /* that is being captured */
+  unsigned long long number; /* of the capture under way; 0: none */
 };
 struct pn_fake_event {
   cudaStream_t stream;
   unsigned long long place;
-  bool captured;
+  unsigned long long within;      /* the capture it was recorded in, which may have ended; 0: none */
   std::shared_ptr<double> passed; /* milliseconds; 0 until then */
 };
 
@@ -73,6 +78,7 @@ std::set<cudaGraph_t> graphs;
 std::set<cudaGraphExec_t> execs;
 const char watch[] = "a watch over memory"; /* what such tasks are called; no faults are injected into them */
 std::string complaint;
+unsigned long long last_capture;
 bool broken; /* a task has failed, and no one has been told */
 thread_local int current;
 thread_local cudaError_t last_error;
@@ -193,7 +199,7 @@ void pn_fake_complain(const char *format, ...) {
 
 /* ---- what may not be done now ---------------------------------------------------------------------------------------------------- */
 
-/* Calls that a capture forbids end it. */
+/* Calls that a capture forbids end it. Those that wait or may wait for something else end all but the relaxed. */
 static bool is_capturing(void) {
   bool found = false;
   for (cudaStream_t s : streams)
@@ -204,19 +210,44 @@ static bool is_capturing(void) {
   return found;
 }
 
+/* Those that touch what is captured end it in every mode. */
+static bool is_captured(cudaStream_t s) {
+  if (s->capture == cudaStreamCaptureStatusNone) return false;
+  s->capture = cudaStreamCaptureStatusInvalidated;
+  return true;
+}
+
+static bool is_captured_on(int device) {
+  bool found = false;
+  for (cudaStream_t s : streams)
+    if (s->device == device && is_captured(s)) found = true;
+  return found;
+}
+
+/* Whatever became of its capture, an event that was recorded there can be neither waited for nor asked. */
+static bool is_captured_event(cudaEvent_t event) {
+  if (event->within && streams.count(event->stream) && event->stream->number == event->within) (void)is_captured(event->stream);
+  return event->within != 0;
+}
+
+static bool is_sticky(void) { return pn_fake_setting("STICKY", 0) != 0; }
+static bool is_dead(void) { return broken && is_sticky(); }
+
 /* What a task has left behind. */
 static cudaError_t outcome(void) {
   if (!broken) return cudaSuccess;
-  broken = false;
+  broken = is_sticky();
   return said(cudaErrorLaunchFailure);
 }
 
 /* At the head of a call: one at a time, and the fault injected for it. UNSAFE ones may not be made during a capture. */
 #define CALL(status)                                                                                                               \
   std::lock_guard<std::recursive_mutex> hold(lock);                                                                                \
-  if (pn_fake_fails(__func__)) return said(status)
-#define UNSAFE()                                                                                                                   \
-  if (is_capturing()) return said(cudaErrorStreamCaptureUnsupported)
+  if (pn_fake_fails(__func__)) return said(status);                                                                                \
+  if (is_dead()) return said(cudaErrorLaunchFailure)
+#define REFUSE(capturing)                                                                                                          \
+  if (capturing) return said(cudaErrorStreamCaptureUnsupported)
+#define UNSAFE() REFUSE(is_capturing())
 #define NEED(set, handle)                                                                                                          \
   if (!(set).count(handle)) return said(cudaErrorInvalidResourceHandle)
 
@@ -287,6 +318,12 @@ static int owner(const void *p, size_t bytes) {
   return found->second.cut && around(pieces, p, bytes, size_of_piece) == pieces.end() ? -2 : found->second.device;
 }
 
+/* The device of what was allocated at p; -2: nothing was. */
+static int owner_of_whole(const void *p) {
+  auto found = live.find((const char *)p);
+  return found == live.end() ? -2 : found->second.device;
+}
+
 bool pn_fake_owns(cudaStream_t stream, const void *p, size_t bytes) {
   std::lock_guard<std::recursive_mutex> hold(lock);
   return streams.count(stream) && owner(p, bytes) == stream->device;
@@ -339,6 +376,7 @@ cudaError_t cudaMalloc(void **p, size_t bytes) {
 cudaError_t cudaFree(void *p) {
   CALL(cudaErrorInvalidValue);
   UNSAFE();
+  REFUSE(p && is_captured_on(owner_of_whole(p)));
   return give(p, false);
 }
 
@@ -435,6 +473,7 @@ cudaError_t pn_fake_push(cudaStream_t s, const char *what, pn_fake_task task) {
 cudaError_t pn_fake_start(cudaStream_t stream, const char *kernel, cudaError_t refused, pn_fake_task task) {
   std::lock_guard<std::recursive_mutex> hold(lock);
   if (pn_fake_fails("cudaLaunchKernel")) return said(cudaErrorUnknown);
+  if (is_dead()) return said(cudaErrorLaunchFailure);
   if (refused != cudaSuccess) return said(refused);
   NEED(streams, stream);
   if (stream->device != current) return said(cudaErrorInvalidResourceHandle);
@@ -444,7 +483,7 @@ cudaError_t pn_fake_start(cudaStream_t stream, const char *kernel, cudaError_t r
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags) {
   CALL(cudaErrorUnknown);
   (void)flags;
-  *stream = new pn_fake_stream{ current, {}, 0, 0, cudaStreamCaptureStatusNone, cudaStreamCaptureModeGlobal, nullptr };
+  *stream = new pn_fake_stream{ current, {}, 0, 0, cudaStreamCaptureStatusNone, cudaStreamCaptureModeGlobal, nullptr, 0 };
   streams.insert(*stream);
   pn_fake_alive("cudaStream", 1);
   return cudaSuccess;
@@ -464,6 +503,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   CALL(cudaErrorUnknown);
   NEED(streams, stream);
+  REFUSE(is_captured(stream));
   UNSAFE();
   run_until(stream, stream->given);
   return outcome();
@@ -471,6 +511,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
 
 cudaError_t cudaDeviceSynchronize(void) {
   CALL(cudaErrorUnknown);
+  REFUSE(is_captured_on(current));
   UNSAFE();
   for (cudaStream_t s : streams)
     if (s->device == current) run_until(s, s->given);
@@ -486,7 +527,7 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaM
   if (kind == cudaMemcpyDefault || kind == cudaMemcpyHostToHost) return said(cudaErrorInvalidValue); /* the backend says which */
   if (to_device != (there >= 0) || from_device != (here >= 0)) return said(cudaErrorInvalidValue);
   bool pageable = there == -2 || here == -2;
-  if (pageable) UNSAFE();
+  REFUSE(pageable && (is_captured(stream) || is_capturing()));
   cudaError_t rc = pn_fake_push(stream, "a copy", [=] { memcpy(to, from, bytes); });
   if (!pageable || rc != cudaSuccess) return rc;
   run_until(stream, stream->given); /* done on return */
@@ -512,7 +553,7 @@ cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t strea
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags) {
   CALL(cudaErrorUnknown);
   (void)flags;
-  *event = new pn_fake_event{ nullptr, 0, false, nullptr };
+  *event = new pn_fake_event{ nullptr, 0, 0, nullptr };
   events.insert(*event);
   pn_fake_alive("cudaEvent", 1);
   return cudaSuccess;
@@ -531,9 +572,10 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   CALL(cudaErrorUnknown);
   NEED(events, event);
   NEED(streams, stream);
-  event->captured = stream->capture != cudaStreamCaptureStatusNone;
+  if (stream->capture == cudaStreamCaptureStatusInvalidated) return said(cudaErrorStreamCaptureInvalidated);
+  event->within = stream->number;
   event->stream = stream;
-  if (event->captured) return cudaSuccess;
+  if (event->within) return cudaSuccess;
   auto passed = std::make_shared<double>(0);
   event->passed = passed;
   cudaError_t rc = pn_fake_push(stream, "an event", [passed] { *passed = now(); });
@@ -547,16 +589,16 @@ static bool is_waiting(cudaEvent_t event) { return streams.count(event->stream) 
 cudaError_t cudaEventQuery(cudaEvent_t event) {
   CALL(cudaErrorUnknown);
   NEED(events, event);
+  if (is_captured_event(event)) return said(cudaErrorCapturedEvent);
   UNSAFE();
-  if (event->captured) return said(cudaErrorCapturedEvent);
   return is_waiting(event) ? cudaErrorNotReady : cudaSuccess;
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   CALL(cudaErrorUnknown);
   NEED(events, event);
+  if (is_captured_event(event)) return said(cudaErrorCapturedEvent);
   UNSAFE();
-  if (event->captured) return said(cudaErrorCapturedEvent);
   if (is_waiting(event)) run_until(event->stream, event->place);
   return outcome();
 }
@@ -568,7 +610,12 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
   (void)flags;
   cudaStream_t other = event->stream;
   unsigned long long place = event->place;
-  if (event->captured != (stream->capture != cudaStreamCaptureStatusNone) && other) return said(cudaErrorStreamCaptureUnsupported);
+  if (stream->capture == cudaStreamCaptureStatusInvalidated) return said(cudaErrorStreamCaptureInvalidated);
+  if (other && event->within != stream->number) { /* nor does a capture spread to other streams here */
+    (void)is_captured(stream);
+    (void)is_captured_event(event);
+    return said(cudaErrorStreamCaptureIsolation);
+  }
   if (!is_waiting(event) || other == stream) return cudaSuccess;
   return pn_fake_push(stream, "a wait", [=] {
     if (streams.count(other)) run_until(other, place);
@@ -593,17 +640,20 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMo
   if (stream->capture != cudaStreamCaptureStatusNone) return said(cudaErrorStreamCaptureUnsupported);
   stream->capture = cudaStreamCaptureStatusActive;
   stream->mode = mode;
-  stream->graph = new pn_fake_graph;
+  stream->graph = new pn_fake_graph{ stream->device, {} };
+  stream->number = ++last_capture;
   return cudaSuccess;
 }
 
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph) {
   std::lock_guard<std::recursive_mutex> hold(lock);
   NEED(streams, stream);
+  if (is_dead()) return said(cudaErrorLaunchFailure);
   enum cudaStreamCaptureStatus was = pn_fake_fails(__func__) ? cudaStreamCaptureStatusInvalidated : stream->capture;
   pn_fake_graph *made = stream->graph;
   stream->capture = cudaStreamCaptureStatusNone;
   stream->graph = nullptr;
+  stream->number = 0;
   *graph = nullptr;
   if (was == cudaStreamCaptureStatusNone) return said(cudaErrorStreamCaptureUnsupported);
   if (was == cudaStreamCaptureStatusInvalidated) {
@@ -627,7 +677,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsig
   CALL(cudaErrorUnknown);
   NEED(graphs, graph);
   (void)flags;
-  *exec = new pn_fake_graph_exec{ graph->tasks };
+  *exec = new pn_fake_graph_exec{ graph->device, graph->tasks };
   execs.insert(*exec);
   pn_fake_alive("cudaGraphExec", 1);
   return cudaSuccess;
@@ -655,6 +705,7 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
   CALL(cudaErrorUnknown);
   NEED(execs, exec);
+  REFUSE(is_captured_on(exec->device));
   execs.erase(exec);
   delete exec;
   pn_fake_alive("cudaGraphExec", -1);
@@ -664,6 +715,8 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
 /* ---- errors ------------------------------------------------------------------------------------------------------------------------------ */
 
 cudaError_t cudaGetLastError(void) {
+  std::lock_guard<std::recursive_mutex> hold(lock);
+  if (is_dead()) return cudaErrorLaunchFailure;
   cudaError_t code = last_error;
   last_error = cudaSuccess;
   return code;
@@ -679,9 +732,14 @@ cudaError_t cudaGetLastError(void) {
   _(cudaErrorInvalidDevice, "invalid device ordinal")                                                                              \
   _(cudaErrorInvalidResourceHandle, "invalid resource handle")                                                                     \
   _(cudaErrorNotReady, "device not ready")                                                                                         \
+  _(cudaErrorIllegalAddress, "an illegal memory access was encountered")                                                           \
+  _(cudaErrorLaunchTimeout, "the launch timed out and was terminated")                                                             \
+  _(cudaErrorAssert, "device-side assert triggered")                                                                               \
+  _(cudaErrorHardwareStackError, "hardware stack error")                                                                           \
   _(cudaErrorLaunchFailure, "unspecified launch failure")                                                                          \
   _(cudaErrorStreamCaptureUnsupported, "operation not permitted when stream is capturing")                                         \
   _(cudaErrorStreamCaptureInvalidated, "operation failed due to a previous error during capture")                                  \
+  _(cudaErrorStreamCaptureIsolation, "dependency created on uncaptured work in another stream")                                    \
   _(cudaErrorCapturedEvent, "operation not permitted on an event last recorded in a capturing stream")                             \
   _(cudaErrorUnknown, "unknown error")
 

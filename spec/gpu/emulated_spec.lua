@@ -175,29 +175,107 @@ describe("a stream of the emulation", function()
     refused("cudaErrorInvalidResourceHandle", C.cudaGraphLaunch(exec[0], s))
   end)
 
-  it("loses a capture to a wait, an allocation or a query inside it", function()
-    local graph, p, e = out "cudaGraph_t", out "void *", out "cudaEvent_t"
-    ok(C.cudaEventCreateWithFlags(e, 0))
-    for what, forbidden in pairs {
-      wait = function() return C.cudaStreamSynchronize(s) end,
-      allocation = function() return C.cudaMalloc(p, 8) end,
-      query = function() return C.cudaEventQuery(e[0]) end,
-      pageable = function() return C.cudaMemcpyAsync(there, ffi.new "uint8_t[8]", 8, "cudaMemcpyHostToDevice", s) end,
-    } do
-      ok(C.cudaStreamBeginCapture(s, "cudaStreamCaptureModeGlobal"))
-      assert.equal("cudaErrorStreamCaptureUnsupported", name_of(forbidden()), what)
+  describe("that is captured", function()
+    local graph, exec, status, e, other
+    before_each(function()
+      graph, exec, status, other = out "cudaGraph_t", out "cudaGraphExec_t", out "enum cudaStreamCaptureStatus", stream()
+      e = out "cudaEvent_t"
+      ok(C.cudaEventCreateWithFlags(e, 0))
+    end)
+    after_each(function()
+      ok(C.cudaEventDestroy(e[0]))
+      ok(C.cudaStreamDestroy(other))
+    end)
+
+    -- `forbidden` is refused with `code`, and the capture is lost; `before` is done before it begins.
+    local function loses(mode, what, code, forbidden, before)
+      what = mode .. ": " .. what
+      if before then before() end
+      ok(C.cudaStreamBeginCapture(s, "cudaStreamCaptureMode" .. mode))
+      assert.equal(code, name_of(forbidden()), what)
+      C.cudaGetLastError()
+      ok(C.cudaStreamIsCapturing(s, status))
+      assert.equal(2, tonumber(status[0]), what)
       assert.equal("cudaErrorStreamCaptureInvalidated", name_of(C.cudaMemsetAsync(there, 0, 8, s)), what)
+      assert.equal("cudaErrorStreamCaptureInvalidated", name_of(C.cudaEventRecord(e[0], s)), what)
       assert.equal("cudaErrorStreamCaptureInvalidated", name_of(C.cudaStreamEndCapture(s, graph)), what)
       assert.is_true(graph[0] == nil)
+      while C.cudaGetLastError() ~= 0 do end
     end
-    ok(C.cudaStreamBeginCapture(s, "cudaStreamCaptureModeRelaxed"))
-    refused("cudaErrorStreamCaptureUnsupported", C.cudaStreamBeginCapture(s, "cudaStreamCaptureModeRelaxed"))
-    ok(C.cudaEventRecord(e[0], s))
-    refused("cudaErrorCapturedEvent", C.cudaEventSynchronize(e[0]))
-    ok(C.cudaStreamEndCapture(s, graph))
-    ok(C.cudaGraphDestroy(graph[0]))
-    refused("cudaErrorStreamCaptureUnsupported", C.cudaStreamEndCapture(s, graph))
-    ok(C.cudaEventDestroy(e[0]))
+
+    for _, mode in ipairs { "Global", "ThreadLocal", "Relaxed" } do
+      it("loses its capture to a wait, an event from elsewhere or what gives back, " .. mode, function()
+        local unsupported = "cudaErrorStreamCaptureUnsupported"
+        loses(mode, "wait", unsupported, function() return C.cudaStreamSynchronize(s) end)
+        loses(mode, "device", unsupported, function() return C.cudaDeviceSynchronize() end)
+        loses(mode, "pageable", unsupported, function()
+          return C.cudaMemcpyAsync(there, ffi.new "uint8_t[8]", 8, "cudaMemcpyHostToDevice", s)
+        end)
+        loses(mode, "free", unsupported, function() return C.cudaFree(there) end)
+        loses(mode, "graph", unsupported, function() return C.cudaGraphExecDestroy(exec[0]) end, function()
+          ok(C.cudaStreamBeginCapture(other, "cudaStreamCaptureModeRelaxed"))
+          ok(C.cudaStreamEndCapture(other, graph))
+          ok(C.cudaGraphInstantiate(exec, graph[0], 0))
+          ok(C.cudaGraphDestroy(graph[0]))
+        end)
+        ok(C.cudaGraphExecDestroy(exec[0]))
+        for what, ask in pairs { query = C.cudaEventQuery, synchronize = C.cudaEventSynchronize } do
+          loses(mode, what, "cudaErrorCapturedEvent", function()
+            ok(C.cudaEventRecord(e[0], s))
+            return ask(e[0])
+          end)
+          refused("cudaErrorCapturedEvent", ask(e[0])) -- for good
+        end
+        local isolation = "cudaErrorStreamCaptureIsolation"
+        loses(mode, "from outside", isolation, function() return C.cudaStreamWaitEvent(s, e[0], 0) end, function()
+          ok(C.cudaEventRecord(e[0], other))
+        end)
+        loses(mode, "from another capture", isolation, function() return C.cudaStreamWaitEvent(s, e[0], 0) end, function()
+          ok(C.cudaStreamBeginCapture(s, "cudaStreamCaptureModeRelaxed"))
+          ok(C.cudaEventRecord(e[0], s))
+          ok(C.cudaStreamEndCapture(s, graph))
+          ok(C.cudaGraphDestroy(graph[0]))
+        end)
+        loses(mode, "to outside", isolation, function()
+          ok(C.cudaEventRecord(e[0], s))
+          return C.cudaStreamWaitEvent(other, e[0], 0)
+        end)
+      end)
+    end
+
+    it("loses its capture to allocations and queries, unless it is relaxed", function()
+      local p = out "void *"
+      for _, mode in ipairs { "Global", "ThreadLocal" } do
+        loses(mode, "allocation", "cudaErrorStreamCaptureUnsupported", function() return C.cudaMalloc(p, 8) end)
+        loses(mode, "query", "cudaErrorStreamCaptureUnsupported", function() return C.cudaEventQuery(e[0]) end, function()
+          ok(C.cudaEventRecord(e[0], other))
+        end)
+      end
+      ok(C.cudaEventRecord(e[0], other))
+      ok(C.cudaStreamBeginCapture(s, "cudaStreamCaptureModeRelaxed"))
+      ok(C.cudaMalloc(p, 8))
+      assert.equal("cudaErrorNotReady", name_of(C.cudaEventQuery(e[0])))
+      ok(C.cudaEventSynchronize(e[0]))
+      ok(C.cudaStreamSynchronize(other))
+      refused("cudaErrorStreamCaptureUnsupported", C.cudaStreamBeginCapture(s, "cudaStreamCaptureModeRelaxed"))
+      ok(C.cudaEventRecord(e[0], s))
+      ok(C.cudaStreamWaitEvent(s, e[0], 0))
+      ok(C.cudaStreamEndCapture(s, graph))
+      ok(C.cudaGraphDestroy(graph[0]))
+      ok(C.cudaFree(p[0]))
+      refused("cudaErrorStreamCaptureUnsupported", C.cudaStreamEndCapture(s, graph))
+    end)
+
+    it("leaves another device alone", function()
+      ok(C.cudaStreamBeginCapture(s, "cudaStreamCaptureModeRelaxed"))
+      ok(C.cudaSetDevice(1))
+      local far = memory(8)
+      ok(C.cudaDeviceSynchronize())
+      ok(C.cudaFree(far))
+      ok(C.cudaSetDevice(0))
+      ok(C.cudaStreamEndCapture(s, graph))
+      ok(C.cudaGraphDestroy(graph[0]))
+    end)
   end)
 
   it("measures time between events that have passed", function()
