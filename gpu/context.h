@@ -20,9 +20,10 @@ typedef struct pn_captured {
   cudaGraphExec_t exec;
   void **deferred; /* memory of other pools, given back meanwhile: the work may read it */
   size_t n_deferred, room;
-  bool orphan;     /* freed, but some of its memory is still out */
-  bool aside;      /* what is allocated now is none of its own (pn_capture_aside) */
-  pthread_t owner; /* while it is being captured */
+  struct pn_captured *doomed; /* while it is being captured: what was freed meanwhile; of that: the next */
+  bool orphan;                /* freed, but some of its memory is still out */
+  bool aside;                 /* what is allocated now is none of its own (pn_capture_aside) */
+  pthread_t owner;            /* while it is being captured */
 } pn_captured;
 
 typedef struct pn_context {
@@ -50,7 +51,7 @@ pn_context *pn_context_at(int index);          /* opened, and made current; NULL
 pn_context *pn_context_opened(int index);      /* of what has been opened: no call that could fail, for what gives back and ends */
 PN_CHECKED int pn_context_heed(pn_context *c); /* after a wait: what kernels found */
 PN_CHECKED int pn_context_pools(pn_context *c);
-pn_pool_source pn_context_source(void);
+pn_pool_source pn_context_source(void); /* the lock is held when a pool takes or gives */
 /* Fails inside a capture of this thread: what would wait cannot be replayed. */
 PN_CHECKED int pn_context_outside(const pn_context *c, const char *doing);
 
@@ -58,6 +59,8 @@ PN_CHECKED int pn_memory_allocate(int index, size_t bytes, void **out);
 void pn_memory_release(int index, void *memory, size_t bytes);
 PN_CHECKED int pn_memory_count(int index, pn_memory *add);
 void pn_memory_flush(int index);
+void pn_memory_give(pn_context *c, void *memory);  /* back to its pool; the lock is held, and nothing is captured */
+PN_CHECKED int pn_memory_make_room(pn_context *c); /* waits, and gives what lies idle to the driver */
 PN_CHECKED int pn_memory_copy(void *to, int to_device, const void *from, int from_device, size_t bytes);
 PN_CHECKED int pn_memory_upload(int index, const void *from, size_t bytes, size_t block, void **out);
 

@@ -10,10 +10,13 @@
 
 /* ---- pools ----------------------------------------------------------------------------------------------------------------------- */
 
+static cudaError_t refusal; /* of the last segment that was asked for; under the lock */
+
 static void *take_segment(void *unused, size_t bytes) {
   void *p;
   (void)unused;
-  return pn_gpu_try(cudaMalloc(&p, bytes)) ? p : NULL;
+  refusal = cudaMalloc(&p, bytes);
+  return pn_gpu_try(refusal) ? p : NULL;
 }
 
 static void give_segment(void *unused, void *memory) {
@@ -38,18 +41,24 @@ int pn_context_outside(const pn_context *c, const char *doing) {
   return capturing_here(c) ? pn_fail("cannot %s inside a captured step: it would not be done again when the step is", doing) : 0;
 }
 
-/* Idle segments of every pool: given back before a request fails. The lock is held. */
-static void flush_others(pn_context *c, const pn_pool *but) {
-  pn_pool *pools[] = { c->pool, c->upload_pool };
-  for (size_t i = 0; i < PN_LENGTH(pools); i++)
-    if (pools[i] != but) pn_pool_trim(pools[i]);
+/* Idle segments of both pools go back to the driver. The lock is held. */
+static void flush(pn_context *c) {
+  pn_pool_trim(c->pool);
+  pn_pool_trim(c->upload_pool);
 }
 
-static void *take(pn_context *c, pn_pool *pool, size_t bytes) {
-  void *p = pn_pool_take(pool, bytes + PN_MARGIN);
-  if (p) return p;
-  flush_others(c, pool);
-  return pn_pool_take(pool, bytes + PN_MARGIN);
+/* Before a request fails, what lies idle is given back, but not while work is captured: cudaFree waits for the device. The lock is
+** held. */
+static int take(pn_context *c, pn_pool *pool, size_t bytes, void **out) {
+  refusal = cudaSuccess;
+  *out = pn_pool_take(pool, bytes + PN_MARGIN);
+  if (!*out && refusal == cudaErrorMemoryAllocation && !c->capture) {
+    flush(c);
+    *out = pn_pool_take(pool, bytes + PN_MARGIN);
+  }
+  if (*out) return 0;
+  if (refusal != cudaSuccess && refusal != cudaErrorMemoryAllocation) return pn_gpu_check(refusal, "allocate memory");
+  return pn_fail("CUDA: no room for %zu bytes", bytes);
 }
 
 int pn_memory_allocate(int index, size_t bytes, void **out) {
@@ -57,10 +66,10 @@ int pn_memory_allocate(int index, size_t bytes, void **out) {
   if (!c) return -1;
   pthread_mutex_lock(&pn_gpu_lock);
   bool captured = capturing_here(c), aside = captured && c->capture->aside;
-  *out = take(c, captured && !aside ? c->capture->pool : c->pool, bytes);
-  if (*out) pn_fake_lend(c->gpu.stream, *out, bytes, aside);
+  int rc = take(c, captured && !aside ? c->capture->pool : c->pool, bytes, out);
+  if (!rc) pn_fake_lend(c->gpu.stream, *out, bytes, aside);
   pthread_mutex_unlock(&pn_gpu_lock);
-  return *out ? 0 : pn_fail("CUDA: no room for %zu bytes", bytes);
+  return rc;
 }
 
 /* While work is captured, what is older than it stays: the work may read it each time. */
@@ -76,7 +85,7 @@ static bool defer(pn_captured *g, void *memory) {
   return true;
 }
 
-static void give(pn_context *c, void *memory) {
+void pn_memory_give(pn_context *c, void *memory) {
   pn_fake_reclaim(c->gpu.stream, memory);
   if (pn_pool_give(c->pool, memory)) return;
   if (pn_pool_give(c->upload_pool, memory)) { /* uploads that take this memory wait until what reads it has run */
@@ -100,7 +109,7 @@ void pn_memory_release(int index, void *memory, size_t bytes) {
   pthread_mutex_lock(&pn_gpu_lock);
   bool ours = capturing_here(c) && pn_pool_give(c->capture->pool, memory);
   if (ours) pn_fake_reclaim(c->gpu.stream, memory);
-  else if (!(capturing_here(c) && defer(c->capture, memory))) give(c, memory);
+  else if (!(c->capture && defer(c->capture, memory))) pn_memory_give(c, memory); /* whichever thread captures */
   pthread_mutex_unlock(&pn_gpu_lock);
 }
 
@@ -123,10 +132,18 @@ int pn_memory_count(int index, pn_memory *add) {
 
 void pn_memory_flush(int index) {
   pn_context *c = pn_context_at(index);
-  if (!c || capturing_here(c) || !pn_gpu_try(cudaStreamSynchronize(c->gpu.stream))) return;
+  if (!c) return;
   pthread_mutex_lock(&pn_gpu_lock);
-  flush_others(c, NULL);
+  if (!c->capture && pn_gpu_try(cudaStreamSynchronize(c->gpu.stream))) flush(c);
   pthread_mutex_unlock(&pn_gpu_lock);
+}
+
+int pn_memory_make_room(pn_context *c) {
+  pthread_mutex_lock(&pn_gpu_lock);
+  int rc = pn_gpu_check(cudaStreamSynchronize(c->gpu.stream), "wait for the device");
+  if (!rc) flush(c);
+  pthread_mutex_unlock(&pn_gpu_lock);
+  return rc;
 }
 
 void *pn_gpu_scratch(pn_gpu *gpu, size_t bytes) {
@@ -190,8 +207,8 @@ int pn_memory_upload(int index, const void *from, size_t bytes, size_t block, vo
   pn_context *c = pn_context_at(index);
   if (!c || pn_context_outside(c, "take a tensor to the device")) return -1;
   pthread_mutex_lock(&pn_gpu_lock);
-  void *p = take(c, c->upload_pool, block);
-  int rc = p ? 0 : pn_fail("CUDA: no room for %zu bytes", bytes);
+  void *p;
+  int rc = take(c, c->upload_pool, block, &p);
   if (!rc && c->any_released) rc = pn_gpu_check(cudaStreamWaitEvent(c->uploads, c->released, 0), "order two streams");
   if (!rc) pn_fake_lend(c->uploads, p, bytes, false);
   rc = rc ? rc : send(c, c->uploads, p, from, bytes);

@@ -91,10 +91,6 @@ void *pn_pool_take(pn_pool *pool, size_t bytes) {
   bool small = bytes <= small_most;
   block *b = find(pool, bytes, small);
   if (!b) b = grow(pool, bytes, small);
-  if (!b && pool->count.held > pool->count.used) { /* give back what lies idle, and try once more */
-    pn_pool_trim(pool);
-    b = grow(pool, bytes, small);
-  }
   if (!b) return NULL;
   cut(pool, b, bytes);
   b->out = true;

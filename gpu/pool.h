@@ -17,7 +17,7 @@ typedef struct pn_pool_source {
 
 pn_pool *pn_pool_new(pn_pool_source source);      /* NULL when there is no host memory */
 void pn_pool_free(pn_pool *pool);                 /* gives every segment back */
-void *pn_pool_take(pn_pool *pool, size_t bytes);  /* 512-byte aligned; NULL when there is none even after a trim */
+void *pn_pool_take(pn_pool *pool, size_t bytes);  /* 512-byte aligned; NULL when the source has none */
 size_t pn_pool_give(pn_pool *pool, void *memory); /* the bytes of its block; 0 when it is not of this pool */
 void pn_pool_trim(pn_pool *pool);                 /* gives back the segments in which nothing lies */
 typedef struct pn_pool_count {

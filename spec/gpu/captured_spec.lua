@@ -1,8 +1,9 @@
 --- Captured steps: done again with new arguments, with memory of their own, and what they refuse.
 
-require "spec.gpu.device"
+local device = require "spec.gpu.device"
 local pn = require "penumbra"
 local helper = require "spec.helper"
+local shell = require "penumbra.shell"
 
 local function cuda(values) return pn.tensor(values):to "cuda" end
 
@@ -134,6 +135,92 @@ describe("a captured step", function()
     pn.memory("cuda")
     pn.C.pn_memory_trim(1)
     assert.is_true(held() <= before, ("%d held, %d before"):format(held(), before))
+  end)
+
+  it("may be given up and collected while another is captured", function()
+    local function held() return pn.memory("cuda").held end
+    local x = cuda { 1, 2, -3 }
+    for _, problem in ipairs { false, "it broke" } do
+      local older, calls = {}, 0
+      for i = 1, 3 do
+        older[i] = pn.captured(function(a) return pn.relu(a * i) end, { device = "cuda" })
+        for _ = 1, 3 do older[i](x) end
+      end
+      local weak = setmetatable({ unpack(older) }, { __mode = "v" })
+      local step = pn.captured(function(a)
+        calls = calls + 1
+        if calls == 3 then
+          older = nil
+          collectgarbage()
+          collectgarbage()
+          assert.is_nil(next(weak))
+          if problem then error(problem) end
+        end
+        return pn.relu(a)
+      end, { device = "cuda" })
+      for _ = 1, 2 do step(x) end
+      local before = held()
+      if problem then helper.failure(function() step(x) end, problem) else step(x) end
+      for _ = 1, 2 do assert.same({ 1, 2, 0 }, step(x):to("cpu"):totable()) end
+      step:forget()
+      collectgarbage()
+      pn.C.pn_memory_trim(1)
+      assert.is_true(held() < before, "their memory is kept")
+    end
+  end)
+
+  it("is captured while another thread lets go of memory", function()
+    local pool, given = pn.worker.pool(1), nil
+    finally(function() pool:close() end)
+    local calls = 0
+    local step = pn.captured(function(x)
+      calls = calls + 1
+      if calls == 3 then
+        local ticket = pool:submit("spec.fixtures.jobs", "drop", given)
+        given:free()
+        pool:collect(ticket)
+        pool:collect(pool:submit("spec.fixtures.jobs", "add", 1, 2)) -- the job before has ended
+      end
+      return pn.relu(x)
+    end, { device = "cuda" })
+    local x = cuda { 1, -2 }
+    given = cuda { 7, 8 }
+    for _ = 1, 3 do assert.same({ 1, 0 }, step(x):to("cpu"):totable()) end
+    assert.same({ 3, 0 }, step(cuda { 3, -4 }):to("cpu"):totable()) -- sent once more
+  end)
+
+  -- Of 100 MB two calls as written leave 60 idle, the captured one wants as much of its own, or more than there is.
+  it("has what calls as written left idle; when that is too little it is an error, and nothing else is lost", function()
+    if not device.emulated then pending "of the emulation" end
+    local text = shell.run(("PENUMBRA_EMULATED_MEMORY=%d PENUMBRA_CUDA_LIB=%s build/penumbra -e %s"):format(100e6, device.library,
+      shell.quote [[
+      local pn = require "penumbra"
+      local function take(mb) return pn.empty { mb, 1000, 1000, dtype = "u8", device = "cuda" } end
+      local x = pn.ones { 2, device = "cuda" }
+      local function work(mb)
+        pn.scope(function() take(mb) end)
+        return pn.relu(x)
+      end
+      local step = pn.captured(function() return work(60) end, { device = "cuda" })
+      for _ = 1, 3 do step() end
+      print("captured", step:count(), step():sum():item())
+      step:forget()
+      local calls = 0
+      local greedy = pn.captured(function()
+        calls = calls + 1
+        if calls == 3 then
+          work(40)
+          work(61)
+        end
+        return work(60)
+      end, { device = "cuda" })
+      for _ = 1, 2 do greedy() end
+      print("too much", pcall(greedy))
+      print("then", greedy():sum():item(), greedy:count())
+    ]]))
+    assert.matches("captured\t1\t2\n", text)
+    assert.matches("too much\tfalse\t[^\n]*out of memory: 58.2 MiB wanted on cuda:0", text)
+    assert.matches("then\t2\t1\n", text)
   end)
 
   it("may not read from the device, nor send to it", function()
