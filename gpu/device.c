@@ -33,15 +33,22 @@ pthread_mutex_t pn_gpu_lock = PTHREAD_MUTEX_INITIALIZER;
 static pn_context contexts[MOST];
 static int n_found;
 
+/* What a kernel does wrong is told to whoever calls next. */
+static const char *blame(cudaError_t code) {
+  bool older = code == cudaErrorIllegalAddress || code == cudaErrorLaunchTimeout || code == cudaErrorAssert ||
+               (code >= cudaErrorHardwareStackError && code <= cudaErrorLaunchFailure);
+  return older ? " (of work begun before; CUDA_LAUNCH_BLOCKING=1 shows where, graph=false outside a graph)" : "";
+}
+
 int pn_gpu_check(cudaError_t code, const char *doing) {
   if (code == cudaSuccess) return 0;
   (void)cudaGetLastError(); /* the next call must not see this one's error */
-  return pn_fail("CUDA: cannot %s: %s", doing, cudaGetErrorString(code));
+  return pn_fail("CUDA: cannot %s: %s%s", doing, cudaGetErrorString(code), blame(code));
 }
 
 int pn_gpu_launched(const char *kernel) {
   cudaError_t code = cudaGetLastError();
-  return code == cudaSuccess ? 0 : pn_fail("CUDA: cannot launch the kernel %s: %s", kernel, cudaGetErrorString(code));
+  return code == cudaSuccess ? 0 : pn_fail("CUDA: cannot launch the kernel %s: %s%s", kernel, cudaGetErrorString(code), blame(code));
 }
 
 /* ---- a device ------------------------------------------------------------------------------------------------------------- */

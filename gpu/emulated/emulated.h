@@ -7,7 +7,7 @@
 **   QUEUE       tasks that a stream holds back, 4096
 **   ORDER       of blocks and of threads: 0 as counted, 1 backwards, 2 mixed
 **   ENGINES     a mask of cuDNN's engines, all
-**   STICKY      1: what a task that fails leaves stays: every later call fails, too
+**   STICKY      1: what a task that fails leaves stays: every later call fails, but for those that choose a device
 **   ALGORITHMS  a mask of cuBLASLt's, all
 ** PENUMBRA_EMULATED_FAIL=call:nth fails that call. */
 #ifndef PENUMBRA_EMULATED_H

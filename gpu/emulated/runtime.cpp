@@ -6,7 +6,7 @@
 ** lost, in every mode, to a wait for its stream, its device or an event of it, to an event that crosses its border, to a copy from or to
 ** pageable memory, and (which CUDA may allow) to cudaFree and cudaGraphExecDestroy on its device; but for a relaxed one also to
 ** allocations and queries anywhere. What goes wrong inside a task is found by the next call that waits, and then forgotten, where a true
-** device would not recover; with the setting STICKY every later call fails, as there. */
+** device would not recover; with the setting STICKY every later call fails, as there, but for those that only choose a device. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -240,10 +240,13 @@ static cudaError_t outcome(void) {
   return said(cudaErrorLaunchFailure);
 }
 
-/* At the head of a call: one at a time, and the fault injected for it. UNSAFE ones may not be made during a capture. */
-#define CALL(status)                                                                                                               \
+/* At the head of a call: one at a time, and the fault injected for it; CALL for those that a dead device refuses. UNSAFE ones may not be
+** made during a capture. */
+#define CALL_ANYHOW(status)                                                                                                        \
   std::lock_guard<std::recursive_mutex> hold(lock);                                                                                \
-  if (pn_fake_fails(__func__)) return said(status);                                                                                \
+  if (pn_fake_fails(__func__)) return said(status)
+#define CALL(status)                                                                                                               \
+  CALL_ANYHOW(status);                                                                                                             \
   if (is_dead()) return said(cudaErrorLaunchFailure)
 #define REFUSE(capturing)                                                                                                          \
   if (capturing) return said(cudaErrorStreamCaptureUnsupported)
@@ -260,14 +263,14 @@ cudaError_t cudaGetDeviceCount(int *count) {
 }
 
 cudaError_t cudaSetDevice(int device) {
-  CALL(cudaErrorInvalidDevice);
+  CALL_ANYHOW(cudaErrorInvalidDevice);
   if (device < 0 || device >= n_devices()) return said(cudaErrorInvalidDevice);
   current = device;
   return cudaSuccess;
 }
 
 cudaError_t cudaGetDevice(int *device) {
-  CALL(cudaErrorUnknown);
+  CALL_ANYHOW(cudaErrorUnknown);
   *device = current;
   return cudaSuccess;
 }

@@ -329,6 +329,57 @@ describe("faults", function()
     assert.same({ 1, 1 }, pn.relu(pn.ones { 2, device = "cuda" }):to("cpu"):totable())
   end)
 
+  -- What a program prints whose second relu goes wrong and leaves the device dead; `f` is what it does then.
+  local function dead(f)
+    return (shell.run(("PENUMBRA_EMULATED_STICKY=1 PENUMBRA_CUDA_LIB=%s build/penumbra -e %s"):format(device.library,
+      shell.quote([[
+        local pn = require "penumbra"
+        local emulation = require "spec.gpu.emulation"
+        local x = pn.ones { 10, device = "cuda" }
+        pn.relu(x):to "cpu"
+        local step = pn.captured(function(a) return pn.relu(a) end, { device = "cuda" })
+        for _ = 1, 3 do step(x) end
+        emulation.fail("task", 1)
+        pn.relu(x)
+        local function try(what, f, ...) print(what, pcall(f, ...)) end
+      ]] .. f .. ' print "the end"'))))
+  end
+
+  it("inside a task may stay for good: no call that follows says that memory is short, each that the work was older", function()
+    local text = dead [[
+      try("read", x.to, x, "cpu")
+      try("launch", pn.relu, x)
+      try("small", pn.zeros, { 3, device = "cuda" })
+      try("large", pn.zeros, { 9, 1000, 1000, device = "cuda" })
+      local host = pn.ones { 9, 1000, 1000 }
+      try("send", host.to, host, "cuda")
+      try("step", step, x)
+      try("capture", function()
+        local other = pn.captured(function(a) return pn.relu(a) end, { device = "cuda" })
+        for _ = 1, 3 do other(x) end
+      end)
+      try("wait", pn.device.wait, "cuda")
+      step:forget()
+      pn.C.pn_memory_trim(1)
+    ]]
+    local why = "unspecified launch failure %(of work begun before; CUDA_LAUNCH_BLOCKING=1 shows where, "
+      .. "graph=false outside a graph%)\n"
+    for _, what in ipairs { "read", "launch", "small", "large", "send", "step", "capture", "wait" } do
+      assert.matches(what .. "\tfalse\t[^\n]*CUDA: cannot [^\n]*" .. why, text)
+    end
+    assert.matches("the end", text)
+    assert.is_nil(text:find("out of memory", 1, true), text)
+  end)
+
+  it("inside a task may be met by a request for memory first", function()
+    local text = dead [[
+      emulation.with("QUEUE", 0, 4096, function() pcall(pn.relu, x) end) -- it runs at once
+      try("large", pn.zeros, { 9, 1000, 1000, device = "cuda" })
+    ]]
+    assert.matches("large\tfalse\t[^\n]*CUDA: cannot allocate memory: unspecified launch failure %(of work begun before", text)
+    assert.is_nil(text:find("out of memory", 1, true), text)
+  end)
+
   it("come from the environment too, for programs", function()
     local command = ("PENUMBRA_EMULATED_FAIL=cudaLaunchKernel:1 PENUMBRA_CUDA_LIB=%s build/penumbra -e '%s'"):format(
       device.library, 'pn.relu(pn.zeros { 2, device = "cuda" })')
