@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-enum { PN_BACKEND_VERSION = 4, PN_MOST_DEVICES = 17 }; /* the CPU and up to 16 CUDA devices */
+enum { PN_BACKEND_VERSION = 5, PN_MOST_DEVICES = 17 }; /* the CPU and up to 16 CUDA devices */
 
 typedef struct pn_backend {
   int version; /* PN_BACKEND_VERSION that the plug-in was built with */
@@ -27,9 +27,7 @@ typedef struct pn_backend {
   int (*wait)(int index);                                                                /* until all work is done */
   int (*copy)(void *to, int to_device, const void *from, int from_device, size_t bytes); /* done on return where it leaves
                                                                                                      the device; else in order */
-  int (*upload)(int index, const void *from, size_t bytes, size_t block,
-                void **out); /* allocates block bytes and copies, beside what
-                                                                                         the device computes */
+  int (*upload)(int index, const void *from, size_t bytes, void **out); /* allocates and copies, beside what the device computes */
   /* tensors without an operation; same shape, any strides, element types converted */
   int (*assign)(pn_tensor *to, const pn_tensor *from, bool add); /* add: to += from */
   int (*fill)(pn_tensor *t, double value);

@@ -254,8 +254,7 @@ static int device_memory(pn_storage *s, const void *from) {
   bool over = beyond_limit(m, s->block);
   pthread_mutex_unlock(&lock);
   if (over || fault()) return pn_fail_memory((int64_t)s->bytes, s->device);
-  if (from ? backend->upload(index, from, s->bytes, s->block, &s->data)
-           : backend->allocate(index, s->bytes ? s->bytes : 1, &s->data))
+  if (from ? backend->upload(index, from, s->bytes, &s->data) : backend->allocate(index, s->bytes ? s->bytes : 1, &s->data))
     return strstr(pn_error(), "no room for") ? pn_fail_memory((int64_t)s->bytes, s->device) : -1;
   pthread_mutex_lock(&lock);
   count(m, (int64_t)s->block);

@@ -51,7 +51,7 @@ pn_context *pn_context_at(int index);          /* opened, and made current; NULL
 pn_context *pn_context_opened(int index);      /* of what has been opened: no call that could fail, for what gives back and ends */
 PN_CHECKED int pn_context_heed(pn_context *c); /* after a wait: what kernels found */
 PN_CHECKED int pn_context_pools(pn_context *c);
-pn_pool_source pn_context_source(void); /* the lock is held when a pool takes or gives */
+pn_pool_source pn_context_source(bool keeps); /* the lock is held when a pool takes or gives */
 /* Fails inside a capture of this thread: what would wait cannot be replayed. */
 PN_CHECKED int pn_context_outside(const pn_context *c, const char *doing);
 
@@ -62,7 +62,7 @@ void pn_memory_flush(int index);
 void pn_memory_give(pn_context *c, void *memory);  /* back to its pool; the lock is held, and nothing is captured */
 PN_CHECKED int pn_memory_make_room(pn_context *c); /* waits, and gives what lies idle to the driver */
 PN_CHECKED int pn_memory_copy(void *to, int to_device, const void *from, int from_device, size_t bytes);
-PN_CHECKED int pn_memory_upload(int index, const void *from, size_t bytes, size_t block, void **out);
+PN_CHECKED int pn_memory_upload(int index, const void *from, size_t bytes, void **out);
 
 PN_CHECKED int pn_capture_open(int index);
 PN_CHECKED int pn_capture_close(int index, bool keep, void **out);

@@ -13,7 +13,7 @@ int pn_capture_open(int index) {
   /* Nothing is given back to the driver during the capture: what two calls as written have cached would stand beside its own. */
   if (pn_memory_make_room(c)) return -1;
   pn_captured *g = calloc(1, sizeof *g);
-  if (!g || !(g->pool = pn_pool_new(pn_context_source()))) {
+  if (!g || !(g->pool = pn_pool_new(pn_context_source(true)))) {
     free(g);
     return pn_fail_memory(sizeof *g, PN_CPU);
   }

@@ -24,11 +24,16 @@ static void give_segment(void *unused, void *memory) {
   (void)pn_gpu_try(cudaFree(memory));
 }
 
-pn_pool_source pn_context_source(void) { return (pn_pool_source){ take_segment, give_segment, NULL }; }
+pn_pool_source pn_context_source(bool keeps) {
+  const char *how = getenv("PENUMBRA_MEMORY");
+  return (pn_pool_source){ take_segment, give_segment, NULL, how && *how, keeps };
+}
 
 int pn_context_pools(pn_context *c) {
-  c->pool = pn_pool_new(pn_context_source());
-  c->upload_pool = c->pool ? pn_pool_new(pn_context_source()) : NULL;
+  const char *how = getenv("PENUMBRA_MEMORY");
+  if (how && *how && strcmp(how, "exact")) return pn_fail("CUDA: cannot use PENUMBRA_MEMORY=%s: only 'exact' is known", how);
+  c->pool = pn_pool_new(pn_context_source(false));
+  c->upload_pool = c->pool ? pn_pool_new(pn_context_source(false)) : NULL;
   if (c->upload_pool) return 0;
   pn_pool_free(c->pool);
   c->pool = NULL;
@@ -203,12 +208,12 @@ int pn_gpu_upload(pn_gpu *gpu, void *to, const void *from, size_t bytes) {
   return rc;
 }
 
-int pn_memory_upload(int index, const void *from, size_t bytes, size_t block, void **out) {
+int pn_memory_upload(int index, const void *from, size_t bytes, void **out) {
   pn_context *c = pn_context_at(index);
   if (!c || pn_context_outside(c, "take a tensor to the device")) return -1;
   pthread_mutex_lock(&pn_gpu_lock);
   void *p;
-  int rc = take(c, c->upload_pool, block, &p);
+  int rc = take(c, c->upload_pool, bytes, &p);
   if (!rc && c->any_released) rc = pn_gpu_check(cudaStreamWaitEvent(c->uploads, c->released, 0), "order two streams");
   if (!rc) pn_fake_lend(c->uploads, p, bytes, false);
   rc = rc ? rc : send(c, c->uploads, p, from, bytes);

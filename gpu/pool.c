@@ -1,8 +1,7 @@
 /* pool.c: see pool.h. Blocks of a segment form a chain by address; free ones are found by size, the smallest that fits, and joined
 ** with free neighbours when they come back. Small requests share segments of 2 MiB; larger ones are cut from segments of 32 MiB, or
-** have one of their own. Not thread-safe: the device's lock is held. */
+** have one of their own, as each has where the pool is exact. Not thread-safe: the device's lock is held. */
 #include "pool.h"
-#include <stdbool.h>
 #include <stdlib.h>
 
 enum { ALIGN = 512, BUCKETS = 8192 };
@@ -44,7 +43,8 @@ static void free_remove(pn_pool *pool, block *b) {
 }
 
 static block *grow(pn_pool *pool, size_t bytes, bool small) {
-  size_t whole = small                 ? small_segment
+  size_t whole = pool->source.exact    ? bytes
+                 : small               ? small_segment
                  : bytes < segment / 2 ? segment
                                        : (bytes + small_segment - 1) / small_segment * small_segment;
   block *b = calloc(1, sizeof *b);
@@ -79,7 +79,7 @@ static void cut(pn_pool *pool, block *b, size_t bytes) {
 
 static block *find(pn_pool *pool, size_t bytes, bool small) {
   for (block *b = pool->free[small]; b; b = b->next)
-    if (b->bytes >= bytes) {
+    if (pool->source.exact ? b->bytes == bytes : b->bytes >= bytes) {
       free_remove(pool, b);
       return b;
     }
@@ -87,12 +87,12 @@ static block *find(pn_pool *pool, size_t bytes, bool small) {
 }
 
 void *pn_pool_take(pn_pool *pool, size_t bytes) {
-  bytes = bytes ? (bytes + ALIGN - 1) / ALIGN * ALIGN : ALIGN;
+  if (!pool->source.exact) bytes = bytes ? (bytes + ALIGN - 1) / ALIGN * ALIGN : ALIGN;
   bool small = bytes <= small_most;
   block *b = find(pool, bytes, small);
   if (!b) b = grow(pool, bytes, small);
   if (!b) return NULL;
-  cut(pool, b, bytes);
+  if (!pool->source.exact) cut(pool, b, bytes);
   b->out = true;
   b->next = pool->out[bucket_of(b->data)];
   pool->out[bucket_of(b->data)] = b;
@@ -130,6 +130,7 @@ size_t pn_pool_give(pn_pool *pool, void *memory) {
     free(gone);
   }
   free_insert(pool, b);
+  if (pool->source.exact && !pool->source.keeps) pn_pool_trim(pool); /* b alone */
   return bytes;
 }
 

@@ -3,6 +3,7 @@
 ** What is given back may be taken again at once, because everything that uses it goes through the same stream. */
 #ifndef PENUMBRA_GPU_POOL_H
 #define PENUMBRA_GPU_POOL_H
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -13,11 +14,14 @@ typedef struct pn_pool_source {
   void *(*take)(void *context, size_t bytes);
   void (*give)(void *context, void *memory);
   void *context;
+  bool exact; /* a segment for each request, as large as that, given back at once: so that a sanitizer sees where each ends */
+  bool keeps; /* no segment is given back before a trim, also when exact */
 } pn_pool_source;
 
-pn_pool *pn_pool_new(pn_pool_source source);      /* NULL when there is no host memory */
-void pn_pool_free(pn_pool *pool);                 /* gives every segment back */
-void *pn_pool_take(pn_pool *pool, size_t bytes);  /* 512-byte aligned; NULL when the source has none */
+pn_pool *pn_pool_new(pn_pool_source source); /* NULL when there is no host memory */
+void pn_pool_free(pn_pool *pool);            /* gives every segment back */
+void *pn_pool_take(pn_pool *pool,
+                   size_t bytes); /* aligned to 512 bytes, or as the source does when exact; NULL when the source has none */
 size_t pn_pool_give(pn_pool *pool, void *memory); /* the bytes of its block; 0 when it is not of this pool */
 void pn_pool_trim(pn_pool *pool);                 /* gives back the segments in which nothing lies */
 typedef struct pn_pool_count {

@@ -188,6 +188,55 @@ describe("a device of the emulation", function()
       said("PENUMBRA_EMULATED_DEVICES=0", 'require("penumbra").zeros { 2, device = "cuda" }'))
   end)
 
+  it("has one piece of the driver's memory for each tensor, as large as that, when told so", function()
+    local text = said("PENUMBRA_MEMORY=exact", [[
+      local pn = require "penumbra"
+      local emulation = require "spec.gpu.emulation"
+      local C, MARGIN = emulation.C, 512 -- gpu/emulated/lend.h
+      local held = pn.ones { 5, device = "cuda" }
+      local function pieces(f)
+        collectgarbage()
+        local bytes = C.pn_emulated_alive "cudaMalloc"
+        emulation.forget()
+        local result = f()
+        local calls = emulation.calls()
+        return result, tonumber(C.pn_emulated_alive "cudaMalloc" - bytes), calls.cudaMalloc or 0, calls.cudaFree or 0
+      end
+      local function row(what, f)
+        local result, bytes, taken, given = pieces(f)
+        print(what, bytes - MARGIN * (taken - given), taken, given)
+        return result
+      end
+      local function bytes(n) return pn.empty { n, dtype = "u8", device = "cuda" } end
+      local host = pn.ones { 1001, dtype = "u8" }
+      local a = row("made", function() return bytes(1001) end)
+      local b = row("sent", function() return host:to "cuda" end)
+      row("freed", function() a:free() b:free() end)
+      row("large", function() return bytes(3000001) end):free()
+      print("memory", pn.memory("cuda").cached)
+      local step = pn.captured(function(x) return pn.relu(pn.relu(x) * 2) end, { device = "cuda" })
+      for i = 1, 4 do
+        local y = step(pn.tensor { i, -i }:to "cuda")
+        print("step", y:get(1), y:get(2))
+      end
+      step:forget()
+      row("end", function() held:free() end)
+      print("at last", pn.memory("cuda").held)
+    ]])
+    assert.matches("made\t1001\t1\t0\n", text)
+    assert.matches("sent\t1001\t1\t0\n", text)
+    assert.matches("freed\t%-2002\t0\t2\n", text)
+    assert.matches("large\t3000001\t1\t0\n", text)
+    assert.matches("memory\t0\n", text)
+    for i = 1, 4 do assert.matches(("step\t%d\t0\n"):format(2 * i), text) end
+    assert.matches("at last\t0\n", text)
+  end)
+
+  it("with another word there is refused", function()
+    assert.matches("CUDA: cannot use PENUMBRA_MEMORY=exakt: only 'exact' is known",
+      said("PENUMBRA_MEMORY=exakt", 'require("penumbra").zeros { 2, device = "cuda" }'))
+  end)
+
   it("that is full gives back what is idle, then says who holds what", function()
     local text = said("PENUMBRA_EMULATED_MEMORY=100000000", [[
       local pn = require "penumbra"
