@@ -37,12 +37,15 @@ static void look_in(search *s, const char *format, ...) {
   globfree(&found);
 }
 
+#define PACKAGES "/lib/python3*/*-packages/nvidia/*/lib"
+
 /* The packages of a Python that is installed under a prefix. */
 static void look_in_python(search *s, const char *prefix) {
-  if (prefix && *prefix) look_in(s, "%s/lib/python3*/*-packages/nvidia/*/lib", prefix);
+  if (prefix && *prefix) look_in(s, "%s" PACKAGES, prefix);
 }
 
-/* Of each python3 on the PATH: where it stands (a virtual environment), and where it is a link to. */
+/* Of each python3 on the PATH: where it stands (a virtual environment), and where it is a link to; then where the pip of Debian's and
+** Ubuntu's python3 installs: for all users, and for one. */
 static void look_in_pythons(search *s) {
   const char *at = getenv("PATH");
   look_in_python(s, getenv("VIRTUAL_ENV"));
@@ -65,6 +68,8 @@ static void look_in_pythons(search *s) {
     }
     at += n + (at[n] == ':');
   }
+  look_in_python(s, "/usr/local");
+  if ((at = getenv("HOME")) && *at) look_in(s, "%s/.local" PACKAGES, at);
 }
 
 static void look_everywhere(search *s) {

@@ -35,6 +35,8 @@ describe("a device", function()
     local has_compiler = shell.succeeds "command -v gcc"
     local ask = 'require("penumbra").zeros { 2, device = "cuda" }'
 
+    local PACKAGES = "/lib/python3*/*-packages/nvidia/*/lib"
+
     local function must(format, ...) assert.is_true(shell.succeeds(format:format(...))) end
 
     setup(function()
@@ -51,9 +53,11 @@ describe("a device", function()
       if not has_compiler then pending "no gcc" end
       local text = said(top .. "/libplug.so", ask, "CUDA_HOME=/opt/mine VIRTUAL_ENV=/opt/env PENUMBRA_CUDA_PATH=/one:/two")
       local begins = "no CUDA: " .. top .. "/libplug.so: there is no libfar.so.7 where the loader looks, nor in /one, /two, "
-        .. "/opt/mine/lib64, /usr/local/cuda/lib64, /opt/env/lib/python3*/*-packages/nvidia/*/lib"
+        .. "/opt/mine/lib64, /usr/local/cuda/lib64, /opt/env" .. PACKAGES
       assert.truthy(text:find(begins, 1, true), text)
       assert.truthy(text:find("(PENUMBRA_CUDA_PATH=FOLDER:... names more)", 1, true), text)
+      text = said(top .. "/libplug.so", ask, "PATH=/usr/bin HOME=" .. top .. "/nobody")
+      assert.truthy(text:find((", /usr/local%s, %s/nobody/.local%s ("):format(PACKAGES, top, PACKAGES), 1, true), text)
     end)
 
     it("finds it in a folder that is named, and among Python's packages", function()
@@ -64,6 +68,8 @@ describe("a device", function()
         local text = said(top .. "/libplug.so", ask, environment)
         assert.truthy(text:find("libplug.so is not a backend of Penumbra", 1, true), text)
       end
+      must("mkdir -p %s/home/.local/lib && cp -r %s/env/lib/python3.11 %s/home/.local/lib/", top, top, top)
+      assert.truthy(said(top .. "/libplug.so", ask, "HOME=" .. top .. "/home"):find("is not a backend of Penumbra", 1, true))
       must("mkdir -p %s/env/bin && ln -s /bin/true %s/env/bin/python3", top, top)
       local text = said(top .. "/libplug.so", ask, ("PATH=%s/env/bin:$PATH"):format(top))
       assert.truthy(text:find("is not a backend of Penumbra", 1, true), text)
