@@ -48,7 +48,8 @@ int pn_gpu_check(cudaError_t code, const char *doing) {
 
 int pn_gpu_launched(const char *kernel) {
   cudaError_t code = cudaGetLastError();
-  return code == cudaSuccess ? 0 : pn_fail("CUDA: cannot launch the kernel %s: %s%s", kernel, cudaGetErrorString(code), blame(code));
+  return code == cudaSuccess ? 0
+                             : pn_fail("CUDA: cannot launch the kernel %s: %s%s", kernel, cudaGetErrorString(code), blame(code));
 }
 
 /* ---- a device ------------------------------------------------------------------------------------------------------------- */
