@@ -1,6 +1,6 @@
 #!/bin/bash
-# scripts/test.sh [asan]: every spec against the release build, and the gradient specs against the f64 build; with `asan`,
-# every spec once more under the sanitizers, and the instructions of a small step against those on record. The last line is the sum: "N passed, N failed, N skipped".
+# scripts/test.sh [asan]: every spec against the release build, two of them on one card alone, and the gradient specs against the f64
+# build; with `asan`, every spec once more under the sanitizers, and the instructions of a small step against those on record. The last line is the sum: "N passed, N failed, N skipped".
 set -uo pipefail
 cd "$(dirname "$0")/.."
 program=build/penumbra
@@ -39,6 +39,8 @@ if [ -f gpu/CMakeLists.txt ] && [ -n "$nvcc" ] && [ -n "$cudnn" ]; then
   fi
 fi
 suite "release" $program --spec spec
+# The emulation has two cards; what else runs on the last one must do with one.
+suite "one card" env PENUMBRA_EMULATED_DEVICES=1 $program --spec spec/gpu/net_spec.lua spec/gpu/run_spec.lua
 # Differences in f32 hide errors: a spec that asks which type it runs in (pn.real) has more to say in f64.
 mapfile -t gradient < <(grep -lr 'pn\.real' spec --include='*_spec.lua' | sort)
 if [ ${#gradient[@]} -gt 0 ]; then

@@ -15,6 +15,7 @@ ffi.cdef [[
   void pn_cudnn_forget(void);
   int unsetenv(const char *name);
 ]]
+assert(C.pn_n_devices() > 0, pn.ffi.message()) -- opens it, and with it cuDNN, which may lie where the loader does not look
 local plugin = ffi.load(device.library)
 local f64 = pn.real == "f64"
 local usual = pn.engines()

@@ -1,6 +1,7 @@
 --- The true cuDNN, asked what it would do on an H100: it makes plans for a device that is described to it and need not be there.
 -- Every convolution that FCN-I3D trains by, in each precision: forward with its epilogue, and both gradients.
 
+require "spec.gpu.device"
 local pn = require "penumbra"
 local binding = require "penumbra.ffi"
 local ops = require "penumbra.ops"
@@ -11,6 +12,7 @@ ffi.cdef [[
   int pn_cudnn_check(const char *device, const char *problem, int64_t workspace_bytes, char *report, size_t bytes);
 ]]
 
+pn.C.pn_n_devices() -- opens the device's plug-in, and with a true one cuDNN, which may lie where the loader does not look
 local folder, opened, cuda = ffi.string(binding.library_path):match("^(.*)/[^/]*$"), nil, nil
 for _, name in ipairs { "libpenumbra_cuda.so", "libpenumbra_cuda_check.so" } do -- the second is that of make test
   if not opened then opened, cuda = pcall(ffi.load, folder .. "/" .. name) end
