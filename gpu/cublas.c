@@ -113,7 +113,11 @@ static int prefer_all(cublasLtMatmulPreference_t preference, const key *k) {
                                                                CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES };
   const side *sides[] = { &k->a, &k->b, &k->y, &k->y };
   const uint64_t workspace = (uint64_t)k->workspace;
+  const uint32_t in_f32 = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
   if (prefer(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace)) return -1;
+  if ((k->y.type == CUDA_R_16F || k->y.type == CUDA_R_16BF) && /* else parts of a sum may be rounded before they are added */
+      prefer(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &in_f32, sizeof in_f32))
+    return -1;
   for (size_t i = 0; i < PN_LENGTH(name); i++) {
     const uint32_t alignment = (uint32_t)sides[i]->alignment;
     if (prefer(preference, name[i], &alignment, sizeof alignment)) return -1;

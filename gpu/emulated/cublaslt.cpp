@@ -2,7 +2,7 @@
 **
 ** Strict: sizes, leading dimensions, batches, types and scale must fit, every matrix lie in one allocation, C and D apart from A and B,
 ** and an algorithm may be given only what it was found for: its types, transposes, order and epilogue, pointers as aligned as was said,
-** and its workspace. The first algorithm found wants a workspace; the second entry is one that did not work out, as may happen. */
+** and its workspace. A result of 16 bits is refused where its parts might be added in 16 bits. The first algorithm found wants a workspace; the second entry is one that did not work out, as may happen. */
 #include <cublasLt.h>
 #include <mutex>
 #include <set>
@@ -32,6 +32,7 @@ struct pn_fake_matmul {
 struct pn_fake_preference {
   uint64_t workspace;
   uint32_t alignment[4]; /* A, B, C, D */
+  uint32_t reductions;   /* ways to add the parts of a sum */
 };
 
 namespace {
@@ -295,7 +296,8 @@ cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t *prefer
   CALL(CUBLAS_STATUS_ALLOC_FAILED);
   NEED(preference);
   *preference = new pn_fake_preference{
-    0, {256, 256, 256, 256}
+    0, {256, 256, 256, 256},
+     CUBLASLT_REDUCTION_SCHEME_MASK
   };
   preferences.insert(*preference);
   pn_fake_alive("cublasLtMatmulPreference", 1);
@@ -317,6 +319,9 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
   bool good = false;
   switch (name) {
   case CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES: good = read(&preference->workspace, value, bytes); break;
+  case CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK:
+    good = read(&preference->reductions, value, bytes) && preference->reductions <= CUBLASLT_REDUCTION_SCHEME_MASK;
+    break;
   default: {
     uint32_t *alignment = &preference->alignment[name - CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES];
     good = name >= CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES && name <= CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES &&
@@ -339,6 +344,9 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
   *returned = 0;
   cublasStatus_t status = check(*desc, *a, *b, *c, *d);
   if (status != CUBLAS_STATUS_SUCCESS) return status;
+  if ((d->type == CUDA_R_16F || d->type == CUDA_R_16BF) &&
+      preference->reductions & ~(uint32_t)CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE)
+    return CUBLAS_STATUS_NOT_SUPPORTED;
   long long mask = pn_fake_setting("ALGORITHMS", -1);
   auto offer = [&](uint64_t id, size_t workspace, cublasStatus_t state) {
     if (*returned == requested) return;

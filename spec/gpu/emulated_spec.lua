@@ -455,3 +455,38 @@ describe("a kernel", function()
     end
   end)
 end)
+
+-- (matmul_spec.lua has the rest of its refusals; that the plug-in asks for the right sums shows in its products of 16 bits.)
+describe("the emulated cuBLASLt", function()
+  it("refuses a result of 16 bits where parts of its sums may be added in 16 bits", function()
+    local function made(kind, create, ...)
+      local p = out(kind)
+      assert.equal(0, tonumber(create(p, ...)))
+      return p[0]
+    end
+    ok(C.cudaSetDevice(0))
+    local handle = made("cublasLtHandle_t", C.cublasLtCreate)
+    local desc = made("cublasLtMatmulDesc_t", C.cublasLtMatmulDescCreate, "CUBLAS_COMPUTE_32F", "CUDA_R_32F")
+    local preference = made("cublasLtMatmulPreference_t", C.cublasLtMatmulPreferenceCreate)
+    local function ask(kind, how)
+      local l, n = made("cublasLtMatrixLayout_t", C.cublasLtMatrixLayoutCreate, kind, 2, 2, 2), out "int"
+      local results, value = ffi.new "cublasLtMatmulHeuristicResult_t[1]", ffi.new("uint32_t[1]", how)
+      assert.equal(how > 7 and "CUBLAS_STATUS_INVALID_VALUE" or "CUBLAS_STATUS_SUCCESS",
+        ffi.string(C.cublasLtGetStatusName(C.cublasLtMatmulPreferenceSetAttribute(preference,
+          "CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK", value, 4))))
+      local status = C.cublasLtMatmulAlgoGetHeuristic(handle, desc, l, l, l, l, preference, 1, results, n)
+      assert.equal(0, tonumber(C.cublasLtMatrixLayoutDestroy(l)))
+      return (ffi.string(C.cublasLtGetStatusName(status)):gsub("CUBLAS_STATUS_", ""))
+    end
+    for _, kind in ipairs { "CUDA_R_16F", "CUDA_R_16BF" } do
+      for how, expected in pairs { [0] = "SUCCESS", "NOT_SUPPORTED", "SUCCESS", "NOT_SUPPORTED", [7] = "NOT_SUPPORTED" } do
+        assert.equal(expected, ask(kind, how), kind .. " " .. how)
+      end
+    end
+    assert.equal("SUCCESS", ask("CUDA_R_32F", 7))
+    ask("CUDA_R_32F", 8)
+    C.cublasLtMatmulPreferenceDestroy(preference)
+    C.cublasLtMatmulDescDestroy(desc)
+    C.cublasLtDestroy(handle)
+  end)
+end)
