@@ -17,7 +17,8 @@
 #error "cuDNN 9 or later"
 #endif
 
-enum { MOST_PIECES = 160, MOST_CONFIGS = 64, REPEATS = 5 };
+/* cuDNN 9.19 says at most 84 configurations; pieces: the question, the configurations, the engine of one and its knobs. */
+enum { MOST_CONFIGS = 96, MOST_PIECES = 1 + MOST_CONFIGS + 1 + PN_MOST_KNOBS, REPEATS = 5 };
 enum { UID_X = 1, UID_W, UID_Y, UID_BIAS, UID_PRODUCT, UID_SUM };
 
 /* ---- statuses and descriptors ------------------------------------------------------------------------------------------------- */
@@ -159,9 +160,12 @@ static cudnnBackendDescriptor_t tensor(builder *b, int64_t uid, cudnnDataType_t 
 /* y = mode(x) or mode(x, other), element by element */
 static cudnnBackendDescriptor_t pointwise(builder *b, cudnnPointwiseMode_t mode, cudnnDataType_t precision,
                                           cudnnBackendDescriptor_t x, cudnnBackendDescriptor_t other, cudnnBackendDescriptor_t y) {
+  cudnnNanPropagation_t nan = CUDNN_PROPAGATE_NAN;
   cudnnBackendDescriptor_t how = make(b, CUDNN_BACKEND_POINTWISE_DESCRIPTOR);
   set(b, how, CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &mode);
   set(b, how, CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_TYPE_DATA_TYPE, 1, &precision);
+  if (mode == CUDNN_POINTWISE_RELU_FWD) /* else it may make 0 of what went wrong */
+    set(b, how, CUDNN_ATTR_POINTWISE_NAN_PROPAGATION, CUDNN_TYPE_NAN_PROPOGATION, 1, &nan);
   (void)finish(b, how);
   cudnnBackendDescriptor_t d = make(b, CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR);
   link_to(b, d, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, how);

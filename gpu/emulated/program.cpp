@@ -248,7 +248,9 @@ static double pointwise(const step &s, double x, double b) {
   case CUDNN_POINTWISE_MUL: return x * b;
   case CUDNN_POINTWISE_MIN: return x < b ? x : b;
   case CUDNN_POINTWISE_MAX: return x > b ? x : b;
-  case CUDNN_POINTWISE_RELU_FWD: return x < s.floor ? s.floor + s.slope * (x - s.floor) : x > s.ceiling ? s.ceiling : x;
+  case CUDNN_POINTWISE_RELU_FWD:
+    if (std::isnan(x)) return s.keeps_nan ? x : s.floor;
+    return x < s.floor ? s.floor + s.slope * (x - s.floor) : x > s.ceiling ? s.ceiling : x;
   default: return x;
   }
 }

@@ -33,6 +33,7 @@ struct step {
   numbers low, stride, dilation; /* of a convolution */
   cudnnPointwiseMode_t mode;
   double floor, ceiling, slope; /* of relu */
+  bool keeps_nan;               /* of relu: NaN stays; else it is the floor */
 };
 
 struct program {

@@ -53,6 +53,8 @@ typedef enum cudnnDataType_t {
 
 typedef enum cudnnConvolutionMode_t { CUDNN_CONVOLUTION = 0, CUDNN_CROSS_CORRELATION = 1 } cudnnConvolutionMode_t;
 
+typedef enum cudnnNanPropagation_t { CUDNN_NOT_PROPAGATE_NAN = 0, CUDNN_PROPAGATE_NAN = 1 } cudnnNanPropagation_t;
+
 typedef enum cudnnPointwiseMode_t {
   CUDNN_POINTWISE_ADD = 0,
   CUDNN_POINTWISE_MUL = 1,
@@ -113,6 +115,7 @@ typedef enum cudnnBackendAttributeType_t {
   CUDNN_TYPE_CONVOLUTION_MODE = 7,
   CUDNN_TYPE_HEUR_MODE = 8,
   CUDNN_TYPE_KNOB_TYPE = 9,
+  CUDNN_TYPE_NAN_PROPOGATION = 10,
   CUDNN_TYPE_NUMERICAL_NOTE = 11,
   CUDNN_TYPE_POINTWISE_MODE = 14,
   CUDNN_TYPE_BACKEND_DESCRIPTOR = 15,
@@ -142,6 +145,7 @@ typedef enum cudnnBackendDescriptorType_t {
 typedef enum cudnnBackendAttributeName_t {
   CUDNN_ATTR_POINTWISE_MODE = 0,
   CUDNN_ATTR_POINTWISE_MATH_PREC = 1,
+  CUDNN_ATTR_POINTWISE_NAN_PROPAGATION = 2,
   CUDNN_ATTR_POINTWISE_RELU_LOWER_CLIP = 3,
   CUDNN_ATTR_POINTWISE_RELU_UPPER_CLIP = 4,
   CUDNN_ATTR_POINTWISE_RELU_LOWER_CLIP_SLOPE = 5,
