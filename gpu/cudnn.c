@@ -507,9 +507,20 @@ static void drop(plan *p) {
   pn_free(p);
 }
 
+/* NVIDIA's release notes, and PyTorch, which goes round them, tell of wrong sums in three dimensions. */
+static void warn_of_version(void) {
+  const size_t version = cudnnGetVersion();
+  if (version >= 90800 && version < 91600)
+    pn_notice(
+        "cuDNN %zu.%zu.%zu: from 9.8 to 9.15 it has kernels for three dimensions that add up wrongly, in tf32, bf16 and fp16; "
+        "install 9.16 or later, or keep to precision=f32",
+        version / 10000, version / 100 % 100, version % 100);
+}
+
 static cudnnHandle_t handle_of(pn_gpu *gpu) {
   cudnnHandle_t *h = &handles[gpu->index];
   if (*h) return *h;
+  warn_of_version();
   if (check(cudnnCreate(h), "start on the device")) return *h = NULL;
   if (!check(cudnnSetStream(*h, gpu->stream), "take the stream of the device")) return *h;
   (void)cudnnDestroy(*h);

@@ -662,7 +662,7 @@ struct cudnnContext {
 
 static std::set<cudnnHandle_t> handles;
 
-size_t cudnnGetVersion(void) { return CUDNN_VERSION; }
+size_t cudnnGetVersion(void) { return (size_t)pn_fake_setting("CUDNN", CUDNN_VERSION); }
 size_t cudnnGetCudartVersion(void) { return 13000; }
 
 const char *cudnnGetErrorString(cudnnStatus_t status) {
