@@ -3,8 +3,8 @@
 ** A problem becomes a graph of one convolution, with the bias and relu behind it where asked: the pattern for which cuDNN has compiled
 ** kernels. Its heuristics list engines with their knobs, the likely fastest first. Left out are those whose notes say that they
 ** round what they read, add in less than f32 or, unless allowed, in an order of chance. The first of the rest that makes a plan
-** within the limit of workspace is taken, or, when autotuning, the fastest of all. Picks (engine and knobs) are kept by problem, in memory
-** and in a file for the device and the version (picks.h). */
+** within the limit of workspace, and runs, is taken, or, when autotuning, the fastest of all. Picks (engine and knobs) are kept by
+** problem, in memory and in a file for the device and the version (picks.h). */
 #include "cudnn_convolve.h"
 #include <cudnn.h>
 #include <pthread.h>
@@ -335,8 +335,9 @@ typedef struct plan {
   int64_t workspace;
   pn_pick pick;
   int n_tried;
-  double milliseconds;  /* 0 when it was not timed */
-  bool from_file, none; /* none: cuDNN has nothing, for this reason */
+  double milliseconds; /* 0 when it was not timed */
+  bool from_file, ran; /* ran: when it was picked, so that the result asked for is there */
+  bool none;           /* cuDNN has nothing, for this reason */
   char reason[256];
 } plan;
 
@@ -345,6 +346,7 @@ typedef struct buffers {
   const void *bias;
 } buffers;
 
+/* 0; PN_CUDNN_NONE when the engine refuses after all; -1 when it failed. */
 static int execute(const plan *p, const buffers *at, void *workspace) {
   builder b = { .doing = "run a convolution" };
   int64_t uids[4] = { UID_X, UID_W, UID_Y, UID_BIAS };
@@ -356,31 +358,37 @@ static int execute(const plan *p, const buffers *at, void *workspace) {
   (void)finish(&b, pack);
   if (!b.rc) b.rc = check(cudnnBackendExecute(p->graph.handle, p->plan, pack), b.doing);
   destroy_from(&b, 0);
-  return b.rc ? -1 : 0;
+  return b.rc;
 }
 
+enum { NO_ROOM = -2, BROKEN = -3 }; /* for the workspace; the device, or the capture of a graph */
+
+/* As execute, or NO_ROOM. */
 static int run(pn_gpu *gpu, const plan *p, const buffers *at) {
   void *workspace = p->workspace ? pn_gpu_scratch(gpu, (size_t)p->workspace) : NULL;
-  if (p->workspace && !workspace) return -1;
+  if (p->workspace && !workspace) return NO_ROOM;
   int rc = execute(p, at, workspace);
   pn_gpu_scratch_free(gpu, workspace);
   return rc;
 }
 
-/* Milliseconds of a run: the median of a few, after one that does not count. */
+static int check_device(cudaError_t code, const char *doing) { return pn_gpu_check(code, doing) ? BROKEN : 0; }
+
+/* Milliseconds of a run: the median of a few, after one that does not count. As run, or BROKEN. */
 static int time_plan(pn_gpu *gpu, const plan *p, const buffers *at, double *milliseconds) {
   cudaEvent_t events[REPEATS + 1] = { NULL };
   double took[REPEATS];
   int rc = run(gpu, p, at), n = 0;
   for (; n <= REPEATS && !rc; n++) {
-    rc = pn_gpu_check(cudaEventCreateWithFlags(&events[n], 0), "make an event");
+    rc = check_device(cudaEventCreateWithFlags(&events[n], 0), "make an event");
     if (!rc && n) rc = run(gpu, p, at);
-    rc = rc ? rc : pn_gpu_check(cudaEventRecord(events[n], gpu->stream), "record an event");
+    rc = rc ? rc : check_device(cudaEventRecord(events[n], gpu->stream), "record an event");
   }
-  rc = rc ? rc : pn_gpu_wait(gpu);
+  /* not pn_gpu_wait: complaints about data are not the engine's, and stay for whoever waits next */
+  rc = rc ? rc : check_device(cudaStreamSynchronize(gpu->stream), "wait for the device");
   for (int i = 0; i < REPEATS && !rc; i++) {
     float ms = 0;
-    rc = pn_gpu_check(cudaEventElapsedTime(&ms, events[i], events[i + 1]), "time a convolution");
+    rc = check_device(cudaEventElapsedTime(&ms, events[i], events[i + 1]), "time a convolution");
     int k = i;
     for (; k > 0 && took[k - 1] > (double)ms; k--) took[k] = took[k - 1];
     took[k] = (double)ms;
@@ -398,39 +406,63 @@ typedef struct search {
   cudnnBackendDescriptor_t whole;
   pn_gpu *gpu; /* NULL where there is no device: nothing is timed */
   const buffers *at;
-  int failure;      /* -1 when one failed in another way than by not being supported */
+  int failure;      /* -1 when one failed in another way than by not being able: then to find nothing is an error */
   char reason[256]; /* of the first such, else of the last */
 } search;
+
+static bool is_captured(pn_gpu *gpu) {
+  enum cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  return pn_gpu_try(cudaStreamIsCapturing(gpu->stream, &status)) && status != cudaStreamCaptureStatusNone;
+}
 
 static void note_failure(search *s, int rc) {
   if (!s->failure) snprintf(s->reason, sizeof s->reason, "%s", pn_error());
   if (rc < 0) s->failure = -1;
 }
 
-/* Makes the plan of a pick; where it is the best so far, it stays, at s->best. -1: the search cannot go on. */
+/* Runs a plan that was just made: an engine may say only now that it cannot, or fail. 0; PN_CUDNN_NONE when it can't; -1 when there
+** was no room for it; BROKEN when no other can be tried.
+**
+** While a graph is captured nothing runs, but engines check what they are given, and are recorded. Plans are made by the calls before a
+** capture, as a rule. If one is made inside it and its engine fails, then what it recorded so far is part of the graph, though its plan
+** goes, and the capture may be invalid: so the search ends there. Nothing is kept of it, and the capture fails with it. */
+static int try_run(search *s, plan *made) {
+  const bool timed = made->policy.autotune;
+  int rc = timed ? time_plan(s->gpu, made, s->at, &made->milliseconds) : run(s->gpu, made, s->at);
+  if (!rc) {
+    made->ran = !timed; /* what is timed later writes over it */
+    return 0;
+  }
+  if (is_captured(s->gpu)) {
+    (void)pn_fail("%s; run the step once before a CUDA graph is captured", pn_error());
+    return BROKEN;
+  }
+  (void)pn_gpu_try(cudaStreamSynchronize(s->gpu->stream)); /* what it has begun must not outlive its plan */
+  return rc == BROKEN ? BROKEN : rc == NO_ROOM ? -1 : PN_CUDNN_NONE;
+}
+
+/* Makes the plan of a pick and runs it; where it is the best so far, it stays, at s->best. -1: the search cannot go on. */
 static int try_pick(search *s, const pn_pick *from) {
   plan *best = s->best, made = *best;
   made.pick = *from;
   made.made = builder_like(&best->graph);
   made.made.doing = "make the plan of an engine";
   made.plan = plan_of(&made.made, config_of(&made.made, s->whole, from), &made.workspace);
-  int rc = made.made.rc, fatal = 0;
+  int rc = made.made.rc;
   if (!rc && made.workspace > best->policy.workspace_bytes) {
     (void)pn_fail("cuDNN: engine %lld wants %lld bytes of workspace, more than the limit of %lld", (long long)from->engine,
                   (long long)made.workspace, (long long)best->policy.workspace_bytes);
     rc = PN_CUDNN_NONE;
   }
+  if (!rc && s->gpu) rc = try_run(s, &made);
   if (rc) note_failure(s, rc);
-  else {
-    best->n_tried = ++made.n_tried;
-    if (best->policy.autotune && s->gpu) fatal = time_plan(s->gpu, &made, s->at, &made.milliseconds);
-  }
-  if (rc || fatal || (best->plan && best->milliseconds <= made.milliseconds)) destroy_from(&made.made, 0);
+  else best->n_tried = ++made.n_tried;
+  if (rc || (best->plan && best->milliseconds <= made.milliseconds)) destroy_from(&made.made, 0);
   else {
     destroy_from(&best->made, 0);
     *best = made;
   }
-  return fatal;
+  return rc == BROKEN ? -1 : 0;
 }
 
 static bool same_pick(const pn_pick *a, const pn_pick *b) {
@@ -459,15 +491,21 @@ static int offers(search *s, cudnnBackendHeurMode_t mode, pn_pick *out) {
   return n;
 }
 
-/* Tries what the heuristics offer until one works, or all of it when autotuning. */
+/* Is there more to try? Any until one works; all when autotuning, but for what cuDNN falls back on: when something works, that is
+** slower and, compiled at run time, takes half a minute to find out. */
+static bool goes_on(const search *s, cudnnBackendHeurMode_t mode) {
+  return !s->best->plan || (s->best->policy.autotune && mode != CUDNN_HEUR_MODE_FALLBACK);
+}
+
+/* Tries what the heuristics offer. */
 static int choose(search *s) {
   static const cudnnBackendHeurMode_t modes[] = { CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_B, CUDNN_HEUR_MODE_FALLBACK };
   pn_pick *picks = pn_alloc(sizeof *picks * MOST_CONFIGS * PN_LENGTH(modes));
   int n = 0, rc = 0;
   if (!picks) return -1;
-  for (size_t m = 0; m < PN_LENGTH(modes) && !rc && (s->best->policy.autotune || !s->best->plan); m++) {
+  for (size_t m = 0; m < PN_LENGTH(modes) && !rc && goes_on(s, modes[m]); m++) {
     int more = offers(s, modes[m], picks + n), kept = 0;
-    for (int i = 0; i < more && !rc && (s->best->policy.autotune || !s->best->plan); i++) {
+    for (int i = 0; i < more && !rc && goes_on(s, modes[m]); i++) {
       pn_pick next = picks[n + i];
       bool seen = false;
       for (int k = 0; k < n + kept && !seen; k++) seen = same_pick(&picks[k], &next);
@@ -527,12 +565,8 @@ static cudnnHandle_t handle_of(pn_gpu *gpu) {
   return *h = NULL;
 }
 
-static bool is_captured(pn_gpu *gpu) {
-  enum cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-  return pn_gpu_try(cudaStreamIsCapturing(gpu->stream, &status)) && status != cudaStreamCaptureStatusNone;
-}
-
-/* The kept pick, else a choice. The pick may be of an engine that this build of cuDNN refuses: then it is chosen anew. */
+/* The kept pick, else a choice. The pick may be of an engine that is refused here, when its plan is made or when it runs: then it is
+** chosen anew. A choice that hung on how much memory was free is not for the file. */
 static int settle(search *s, int index) {
   plan *p = s->best;
   char key[PN_PICK_KEY], path[1024];
@@ -550,6 +584,7 @@ static int settle(search *s, int index) {
       p->from_file = p->plan != NULL;
       p->milliseconds = milliseconds;
       s->failure = 0;
+      *s->reason = 0;
       if (rc || p->plan) {
         (void)fclose(file);
         return rc;
@@ -560,7 +595,7 @@ static int settle(search *s, int index) {
   if (s->gpu && p->policy.autotune && is_captured(s->gpu))
     return pn_fail("cuDNN: cannot time engines while a CUDA graph is captured; run the step once before");
   if (choose(s)) return -1;
-  if (p->plan && has_file) pn_picks_remember(path, key, &p->pick, p->milliseconds);
+  if (p->plan && has_file && !s->failure) pn_picks_remember(path, key, &p->pick, p->milliseconds);
   return 0;
 }
 
@@ -613,7 +648,11 @@ int pn_cudnn_convolve(pn_gpu *gpu, const pn_cudnn_problem *problem, const pn_cud
     (void)pn_fail("%s", p->reason);
     (void)blame(problem);
     rc = PN_CUDNN_NONE;
-  } else if (p && (rc = run(gpu, p, &at))) rc = blame(problem);
+  } else if (p) {
+    rc = p->ran ? 0 : run(gpu, p, &at);
+    p->ran = false;
+    if (rc) rc = blame(problem);
+  }
   pthread_mutex_unlock(&lock);
   return rc;
 }

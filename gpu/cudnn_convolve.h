@@ -37,7 +37,7 @@ typedef struct pn_cudnn_policy {
 int64_t pn_cudnn_alignment(const void *p);
 
 /* Runs it in the order of the device's stream; bias NULL where the problem has none. 0; PN_CUDNN_NONE when cuDNN has nothing for
-** it, with its reason in pn_error(); -1 when it failed. The first time a problem comes its plan is made, which may take a second;
+** it, with its reason in pn_error(); -1 when it failed. The first time a problem comes engines are tried, which may take seconds;
 ** later, no memory is allocated but the workspace, from the pool, and nothing waits: then it can be captured in a CUDA graph. */
 PN_CHECKED int pn_cudnn_convolve(pn_gpu *gpu, const pn_cudnn_problem *problem, const pn_cudnn_policy *policy, void *x, void *w,
                                  void *y, const void *bias);

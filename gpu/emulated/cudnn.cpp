@@ -527,10 +527,9 @@ const engine *engine_at(int64_t index) {
   return nullptr;
 }
 
-/* ENGINES is a mask for specs: bit i lets the ith of the list be. */
-bool takes(const engine &e, const traits &t) {
-  return t.good && e.takes(t) && (pn_fake_setting("ENGINES", -1) >> (&e - engines) & 1);
-}
+/* Masks for specs: bit i is for the ith of the list. ENGINES lets it be; with REFUSES it says only when it runs that it cannot. */
+bool is_set(const char *mask, long long usual, const engine &e) { return pn_fake_setting(mask, usual) >> (&e - engines) & 1; }
+bool takes(const engine &e, const traits &t) { return t.good && e.takes(t) && is_set("ENGINES", -1, e); }
 
 ref configured(const ref &graph, const engine *e, int64_t choice) {
   ref made_engine = made(CUDNN_BACKEND_ENGINE_DESCRIPTOR), config = made(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
@@ -926,6 +925,10 @@ cudnnStatus_t cudnnBackendExecute(cudnnHandle_t handle, cudnnBackendDescriptor_t
     }
   std::shared_ptr<const program> what = plan->what;
   manner how = plan->engine->how;
+  if (is_set("REFUSES", 0, *plan->engine)) {
+    (void)pn_fake_push(handle->stream, "half a convolution", [=] { program_spoil(*what, where); });
+    return fail(CUDNN_STATUS_NOT_SUPPORTED, "engine %lld does not run this after all", (long long)plan->engine->index);
+  }
   cudaError_t rc = pn_fake_push(handle->stream, "a convolution", [=] {
     program_run(*what, where, how);
     if (workspace) memset(room, 0xa5, workspace);

@@ -8,6 +8,8 @@
 **   ORDER       of blocks and of threads: 0 as counted, 1 backwards, 2 mixed
 **   ENGINES     a mask of cuDNN's engines, all
 **   STICKY      1: what a task that fails leaves stays: every later call fails, but for those that choose a device
+**   REFUSES     a mask of those that say only when they run that they cannot, none
+**   CUDNN       its version, 91900
 **   ALGORITHMS  a mask of cuBLASLt's, all
 ** PENUMBRA_EMULATED_FAIL=call:nth fails that call. */
 #ifndef PENUMBRA_EMULATED_H

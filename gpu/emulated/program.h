@@ -52,6 +52,9 @@ struct manner {
 /* Computes, from and into memory: where[id] for every tensor that is not virtual. */
 void program_run(const program &p, const std::map<int64_t, void *> &where, manner how);
 
+/* What an engine leaves that stops half way: a result of NaN. */
+void program_spoil(const program &p, const std::map<int64_t, void *> &where);
+
 /* Does an element of `out` lie on one of `in`? */
 bool tensors_collide(const tensor &out, const void *out_at, const tensor &in, const void *in_at);
 
