@@ -7,6 +7,9 @@ local pn = require "penumbra"
 local cases = require "spec.cases"
 local helper = require "spec.helper"
 local shell = require "penumbra.shell"
+local ffi = require "ffi"
+
+ffi.cdef "int unsetenv(const char *name);"
 
 if not emulation then
   describe("faults on a device", function()
@@ -141,7 +144,7 @@ describe("a fault", function()
       local t = pn.full { 3, 4, 5, value = 2, device = "cuda" }
       t:copy(helper.random({ 3, 4, 5 }, "t"))
       local second = t:cast("f16"):to "cuda:1"
-      local bad = require("ffi").new "int64_t[1]"
+      local bad = ffi.new "int64_t[1]"
       pn.ffi.check(pn.C.pn_tensor_check_finite(t.p, bad))
       t:set(7, 1, 2, 3)
       local r = pn.random.stream(3, "fault"):fill(pn.empty { 33, device = "cuda" }, "normal")
@@ -174,6 +177,11 @@ end)
 
 -- The first call for a shape: engines are asked for, plans are made. A fault may lead to another engine; then the numbers tell.
 describe("a fault in the first call for a shape", function()
+  local directory, home = helper.directory(teardown), os.getenv "PENUMBRA_HOME"
+  setup(function() ffi.C.setenv("PENUMBRA_HOME", directory, 1) end) -- no picks of earlier runs
+  teardown(function()
+    if home then ffi.C.setenv("PENUMBRA_HOME", home, 1) else ffi.C.unsetenv "PENUMBRA_HOME" end
+  end)
   after_each(emulation.mend)
 
   -- make(h, w): the inputs for a shape nobody has asked for yet. f: what is done with them.
@@ -242,6 +250,14 @@ describe("a fault in the first call for a shape", function()
     walk(function(h, w)
       return { helper.random({ 1, 3, 2, h, w }, "x"), helper.random({ 4, 3, 1, 3, 3 }, "w"), helper.random({ 4 }, "b") }
     end, function(x, w, b) return pn.conv3d(x, w, b, { stride = { 1, 2, 1 }, relu = true }) end)
+  end)
+
+  it("of a convolution that times its engines is an error, or leads to another engine", function()
+    local usual = pn.engines()
+    finally(function() pn.engines(usual) end)
+    pn.engines { how = "autotune" }
+    walk(function(h, w) return { helper.random({ 1, 2, 2, h, w }, "x"), helper.random({ 3, 2, 1, 3, 3 }, "w") } end,
+      function(x, w) return pn.conv3d(x, w) end)
   end)
 
   it("of a transposed convolution is an error, or leads to another engine", function()
