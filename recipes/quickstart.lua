@@ -12,7 +12,7 @@ local cfg = pn.config{
   optim  = { lr = 1e-2, momentum = 0.9, weight_decay = 2e-4 },
   side_weight = function(epoch, n) return 1 - epoch / n end,
   lucid  = pn.lucid.defaults,
-  infer  = pn.infer.with{ frames = 8, stride = 4, keep = "connected" },
+  infer  = pn.infer.with{ frames = 8, stride = 6, keep = "connected" },
   least  = 0.8, -- J that counts as success
 }
 
