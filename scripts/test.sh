@@ -1,6 +1,7 @@
 #!/bin/bash
 # scripts/test.sh [asan]: every spec against the release build, two of them on one card alone, and the gradient specs against the f64
-# build; with `asan`, every spec once more under the sanitizers, and the instructions of a small step against those on record. The last line is the sum: "N passed, N failed, N skipped".
+# build; with `asan`, every spec once more under the sanitizers, and the instructions of a small step against those on record. The last
+# line is the sum: "N passed, N failed, N skipped".
 set -uo pipefail
 cd "$(dirname "$0")/.."
 program=build/penumbra
