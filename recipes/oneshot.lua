@@ -30,6 +30,7 @@ local cfg = pn.config{
 }
 
 local clip   = pn.data.davis(cfg.davis):sequence(cfg.sequence)
+pn.infer.with(cfg.infer) -- what is wrong there shows now, not after the training
 local run    = pn.run(cfg)
 local net    = require "models.fcn_i3d"(cfg):to(cfg.device)
 if cfg.weights ~= "" then net:load(cfg.weights, { allow_missing = true }) end

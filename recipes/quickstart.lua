@@ -16,6 +16,7 @@ local cfg = pn.config{
   least  = 0.8, -- J that counts as success
 }
 
+pn.infer.with(cfg.infer) -- what is wrong there shows now, not after the training
 local run    = pn.run(cfg)
 local root   = pn.data.toy.write(run.dir .. "/toy", {
   sequences = { "walk" }, frames = cfg.toy.frames, height = cfg.toy.height, width = cfg.toy.width, seed = cfg.seed,

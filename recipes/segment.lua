@@ -10,6 +10,7 @@ local cfg = pn.config{
 }
 
 local clip = pn.data.folder(cfg[1], { mask = cfg.mask })
+pn.infer.with(cfg.infer) -- what is wrong there shows before anything is written
 local run  = pn.run(cfg)
 local file = pn.formats.open(pn.weights.find(cfg.checkpoint))
 if not file.metadata.config then

@@ -156,6 +156,35 @@ describe("segment", function()
     assert.same({ "111111", "112222", "233334", "444444", "444444" }, shown)
   end)
 
+  it("waits for a window that mirrors back to a frame before it counts that frame as done", function()
+    local clip = moving(7, 8, 8)
+    local net = seeing()
+    function net.logits(_, x) -- what a frame gets depends on where it stands in its window
+      local n = x:size(3)
+      local y = pn.empty { 1, 1, n, 8, 8, layout = "channels_last" }
+      for i = 0, n * 64 - 1 do
+        y:data()[i] = math.floor(i / 64) - n / 2
+      end
+      return y
+    end
+    for _, slow in ipairs { 1, 2, 3 } do
+      local o = infer.with { slow = slow, frames = 6, stride = 1, calibrate = false }
+      local sum, total = {}, {}
+      for _, start in ipairs(infer.window_starts(7 * slow, o)) do
+        for t = 1, 6 do
+          local i, weight = math.ceil(infer.reflect(start + t - 1, 7 * slow, o.ends) / slow), math.min(t, 7 - t)
+          sum[i] = (sum[i] or 0) + weight / (1 + math.exp(-(t - 1 - 3)))
+          total[i] = (total[i] or 0) + weight
+        end
+      end
+      o.probabilities = true
+      local _, chance = infer.segment(net, clip, o)
+      for i = 1, 7 do
+        assert.is_true(math.abs(chance:get(i, 4, 4) - 255 * sum[i] / total[i]) < 0.51, ("frame %d, slow %d"):format(i, slow))
+      end
+    end
+  end)
+
   it("needs no more memory for a longer clip, but for the masks", function()
     local function peak(n)
       local clip = { n_frames = n }
@@ -201,6 +230,23 @@ describe("segment", function()
     assert.is_true(masks:cast(pn.real):sum():item() > all:cast(pn.real):sum():item())
     assert.is_nil(none)
     assert.same({ threshold = 0.5 }, found)
+  end)
+
+  it("takes a low threshold where the network is shy", function()
+    local clip = moving(3, 20, 20)
+    local net, all = seeing(), truth(clip)
+    function net.logits(_, x) -- object at .22, the rest at .12
+      local shape = x:shape()
+      local y = pn.empty { 1, 1, shape[3], shape[4], shape[5], layout = "channels_last" }
+      for i = 0, y:count() - 1 do
+        local p = x:data()[3 * i] > 0 and 0.22 or 0.12
+        y:data()[i] = math.log(p / (1 - p))
+      end
+      return y
+    end
+    local masks, _, found = infer.segment(net, clip, { first_mask = pn.image.frame(all, 1):clone() })
+    assert.is_true(found.threshold > 0.12 and found.threshold <= 0.22, tostring(found.threshold))
+    helper.assert_same_bits(masks, all)
   end)
 
   it("leaves the network in the mode it found it in, also after a failure", function()

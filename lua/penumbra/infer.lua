@@ -14,9 +14,8 @@
 -- Memory is bounded whatever the length of the clip: frames and sums live only while a window to come may need them. The network's
 -- device is that of inference; on CUDA frames go there once, as bytes, and what comes back is a sum a frame (penumbra.infer_sums).
 --
--- Windows that overlap share no features. Zeros pad each window's ends and the network strides by 4 in time, so with windows of 16
--- frames 3 apart an exact share would be 2 of 8 frames of conv3d_1a in every second window, and nothing behind it (with statistics
--- of the input, nothing at all). Of a segment's time 98 % is the network.
+-- Windows that overlap share no features: zeros pad each window's ends, and little that they do not reach would be the same (with
+-- statistics of the input, nothing at all). Of a segment's time 98 % is the network.
 local ffi = require "ffi"
 local binding = require "penumbra.ffi"
 local image = require "penumbra.image"

@@ -126,6 +126,14 @@ describe("recipes", function()
     assert.is_false(files.exists(out, "directory"))
   end)
 
+  it("oneshot says what is wrong with infer before it trains", function()
+    local out = scratch .. "/infer"
+    local code, text = run(unpack(oneshot(out, "infer.slow=0")))
+    assert.equal(1, code)
+    assert.truthy(text:find("infer: slow is 0, expects a whole number from 1", 1, true), text)
+    assert.is_false(files.exists(out, "directory"))
+  end)
+
   it("oneshot searches for hard negatives, and goes on with them as if it had not been stopped", function()
     local straight, halting = scratch .. "/mined", scratch .. "/mined-halting"
     local keys = { "mine_every=1", "lucid.focus=1", "batchnorm=batch", "side_weight=constant" }
