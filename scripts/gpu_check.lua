@@ -4,9 +4,12 @@
 -- goes to WORK. A stage that fails or runs too long does not stop the others. Leaves with 0 when all went well, 1 when a stage
 -- failed, 3 when there is no card.
 local about = require "penumbra.about"
+local benchmark = require "scripts.gpu_check_bench"
+local commands = require "scripts.gpu_check_run"
 local files = require "penumbra.files"
 local json = require "penumbra.json"
 local program = require "penumbra.program"
+local report = require "scripts.gpu_check_results"
 local shell = require "penumbra.shell"
 local usage = require "penumbra.usage"
 local lfs = require "lfs"
@@ -85,43 +88,10 @@ local results = {
   driver = answer "nvidia-smi --query-gpu=driver_version --format=csv,noheader", stages = {},
 }
 
-local function table_of()
-  local lines = {}
-  local function add(format, ...) lines[#lines + 1] = format:format(...) end
-  local function cell(text) return (text:gsub("|", "\\|"):gsub("%s+", " ")) end
-  add("### %s, %s", card, results.date)
-  add("")
-  add("Driver %s, PyTorch %s, %s, %d threads, commit %s. Medians; ours and the twin's in turns.", results.driver or "?",
-    results.torch or "none", results.processor or "?", results.threads, results.commit or "?")
-  add("")
-  local function ms(value) return value and ("%.2f ms"):format(1e3 * value) or "" end
-  local function ratio(a, b) return a and b and ("%.2f ×"):format(b / a) or "" end
-  local bench = results.stages.bench and results.stages.bench.found
-  if bench and #bench > 0 then
-    add("| 16 × 224² unless said | step | PyTorch | | forward | PyTorch | | peak | PyTorch |")
-    add("|---|---|---|---|---|---|---|---|---|")
-    for _, row in ipairs(bench) do
-      local a, b = row.ours or {}, row.theirs or {}
-      local function gib(value) return value and ("%.2f GiB"):format(value) or "" end
-      local name = row.problem and row.name .. ": " .. row.problem or row.name
-      add("| %s | %s | %s | %s | %s | %s | %s | %s | %s |", cell(name), ms(a.step), ms(b.step), ratio(a.step, b.step),
-        ms(a.forward), ms(b.forward), ratio(a.forward, b.forward), gib(a.peak), gib(b.peak))
-    end
-    add("")
-  end
-  add("| stage | | |")
-  add("|---|---|---|")
-  for _, name in ipairs(order) do
-    local record = results.stages[name]
-    if record then add("| %s | %s | %s |", name, record.state, cell(record.text or "")) end
-  end
-  return table.concat(lines, "\n") .. "\n"
-end
-
 -- Writes what is known so far. Returns nil, or what went wrong.
 local function save()
   results.seconds = pn.clock() - started
-  return files.write(cfg.out .. "/results.json", json.pretty(results)) or files.write(cfg.out .. "/results.md", table_of())
+  return report.write(cfg.out, results, order)
 end
 
 local function keep()
@@ -145,50 +115,15 @@ say("%s%s, %s, %d threads", card, results.driver and ", driver " .. results.driv
 
 local function left() return cfg.seconds - (pn.clock() - started) end
 
-local function append(path, ...)
-  local file = io.open(path, "a")
-  if not file then return end -- the results say so, in the same folder
-  file:write(...)
-  file:close()
-end
-
--- The log of all stages may be all that comes back from another machine: of a long output it has the two ends.
-local function ends_of(text)
-  local most = 2 ^ 17
-  if #text <= 2 * most then return text end
-  return ("%s\n... %d bytes ...\n%s"):format(text:sub(1, most), #text - 2 * most, text:sub(-most))
-end
-
--- Runs a command for so many seconds at most, its output at the end of the logs too. Returns the output, the exit code, seconds,
--- and whether it ran too long.
-local function run(name, command, limit)
-  limit = math.max(1, math.floor(math.min(limit, left())))
-  local began = pn.clock()
-  local text, code, late = shell.within(limit, command)
-  if late then text = text .. ("\nran longer than %d s"):format(limit) end
-  append(work .. "/" .. name .. ".log", "$ ", command, "\n", text, "\n")
-  append(cfg.out .. "/log.txt", "$ ", command, "\n", ends_of(text), "\n")
-  return text, code, pn.clock() - began, late
-end
-
-local function last_line(text)
-  local last = ""
-  for line in text:gmatch "[^\n]+" do
-    if line:find "%S" then last = line end
-  end
-  return (last:gsub("%s+$", ""))
-end
+local logs = commands.new(cfg.out, work, left)
+local run, last_line, tally = logs.run, commands.last_line, commands.tally
 
 -- What a script printed as lines of JSON, of which each says all that was known by then: the last; whether it left with 0; why it
 -- left early.
 local function result_of(name, words, limit)
   local text, code, _, late = run(name, penumbra(words), limit)
-  local found
-  for line in text:gmatch "[^\n]+" do
-    if line:sub(1, 1) == "{" then found = json.decode(line) or found end
-  end
   local last = last_line(text)
-  return found, code == 0, (late or last:sub(1, 1) ~= "{") and last or nil
+  return commands.last_record(text), code == 0, (late or last:sub(1, 1) ~= "{") and last or nil
 end
 
 -- JSON knows no NaN: it arrives as nothing.
@@ -214,26 +149,6 @@ end
 -- Of each: remaining() gives the seconds it has left; what it finds goes into record.found as soon as it is there; it returns
 -- whether all is well (nil: not to be had here), and a line about it.
 local stages = {}
-
--- The sum of a run of specs; where that was ended early, of the files that came to their end.
-local function tally(text)
-  local function counts(passed, failed, skipped)
-    return { passed = tonumber(passed), failed = tonumber(failed) or 0, skipped = tonumber(skipped) or 0 }
-  end
-  local passed, failed, skipped = ("\n" .. text .. "\n"):match ".*\n(%d+) passed, (%d+) failed, (%d+) skipped *\n"
-  if passed then return counts(passed, failed, skipped) end
-  local sum = counts(0)
-  sum.files = 0
-  for line in text:gmatch "[^\n]+" do
-    local n, rest = line:match "^%S+_spec%.lua +(%d+) passed(.*)  %(%d+ s%)$"
-    if n then
-      local one = counts(n, rest:match "(%d+) failed", rest:match "(%d+) skipped")
-      for key, value in pairs(one) do sum[key] = sum[key] + value end
-      sum.files = sum.files + 1
-    end
-  end
-  return sum.files > 0 and sum or nil
-end
 
 -- The specs that say most come first.
 local first_specs = {
@@ -293,14 +208,6 @@ function stages.compare(remaining, record)
   return ok and found ~= nil, table.concat(parts, "; ")
 end
 
-local function read_line(text)
-  local forward, step, peak = text:match "forward ([%d.]+) s, train step (%S+) s, peak ([%d.]+) GiB"
-  if not forward then return nil end
-  step = tonumber(step)
-  return { forward = tonumber(forward), step = step == step and step or nil, peak = tonumber(peak) }
-end
-
-local twin_precisions = { f32 = "fp32", tf32 = "tf32", bf16 = "bf16" }
 local has_twin
 local function twin()
   if has_twin == nil then
@@ -312,86 +219,21 @@ local function twin()
   return has_twin
 end
 
-local function median(list)
-  table.sort(list)
-  local n = #list
-  return n > 0 and (list[math.floor((n + 1) / 2)] + list[math.ceil((n + 1) / 2)]) / 2 or nil
-end
-
--- Ours and the twin's in turns; the median of each field. `keys` and `options` as the two programs take them. A process has two
--- minutes, and none is begun that would have no five seconds.
-local function in_turns(remaining, keys, options)
-  local function summary(list)
-    local all = {}
-    for _, field in ipairs { "forward", "step", "peak" } do
-      local values = {}
-      for _, record in ipairs(list) do values[#values + 1] = record[field] end
-      all[field] = median(values)
-    end
-    return next(all) and all or nil
-  end
-  local ours, theirs, why = {}, {}, nil
-  local sides = {
-    { list = ours, prefix = "", command = penumbra("bench/step.lua device=cuda " .. keys) },
-    options and twin() and { list = theirs, prefix = "the twin: ",
-      command = ("%s %s --device cuda --layout ndhwc %s"):format(cfg.python, quote(twin()), options) } or nil,
-  }
-  for _ = 1, cfg.turns do
-    for _, side in ipairs(sides) do
-      local limit = math.min(120, remaining())
-      if limit < 5 then
-        why = why or "no time"
-        break
-      end
-      local text = run("bench", side.command, limit)
-      local record = read_line(text)
-      if record then side.list[#side.list + 1] = record else why = why or side.prefix .. last_line(text) end
-    end
-  end
-  return { ours = summary(ours), theirs = summary(theirs), problem = why }
-end
-
--- The rows that matter most first: time may be up.
-local function measures()
-  local clip = cfg.small and toy .. " size=32 runs=1" or "frames=16 size=224 runs=20"
-  local twin_clip = cfg.small and "--frames 4 --size 32 --runs 1" or "--frames 16 --size 224 --runs 20"
-  local list = {}
-  local function add(name, keys, options) list[#list + 1] = { name = name, keys = keys, options = options } end
-  local function step(precision)
-    add(precision, clip .. " precision=" .. precision,
-      twin_precisions[precision] and twin_clip .. " --precision " .. twin_precisions[precision])
-  end
-  local function frame(precision)
-    add("480p, 16 frames, " .. precision, "frames=16 size=480x864 runs=10 infer=true precision=" .. precision,
-      "--frames 16 --size 480x864 --runs 10 --infer --precision " .. twin_precisions[precision])
-  end
-  step "bf16"
-  if not cfg.small then frame "bf16" end
-  step "tf32"
-  if not cfg.small then
-    add("bf16, kernel by kernel", clip .. " precision=bf16 graph=false")
-    for _, batch in ipairs { 2, 4, 8 } do add(("bf16, batch %d"):format(batch), clip .. " precision=bf16 batch=" .. batch) end
-  end
-  step "f32"
-  step "fp16"
-  if not cfg.small then
-    frame "tf32"
-    add("bf16, PyTorch compiled", clip .. " precision=bf16 autotune=true", twin_clip .. " --precision bf16 --compile")
-  end
-  return list
-end
-
 function stages.bench(remaining, record)
   local found, ok, why, late = {}, true, nil, {}
   record.found = found
-  for _, measure in ipairs(measures()) do
+  for _, measure in ipairs(benchmark.measures(cfg.small and toy or nil)) do
     local name, row = measure.name, nil
     if remaining() < 5 then
       row = { problem = "not begun" }
       late[#late + 1] = name
       say("  %-32s not begun", name)
     else
-      row = in_turns(remaining, measure.keys, measure.options)
+      local ours, theirs = penumbra("bench/step.lua device=cuda " .. measure.keys), nil
+      if measure.options and twin() then
+        theirs = ("%s %s --device cuda --layout ndhwc %s"):format(cfg.python, quote(twin()), measure.options)
+      end
+      row = benchmark.in_turns(cfg.turns, ours, theirs, remaining, function(...) return (run("bench", ...)) end)
       local function ms(side, field)
         return row[side] and row[side][field] and ("%.2f"):format(1e3 * row[side][field]) or "-"
       end
@@ -532,7 +374,7 @@ for place, name in ipairs(chosen) do
   else
     local began, limit = pn.clock(), limit_of(place)
     record.state, record.limit = "running", limit
-    append(cfg.out .. "/log.txt", ("==== %s ====\n"):format(name))
+    logs.note("==== %s ====\n", name)
     keep()
     local ran, ok, text = pcall(stages[name], function() return math.min(limit - (pn.clock() - began), left()) end, record)
     if not ran then ok, text = false, tostring(ok) end
@@ -541,7 +383,7 @@ for place, name in ipairs(chosen) do
     all_well = all_well and ok ~= false
   end
   say("%-10s %-9s %5.0f s  %s", name, record.state, record.seconds or 0, record.text)
-  append(cfg.out .. "/log.txt", ("==== %s: %s, %.0f s: %s\n\n"):format(name, record.state, record.seconds or 0, record.text))
+  logs.note("==== %s: %s, %.0f s: %s\n\n", name, record.state, record.seconds or 0, record.text)
   keep()
 end
 
