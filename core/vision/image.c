@@ -49,6 +49,20 @@ int pn_picture_of(pn_picture *out, pn_tensor *t, int kinds, const char *who) {
   return 0;
 }
 
+int pn_need_image(const pn_tensor *t, const char *what, int n_dims, int64_t channels) {
+  char shape[96];
+  if (!t) return pn_fail("%s is missing", what);
+  pn_format_shape(shape, sizeof shape, t->n_dims, t->shape);
+  if (t->dtype != PN_U8) return pn_fail("%s must be u8, is %s (%s)", what, pn_dtype_name(t->dtype), shape);
+  if (pn_device_of(t) != PN_CPU) return pn_fail("%s must be on the cpu (%s)", what, shape);
+  if (n_dims && t->n_dims != n_dims) return pn_fail("%s must have %d dims, has %d (%s)", what, n_dims, t->n_dims, shape);
+  if (channels && (t->n_dims < 1 || t->shape[t->n_dims - 1] != channels))
+    return pn_fail("%s must have %lld channels in its last dim (%s)", what, (long long)channels, shape);
+  for (int i = 0; i < t->n_dims; i++)
+    if (t->shape[i] < 1) return pn_fail("%s is empty (%s)", what, shape);
+  return 0;
+}
+
 /* ---- frames and clips ------------------------------------------------------------------------------------------- */
 
 static int check_rule(pn_pixel_rule rule, const char *who) {

@@ -5,6 +5,7 @@
 ** the sum of their squares, so the copy has the variance of the original.
 ** Shapes: image u8 (H,W,3), hole u8 (H,W) -> u8 (H,W,3). */
 #include <string.h>
+#include "picture.h"
 #include "warp.h"
 
 enum { PATCH = 24, STEP = 12, JITTER = 5, CANDIDATES = 32, REACH = 48, SMOOTH = 6, RIM = 2, SWEEPS = 48 };

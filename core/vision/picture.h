@@ -16,14 +16,18 @@ typedef struct pn_picture {
 
 /* Sees t as one of the kinds, copying when its strides are not dense. who: the function's name for messages. */
 PN_CHECKED int pn_picture_of(pn_picture *out, pn_tensor *t, int kinds, const char *who);
+/* Is t what a function of core/vision takes: u8 on the CPU, so many dims? 'channels' 0: any number in the last axis. */
+PN_CHECKED int pn_need_image(const pn_tensor *t, const char *what, int n_dims, int64_t channels);
 /* A new dense u8 tensor. */
 PN_CHECKED int pn_u8_new(pn_tensor **out, int n_dims, const int64_t *shape);
 
-/* ---- files (image_file.c) ------------------------------------------------------------------------------------------- */
+/* ---- files (file.c) ------------------------------------------------------------------------------------------------- */
 
 PN_CHECKED int pn_file_read(uint8_t **data, size_t *bytes, const char *path); /* *data by pn_free */
 /* Beside path, then renamed over it. */
 PN_CHECKED int pn_file_replace(const char *path, const void *data, size_t bytes);
+
+/* ---- images in files (image_jpeg.c, png.c) ------------------------------------------------------------------------ */
 
 /* A decoded picture. path is for messages only. */
 typedef struct pn_decoded {

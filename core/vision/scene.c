@@ -8,6 +8,7 @@
 ** Shapes: frame u8 (H,W,3), mask u8 (H,W), background u8 (H,W,3) -> K frames (h,w) and masks. */
 #include <string.h>
 #include "kernels/clip.h"
+#include "picture.h"
 #include "warp.h"
 
 enum { GRID = 33, N_LEVELS = 5, CARRY = 6 };

@@ -3,6 +3,7 @@
 ** pyramid where the map shrinks, so that nothing aliases), nearest for masks (ids must stay ids).
 ** Shapes: u8 (T,H,W,C) -> u8 (T,h,w,C). */
 #include <string.h>
+#include "picture.h"
 #include "warp.h"
 
 void pn_plane_halve(const pn_plane *from, pn_plane *to) {

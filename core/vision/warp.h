@@ -103,7 +103,4 @@ static inline i4 pn_to_bytes(v4 x) {
 #endif
 }
 
-/* Is t what a function of core/vision takes: u8 on the CPU, so many dims? 'channels' 0: any number in the last axis. */
-PN_CHECKED int pn_need_image(const pn_tensor *t, const char *what, int n_dims, int64_t channels);
-
 #endif
