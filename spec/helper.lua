@@ -30,6 +30,19 @@ function helper.moving_square(n, h, w)
   return clip
 end
 
+--- A clip u8 (T,h,w,3) of a bright square on black whose side in each frame is given; its corner stays at `corner` (from 0).
+function helper.growing_square(sides, h, w, corner)
+  local clip = pn.zeros { #sides, h, w, 3, dtype = "u8" }
+  for t, side in ipairs(sides) do
+    for y = 1, side do
+      for x = 1, side do
+        clip:set(255, t, corner + y, corner + x, 1)
+      end
+    end
+  end
+  return clip
+end
+
 --- A tensor of numbers in [a, b) that depend on the name alone.
 function helper.random(shape, name, a, b, dtype)
   local spec = { dtype = dtype }

@@ -204,6 +204,69 @@ describe("segment", function()
     assert.is_true(long - short < 180 * 32 * 32 + 2 ^ 20, ("%d against %d bytes"):format(long, short))
   end)
 
+  describe("of an object that has grown", function()
+    local sides = { 4, 4, 4, 4, 8, 8, 8, 8, 16, 16, 16, 16, 16, 4, 4, 4, 4, 4 }
+    local clip = helper.growing_square(sides, 22, 27, 4) -- odd sizes: what is halved has a border of its own
+    local all = truth(clip)
+    local first = pn.image.frame(all, 1):clone()
+
+    -- Segments, and the width that each window was seen with. At a quarter of the size the corners of a square are rounded.
+    local function widths(options)
+      local seen = {}
+      options.slow, options.frames, options.stride, options.ends = 1, 2, 1, "inside"
+      local masks = infer.segment(seeing(function(_, shape) seen[#seen + 1] = shape[5] end), clip, options)
+      if (options.downscale or 2) < 4 then
+        helper.assert_same_bits(masks, all)
+      end
+      return seen
+    end
+
+    it("shows the network windows at half the size once its area has doubled, and whole ones again", function()
+      -- a window is placed when the frames before the one before it are finished: 17 windows, the third sees frame 1 done
+      local expected = {}
+      for k = 1, 17 do
+        expected[k] = sides[math.max(1, k - 2)] > 4 and 14 or 27
+      end
+      assert.same(expected, widths { first_mask = first })
+      assert.same(expected, widths {}) -- then frame 1 as found is what it is measured by
+      assert.same(expected, widths { keep = "connected", downscale = 3 })
+    end)
+
+    it("halves more than once where it may, and never where it may not", function()
+      local expected = {}
+      for k = 1, 17 do
+        expected[k] = ({ [4] = 27, [8] = 14, [16] = 7 })[sides[math.max(1, k - 2)]]
+      end
+      assert.same(expected, widths { first_mask = first, downscale = 4 })
+      assert.same(expected, widths { first_mask = first, downscale = 8, mode = "tiles", size = 30 })
+      for _, width in ipairs(widths { first_mask = first, downscale = 1 }) do
+        assert.equal(27, width)
+      end
+    end)
+
+    it("goes by the parts that are kept", function()
+      local spotted = clip:clone()
+      for t = 1, #sides do
+        for x = 18, 27 do
+          spotted:set(255, t, 21, x, 1)
+        end
+      end
+      local seen = {}
+      infer.segment(seeing(function(_, shape) seen[shape[5]] = true end), spotted:slice(1, 1, 4):contiguous(), {
+        slow = 1, frames = 2, stride = 1, first_mask = first, keep = "connected", calibrate = false,
+      })
+      assert.same({ [27] = true }, seen)
+    end)
+
+    it("takes the power of two that brings it nearest to its first size", function()
+      for _, case in ipairs { { 19, 1 }, { 20, 2 }, { 79, 2 }, { 80, 4 }, { 320, 8 }, { 1e6, 8 }, { 0, 1 } } do
+        assert.equal(case[2], infer.downscale_of(case[1], 10, 8), tostring(case[1]))
+      end
+      assert.equal(2, infer.downscale_of(1e6, 10, 3))
+      assert.equal(1, infer.downscale_of(1e6, 10, 1))
+    end)
+  end)
+
   it("takes the threshold at which frame 1 agrees best with its mask, unless told not to", function()
     local clip = moving(4, 20, 20)
     local net = seeing()
@@ -264,6 +327,7 @@ describe("segment", function()
     helper.failure(function() infer.segment(seeing(), clip, { strid = 2 }) end, "unknown option 'strid'", "did you mean 'stride'?")
     helper.failure(function() infer.segment(seeing(), clip, { mode = "tile" }) end, "mode is 'tile', expects full_frame or tiles")
     helper.failure(function() infer.segment(seeing(), clip, { stride = 0 }) end, "stride is 0, expects a whole number from 1")
+    helper.failure(function() infer.segment(seeing(), clip, { downscale = 0 }) end, "downscale is 0, expects a whole number from 1")
     helper.failure(function() infer.segment(seeing(), clip, { slow = 0.5 }) end, "slow is 0.5, expects a whole number from 1")
     helper.failure(function() infer.segment(seeing(), clip, { stride = "3" }) end, "stride is a string, expects a number")
     helper.failure(function() infer.segment(seeing(), pn.zeros { 3, 8, 8, 3 }) end, "a clip is u8 (T,H,W,3), got f")

@@ -7,6 +7,9 @@
 -- stride 4 then knows one frame instead of four (METHOD 10). In space a window is the whole frame, or tiles whose probabilities
 -- are averaged flat or under a Hann window; the last tile of a row stands at the border, so every pixel is covered.
 --
+-- An object that comes nearer outgrows what was learnt of it. Once its mask has grown to twice the area of the first, the network
+-- is shown windows at half the size, where the object looks about as large as it was learnt (`downscale`, METHOD 10).
+--
 -- The class-balanced loss (METHOD 5) teaches the odds of object against background as if both were equally common; where a
 -- share π of what was trained on is object, the odds are even at a probability of 1 - π, not one half (.75 for a swan, .5 for a
 -- camel that fills its crops). The annotated frame tells: the threshold is the one at which its J is best (`calibrate`).
@@ -42,6 +45,7 @@ infer.defaults = {
   weight = "distance", -- distance | flat, the weight of a frame within its window
   threshold = 0.5,     -- probability from which a pixel is object
   calibrate = true,    -- where first_mask is given: instead the threshold at which frame 1 agrees best with it
+  downscale = 2,       -- how many times smaller (1, 2, 4, 8) the network may be shown an object that has grown; 1: never
   keep = "all",        -- all | connected: only components that touch the mask of the frame before (see `keep_connected`)
 }
 
@@ -49,7 +53,7 @@ local choices = {
   mode = { "full_frame", "tiles" }, window = { "flat", "hann" }, ends = { "mirror", "hold", "inside" },
   weight = { "distance", "flat" }, keep = { "all", "connected" },
 }
-local lowest = { size = 1, tile_stride = 1, batch = 0, frames = 1, stride = 1, slow = 1 }
+local lowest = { size = 1, tile_stride = 1, batch = 0, frames = 1, stride = 1, slow = 1, downscale = 1 }
 local not_settings = { first_mask = true, progress = true, probabilities = true }
 
 local function settings(options)
@@ -203,41 +207,47 @@ end
 
 -- ---- connected components ------------------------------------------------------------------------------------------------
 
+-- Keeps of a mask u8 (H,W) the parts that overlap `before`, or without it the largest; all of them where none does. Whether there
+-- are any.
+local function keep_overlapping(mask, before)
+  return scope.run(function()
+    local parts, n_parts = image.components(mask)
+    local pixels, label, to = mask:count(), parts:data(), mask:data()
+    local touches = {}
+    if before then
+      local dense = before:contiguous()
+      local from = dense:data()
+      for p = 0, pixels - 1 do
+        if from[p] ~= 0 and label[p] ~= 0 then
+          touches[label[p]] = true
+        end
+      end
+    else
+      touches[1] = true -- the largest
+    end
+    if next(touches) then
+      for p = 0, pixels - 1 do
+        if label[p] ~= 0 and not touches[label[p]] then
+          to[p] = 0
+        end
+      end
+    end
+    return n_parts > 0
+  end)
+end
+
 --- Keeps of each mask the 8-connected parts that overlap the mask of the frame before; those of the first frame must overlap
 -- `first`. A frame that would become empty keeps all it has. Changes `masks` in place.
 -- @param masks tensor u8 (T,H,W)
 -- @param first ?tensor u8 (H,W), the annotated mask of frame 1; without it frame 1 keeps its largest part
 -- @return masks
 function infer.keep_connected(masks, first)
-  local pixels = masks:size(2) * masks:size(3)
-  local dense = first and first:contiguous()
-  local before = dense and dense:data()
+  local before = first
   for t = 1, masks:size(1) do
-    scope.run(function()
-      local mask = masks:data() + (t - 1) * pixels
-      local parts, n_parts = image.components(image.frame(masks, t))
-      local label = parts:data()
-      local touches = {}
-      if before then
-        for p = 0, pixels - 1 do
-          if before[p] ~= 0 and label[p] ~= 0 then
-            touches[label[p]] = true
-          end
-        end
-      else
-        touches[1] = true -- the largest
-      end
-      if next(touches) then
-        for p = 0, pixels - 1 do
-          if label[p] ~= 0 and not touches[label[p]] then
-            mask[p] = 0
-          end
-        end
-      end
-      if n_parts > 0 then
-        before = mask
-      end
-    end)
+    local mask = image.frame(masks, t)
+    if keep_overlapping(mask, before) then
+      before = mask
+    end
   end
   return masks
 end
@@ -301,6 +311,19 @@ local function batch_of(net, o, device)
   return alone and 1 or TILES_ON_CUDA
 end
 
+--- How many times smaller the network is shown an object: the power of two, up to `most`, that brings it nearest to the size at
+-- which it was learnt.
+-- @tparam number area pixels of its mask
+-- @tparam number first pixels of its first mask
+-- @tparam number most
+function infer.downscale_of(area, first, most)
+  local k = 1
+  while 2 * k <= most and area >= 2 * k * k * first do
+    k = 2 * k
+  end
+  return k
+end
+
 -- ---- the door ----------------------------------------------------------------------------------------------------------------
 
 --- Segments a clip.
@@ -356,6 +379,9 @@ function infer.segment(net, clip, options)
   local totals = {} -- by frame: the sum of the weights of the frames of windows
 
   local threshold, first_j = o.threshold, nil
+  local before = o.first_mask -- what the next mask must touch, where only connected ones are kept
+  local first_area = o.first_mask and (image.box(o.first_mask) or {}).area
+  local smaller = 1
   local function finish(i, sum)
     local total = totals[i]
     local to = mask_data + (i - 1) * pixels
@@ -379,6 +405,13 @@ function infer.segment(net, clip, options)
     end
     sums.spare(sum)
     totals[i] = nil
+    local mask = image.frame(masks, i)
+    if o.keep == "connected" and keep_overlapping(mask, before) then
+      before = mask
+    end
+    local area = (image.box(mask) or { area = 0 }).area
+    first_area = first_area or area > 0 and area or nil
+    smaller = infer.downscale_of(area, first_area or math.huge, o.downscale)
   end
 
   local function seen_by(start)
@@ -390,7 +423,7 @@ function infer.segment(net, clip, options)
   end
 
   local function window(seen)
-    sums.window(seen)
+    sums.window(seen, smaller)
     for t = 1, o.frames do
       totals[seen[t]] = (totals[seen[t]] or 0) + weights[t]
     end
@@ -408,7 +441,8 @@ function infer.segment(net, clip, options)
     end
     for k, start in ipairs(starts) do
       window(seen_by(start))
-      -- While a device works on this window, the host finishes the frames of the one before and reads those of the next.
+      -- While a device works on this window, the host finishes the frames of the one before and reads those of the next. On the CPU
+      -- in the same order, so that each window is shown at the same size.
       finish_waiting()
       -- A later window begins later; beyond the end it may mirror back at most its own length before its start.
       local next_start = starts[k + 1]
@@ -424,9 +458,6 @@ function infer.segment(net, clip, options)
         waiting[#waiting + 1] = { taken, sums.take(taken) }
       end
       sums.forget(reach)
-      if job.device == "cpu" then
-        finish_waiting()
-      end
       if o.progress then
         o.progress(k, #starts)
       end
@@ -438,9 +469,6 @@ function infer.segment(net, clip, options)
   end
   if not ok then
     error(problem, 0)
-  end
-  if o.keep == "connected" then
-    infer.keep_connected(masks, o.first_mask)
   end
   return masks, probabilities or nil, { threshold = threshold, first_j = first_j }
 end

@@ -26,10 +26,27 @@ local function each_batch(job, visit)
   end
 end
 
+-- What the network says of a clip real (N,3,T,H,W) that it is shown so many times smaller: means of squares of pixels go in, what
+-- comes out is interpolated. Real (N,1,T,H,W).
+local function probabilities(net, clip, smaller)
+  local h, w = clip:size(4), clip:size(5)
+  if smaller > 1 then
+    clip = ops.avg_pool3d(clip, { kernel = { 1, smaller, smaller }, pad = { { 0, 0 }, { 0, -h % smaller }, { 0, -w % smaller } } })
+  end
+  local logits = net:logits(clip)
+  if logits:dtype() ~= binding.real then
+    logits = logits:cast(binding.real)
+  end
+  if smaller > 1 then
+    logits = ops.resize3d(logits, { scale = { 1, smaller, smaller } }):slice(4, 1, h):slice(5, 1, w)
+  end
+  return ops.sigmoid(logits):contiguous()
+end
+
 --- On the host.
--- @treturn table prepare(seen): reads the frames of a window to come; window(seen): runs it and adds it up, seen[t] the frame of
---   the clip at its place t; take(i): the sum of frame i, a float array, which then belongs to the caller; spare(sum): gives it
---   back; forget(first): no window to come looks at a frame before that one
+-- @treturn table prepare(seen): reads the frames of a window to come; window(seen, smaller): runs it, shown so many times smaller,
+--   and adds it up, seen[t] the frame of the clip at its place t; take(i): the sum of frame i, a float array, which then belongs to
+--   the caller; spare(sum): gives it back; forget(first): no window to come looks at a frame before that one
 function sums.on_host(job)
   local self, cache, kept, spare_frames, spare_sums = {}, {}, {}, {}, {}
   local pixels, tile_h, tile_w, w = job.h * job.w, job.tile_h, job.tile_w, job.w
@@ -64,7 +81,7 @@ function sums.on_host(job)
   function self.prepare()
   end
 
-  function self.window(seen)
+  function self.window(seen, smaller)
     each_batch(job, function(tiles)
       local frames = tensor.empty { #tiles, job.frames, tile_h, tile_w, 3, dtype = "u8" }
       local to = frames:data()
@@ -77,7 +94,7 @@ function sums.on_host(job)
           end
         end
       end
-      local probability = ops.sigmoid(job.net:logits(image.to_clip(frames, job.net.input))):contiguous()
+      local probability = probabilities(job.net, image.to_clip(frames, job.net.input), smaller)
       for k, tile in ipairs(tiles) do
         for t = 1, job.frames do
           add(probability:data() + ((k - 1) * job.frames + t - 1) * tile_h * tile_w, t, seen[t], tile[1], tile[2])
@@ -146,17 +163,13 @@ function sums.on_device(job)
   end
 
   -- The probabilities of some tiles: real (n,T,h,w).
-  local function look(frames, tiles)
+  local function look(frames, tiles, smaller)
     local x = tensor.empty { #tiles, 3, n_frames, tile_h, tile_w, layout = "channels_last", device = device }
     for k, tile in ipairs(tiles) do
       local part = frames:slice(2, tile[1] + 1, tile_h):slice(3, tile[2] + 1, tile_w)
       ops.frames_to_clip(part, { rule = job.net.input, into = x:slot(1, k, 1) })
     end
-    local logits = job.net:logits(x)
-    if logits:dtype() ~= binding.real then
-      logits = logits:cast(binding.real)
-    end
-    return ops.reshape(ops.sigmoid(logits):contiguous(), { shape = { #tiles, n_frames, tile_h, tile_w } })
+    return ops.reshape(probabilities(job.net, x, smaller), { shape = { #tiles, n_frames, tile_h, tile_w } })
   end
 
   local function add(area, t, i)
@@ -168,7 +181,7 @@ function sums.on_device(job)
     end
   end
 
-  function self.window(seen)
+  function self.window(seen, smaller)
     self.prepare(seen)
     scope.run(function()
       local frames = tensor.empty { n_frames, h, w, 3, dtype = "u8", device = device }
@@ -177,11 +190,11 @@ function sums.on_device(job)
       end
       local area
       if whole_frames then
-        area = ops.reshape(look(frames, job.tiles), { shape = { n_frames, h, w } })
+        area = ops.reshape(look(frames, job.tiles, smaller), { shape = { n_frames, h, w } })
       else
         area = tensor.zeros { n_frames, h, w, device = device }
         each_batch(job, function(tiles)
-          local probability = look(frames, tiles)
+          local probability = look(frames, tiles, smaller)
           for k, tile in ipairs(tiles) do
             local part = ops.reshape(probability:slice(1, k, 1), { shape = { n_frames, tile_h, tile_w } })
             local to = area:slot(2, tile[1] + 1, tile_h):slot(3, tile[2] + 1, tile_w)

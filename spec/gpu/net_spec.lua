@@ -161,6 +161,17 @@ describe("inference on a device", function()
     end)
   end
 
+  it("shows an object that has grown at the size that the CPU shows it at", function()
+    local clip = helper.growing_square({ 4, 4, 4, 8, 8, 8, 16, 16, 16, 16, 4, 4, 4, 4 }, 22, 27, 4)
+    for _, how in ipairs { { downscale = 4 }, { downscale = 2, mode = "tiles", size = 16, tile_stride = 7, batch = 3 } } do
+      how.slow, how.frames, how.stride, how.probabilities = 1, 3, 1, true
+      local masks, chance = infer.segment(seeing "cpu", clip, how)
+      local there, there_chance = infer.segment(seeing "cuda:0", clip, how)
+      helper.assert_same_bits(masks, there)
+      helper.assert_same_bits(chance, there_chance)
+    end
+  end)
+
   it("sees eight tiles at once, and one where batch norm looks at its input", function()
     local clip, seen = moving(3, 40, 40), {}
     local tiles = { mode = "tiles", size = 16, tile_stride = 8, frames = 4, stride = 4 } -- 16 tiles
