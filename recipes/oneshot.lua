@@ -23,6 +23,7 @@ local cfg = pn.config{
   batch = 1,                        -- dreams a step
   optim  = { lr = 1e-2, momentum = 0.9, weight_decay = 2e-4 },
   side_weight = function(epoch, n) return 1 - epoch / n end,
+  balance     = function(epoch, n) return 1 - epoch / n end, -- share of the class-balanced loss; the rest is the plain one
   loss_norm   = "mean",             -- mean | sum | batch
   lucid  = pn.lucid.defaults,       -- what dreams are made of
   mine_every = 20,                  -- epochs from one search for background that looks like the object to the next; 0: none
@@ -41,9 +42,9 @@ local dreams = pn.ahead(stream, cfg) -- rendered while the network learns
 local norm   = { norm = cfg.loss_norm }
 
 -- Forward and backward; on CUDA captured once, then launched as one (graph=false: kernel by kernel).
-local step = pn.captured(function(frames, mask, side_weight)
+local step = pn.captured(function(frames, mask, side_weight, balance)
   local masks = net(frames)
-  local loss  = pn.loss.balanced(masks.fused, mask, norm)
+  local loss  = balance * pn.loss.balanced(masks.fused, mask, norm) + (1 - balance) * pn.loss.bce(masks.fused, mask, norm)
   local fused = loss:detach()
   for _, side in ipairs(masks.sides) do
     loss = loss + side_weight * pn.loss.balanced(side, mask, norm)
@@ -55,7 +56,7 @@ end, cfg)
 
 run:keep{ net = net, optim = sgd, dreams = stream, scaler = scaler.on and scaler or nil }
 for epoch, batch in run:epochs(cfg.epochs, dreams) do
-  local loss, fused = step(batch.frames, batch.mask, cfg.side_weight(epoch, cfg.epochs))
+  local loss, fused = step(batch.frames, batch.mask, cfg.side_weight(epoch, cfg.epochs), cfg.balance(epoch, cfg.epochs))
   run:guard(loss, function() return net(batch.frames) end)
   scaler:step(sgd)
   local places, wrong

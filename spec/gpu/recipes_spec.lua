@@ -67,11 +67,12 @@ describe("recipes on a CUDA device", function()
 
   it("oneshot that was stopped goes on as if it had not been, bit for bit, and on the CPU", function()
     local straight, halting, moved = scratch .. "/straight", scratch .. "/halting", scratch .. "/moved"
-    local weight = "side_weight=function(epoch) return 1 - epoch / 4 end"
-    succeeds(unpack(oneshot(straight, "device=cuda", "epochs=4", weight)))
-    succeeds(unpack(oneshot(halting, "device=cuda", "epochs=2", weight)))
+    local falling = "function(epoch) return 1 - epoch / 4 end"
+    local weight, balance = "side_weight=" .. falling, "balance=" .. falling
+    succeeds(unpack(oneshot(straight, "device=cuda", "epochs=4", weight, balance)))
+    succeeds(unpack(oneshot(halting, "device=cuda", "epochs=2", weight, balance)))
     os.execute(("cp -r '%s' '%s'"):format(halting, moved))
-    succeeds(unpack(oneshot(halting, "device=cuda", "epochs=4", weight)))
+    succeeds(unpack(oneshot(halting, "device=cuda", "epochs=4", weight, balance)))
     local a, b = pn.formats.load(straight .. "/checkpoint.safetensors"), pn.formats.load(halting .. "/checkpoint.safetensors")
     local n = 0
     for name, t in pairs(a) do
@@ -79,7 +80,7 @@ describe("recipes on a CUDA device", function()
       n = n + 1
     end
     assert.is_true(n > 100)
-    local text = succeeds(unpack(oneshot(moved, "device=cpu", "epochs=4", weight)))
+    local text = succeeds(unpack(oneshot(moved, "device=cpu", "epochs=4", weight, balance)))
     assert.matches('going on after epoch 2 in %S+ on the CPU\n', text)
     assert.matches('with another device: "cpu", was "cuda"', text)
     close_losses(straight, moved, 1e-3)

@@ -105,8 +105,10 @@ describe("recipes", function()
   it("oneshot that was stopped goes on as if it had not been, bit for bit", function()
     local straight, halting = scratch .. "/straight", scratch .. "/halting"
     succeeds(unpack(oneshot(straight, "epochs=4")))
-    succeeds(unpack(oneshot(halting, "epochs=2", "side_weight=function(epoch) return 1 - epoch / 4 end")))
-    local words = oneshot(halting, "epochs=4", "side_weight=function(epoch) return 1 - epoch / 4 end")
+    local falling = "function(epoch) return 1 - epoch / 4 end"
+    local weight, balance = "side_weight=" .. falling, "balance=" .. falling
+    succeeds(unpack(oneshot(halting, "epochs=2", weight, balance)))
+    local words = oneshot(halting, "epochs=4", weight, balance)
     succeeds(unpack(words))
     local a = pn.formats.load(straight .. "/checkpoint.safetensors")
     local b = pn.formats.load(halting .. "/checkpoint.safetensors")
