@@ -168,7 +168,7 @@ describe("segment", function()
       return y
     end
     for _, slow in ipairs { 1, 2, 3 } do
-      local o = infer.with { slow = slow, frames = 6, stride = 1, calibrate = false }
+      local o = infer.with { slow = slow, frames = 6, stride = 1, calibrate = 0 }
       local sum, total = {}, {}
       for _, start in ipairs(infer.window_starts(7 * slow, o)) do
         for t = 1, 6 do
@@ -253,7 +253,7 @@ describe("segment", function()
       end
       local seen = {}
       infer.segment(seeing(function(_, shape) seen[shape[5]] = true end), spotted:slice(1, 1, 4):contiguous(), {
-        slow = 1, frames = 2, stride = 1, first_mask = first, keep = "connected", calibrate = false,
+        slow = 1, frames = 2, stride = 1, first_mask = first, keep = "connected", calibrate = 0,
       })
       assert.same({ [27] = true }, seen)
     end)
@@ -267,7 +267,7 @@ describe("segment", function()
     end)
   end)
 
-  it("takes the threshold at which frame 1 agrees best with its mask, unless told not to", function()
+  it("goes half the way to the threshold that is best on frame 1, or as far as frame 1 wants it, unless told not to", function()
     local clip = moving(4, 20, 20)
     local net = seeing()
     function net.logits(_, x) -- object at .8, a rim of false object at .58, the rest at .1
@@ -288,8 +288,12 @@ describe("segment", function()
     helper.assert_same_bits(masks, all)
     assert.is_nil(none)
     assert.equal(1, found.first_j)
-    assert.is_true(found.threshold > 0.58 and found.threshold <= 0.8)
-    masks, none, found = infer.segment(net, clip, { frames = 4, stride = 2, first_mask = first, calibrate = false })
+    assert.near(0.6, found.threshold, 1e-9) -- half the way, .55, would take the rim along
+    found = select(3, infer.segment(net, clip, { frames = 4, stride = 2, first_mask = first, threshold = 0.7 }))
+    assert.near(0.65, found.threshold, 1e-9)
+    found = select(3, infer.segment(net, clip, { frames = 4, stride = 2, first_mask = first, threshold = 0.7, calibrate = 1 }))
+    assert.near(0.6, found.threshold, 1e-9)
+    masks, none, found = infer.segment(net, clip, { frames = 4, stride = 2, first_mask = first, calibrate = 0 })
     assert.is_true(masks:cast(pn.real):sum():item() > all:cast(pn.real):sum():item())
     assert.is_nil(none)
     assert.same({ threshold = 0.5 }, found)
@@ -327,6 +331,7 @@ describe("segment", function()
     helper.failure(function() infer.segment(seeing(), clip, { strid = 2 }) end, "unknown option 'strid'", "did you mean 'stride'?")
     helper.failure(function() infer.segment(seeing(), clip, { mode = "tile" }) end, "mode is 'tile', expects full_frame or tiles")
     helper.failure(function() infer.segment(seeing(), clip, { stride = 0 }) end, "stride is 0, expects a whole number from 1")
+    helper.failure(function() infer.segment(seeing(), clip, { calibrate = 2 }) end, "calibrate is 2, expects 0 to 1")
     helper.failure(function() infer.segment(seeing(), clip, { downscale = 0 }) end, "downscale is 0, expects a whole number from 1")
     helper.failure(function() infer.segment(seeing(), clip, { slow = 0.5 }) end, "slow is 0.5, expects a whole number from 1")
     helper.failure(function() infer.segment(seeing(), clip, { stride = "3" }) end, "stride is a string, expects a number")

@@ -12,7 +12,8 @@
 --
 -- The class-balanced loss (METHOD 5) teaches the odds of object against background as if both were equally common; where a
 -- share π of what was trained on is object, the odds are even at a probability of 1 - π, not one half (.75 for a swan, .5 for a
--- camel that fills its crops). The annotated frame tells: the threshold is the one at which its J is best (`calibrate`).
+-- camel that fills its crops). The annotated frame tells at which threshold its J is best; but it was learnt by heart, so that is
+-- half believed, where it makes no great difference to frame 1 (`calibrate`, METHOD 10).
 --
 -- Memory is bounded whatever the length of the clip: frames and sums live only while a window to come may need them. The network's
 -- device is that of inference; on CUDA frames go there once, as bytes, and what comes back is a sum a frame (penumbra.infer_sums).
@@ -44,7 +45,8 @@ infer.defaults = {
   ends = "mirror",     -- mirror | hold | inside: what stands beyond the ends of the clip (inside: windows never leave it)
   weight = "distance", -- distance | flat, the weight of a frame within its window
   threshold = 0.5,     -- probability from which a pixel is object
-  calibrate = true,    -- where first_mask is given: instead the threshold at which frame 1 agrees best with it
+  calibrate = 0.5,     -- where first_mask is given: how far to go from there (0-1) to the threshold that is best on frame 1, or as
+                       -- far as frame 1 loses no more than 5 points of J
   downscale = 2,       -- how many times smaller (1, 2, 4, 8) the network may be shown an object that has grown; 1: never
   keep = "all",        -- all | connected: only components that touch the mask of the frame before (see `keep_connected`)
 }
@@ -90,6 +92,9 @@ local function settings(options)
     if resolved[name] < least or resolved[name] % 1 ~= 0 then
       raise("infer: %s is %s, expects a whole number from %d", name, tostring(resolved[name]), least)
     end
+  end
+  if resolved.calibrate < 0 or resolved.calibrate > 1 then
+    raise("infer: calibrate is %g, expects 0 to 1", resolved.calibrate)
   end
   return resolved
 end
@@ -257,31 +262,44 @@ function infer.with(changes)
   return settings(changes)
 end
 
--- The threshold at which the mask of frame 1 agrees best with the annotated one.
-local function calibrated(probability, mask, first, keep)
-  local pixels = mask:size(2) * mask:size(3)
-  local dense = first:contiguous()
-  local truth, found = dense:data(), mask:data()
-  local best, best_j = nil, -1
-  for threshold = 0.05, 0.975, 0.05 do
-    for p = 0, pixels - 1 do
-      found[p] = probability[p] >= threshold and 1 or 0
+local STEP, TOLERANCE = 0.05, 0.05
+
+-- The threshold: o.calibrate of the way from o.threshold to the one that is best on frame 1, or further; and frame 1's J at it.
+local function calibrated(probability, first, o)
+  return scope.run(function()
+    local dense = first:contiguous()
+    local mask = pn_tensor.empty { 1, first:size(1), first:size(2), dtype = "u8" }
+    local truth, found, pixels = dense:data(), mask:data(), first:count()
+    local function j_at(threshold)
+      for p = 0, pixels - 1 do
+        found[p] = probability[p] >= threshold and 1 or 0
+      end
+      if o.keep == "connected" then
+        infer.keep_connected(mask, first)
+      end
+      local both, either = 0, 0
+      for p = 0, pixels - 1 do
+        local a, b = found[p] ~= 0, truth[p] ~= 0
+        both = both + (a and b and 1 or 0)
+        either = either + ((a or b) and 1 or 0)
+      end
+      return either > 0 and both / either or 1
     end
-    if keep == "connected" then
-      infer.keep_connected(mask, first)
+    local best, best_j = nil, -1
+    for threshold = STEP, 1 - STEP / 2, STEP do
+      local j = j_at(threshold)
+      if j > best_j then
+        best, best_j = threshold, j
+      end
     end
-    local both, either = 0, 0
-    for p = 0, pixels - 1 do
-      local a, b = found[p] ~= 0, truth[p] ~= 0
-      both = both + (a and b and 1 or 0)
-      either = either + ((a or b) and 1 or 0)
+    local threshold = o.threshold + o.calibrate * (best - o.threshold)
+    local j = j_at(threshold)
+    while j < best_j - TOLERANCE do
+      threshold = threshold < best and math.min(best, threshold + STEP) or math.max(best, threshold - STEP)
+      j = j_at(threshold)
     end
-    local j = either > 0 and both / either or 1
-    if j > best_j then
-      best, best_j = threshold, j
-    end
-  end
-  return best, best_j
+    return threshold, j
+  end)
 end
 
 --- A progress function that draws a line on standard error: `infer.progress = pn.infer.line()`.
@@ -392,10 +410,8 @@ function infer.segment(net, clip, options)
         sum[p] = sum[p] / (total * total_y[y] * total_x[x])
       end
     end
-    if i == 1 and o.calibrate and o.first_mask then
-      threshold, first_j = scope.run(function()
-        return calibrated(sum, pn_tensor.empty { 1, h, w, dtype = "u8" }, o.first_mask, o.keep)
-      end)
+    if i == 1 and o.calibrate > 0 and o.first_mask then
+      threshold, first_j = calibrated(sum, o.first_mask, o)
     end
     for p = 0, pixels - 1 do
       to[p] = sum[p] >= threshold and 1 or 0
