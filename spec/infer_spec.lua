@@ -228,19 +228,20 @@ describe("segment", function()
         expected[k] = sides[math.max(1, k - 2)] > 4 and 14 or 27
       end
       assert.same(expected, widths { first_mask = first })
-      assert.same(expected, widths {}) -- then frame 1 as found is what it is measured by
-      assert.same(expected, widths { keep = "connected", downscale = 3 })
+      assert.same(expected, widths { first_mask = first, keep = "connected", downscale = 3 })
     end)
 
-    it("halves more than once where it may, and never where it may not", function()
+    it("halves more than once where it may, and never where it may not or knows no first size", function()
       local expected = {}
       for k = 1, 17 do
         expected[k] = ({ [4] = 27, [8] = 14, [16] = 7 })[sides[math.max(1, k - 2)]]
       end
       assert.same(expected, widths { first_mask = first, downscale = 4 })
       assert.same(expected, widths { first_mask = first, downscale = 8, mode = "tiles", size = 30 })
-      for _, width in ipairs(widths { first_mask = first, downscale = 1 }) do
-        assert.equal(27, width)
+      for _, how in ipairs { { first_mask = first, downscale = 1 }, { downscale = 4 }, { first_mask = pn.zeros_like(first) } } do
+        for _, width in ipairs(widths(how)) do
+          assert.equal(27, width)
+        end
       end
     end)
 

@@ -47,7 +47,7 @@ infer.defaults = {
   threshold = 0.5,     -- probability from which a pixel is object
   calibrate = 0.5,     -- where first_mask is given: how far to go from there (0-1) to the threshold that is best on frame 1, or as
                        -- far as frame 1 loses no more than 5 points of J
-  downscale = 2,       -- how many times smaller (1, 2, 4, 8) the network may be shown an object that has grown; 1: never
+  downscale = 2,       -- where first_mask is given: how many times smaller (1, 2, 4, 8) an object that has grown may be shown
   keep = "all",        -- all | connected: only components that touch the mask of the frame before (see `keep_connected`)
 }
 
@@ -398,7 +398,7 @@ function infer.segment(net, clip, options)
 
   local threshold, first_j = o.threshold, nil
   local before = o.first_mask -- what the next mask must touch, where only connected ones are kept
-  local first_area = o.first_mask and (image.box(o.first_mask) or {}).area
+  local first_area = o.first_mask and (image.box(o.first_mask) or {}).area or math.huge
   local smaller = 1
   local function finish(i, sum)
     local total = totals[i]
@@ -426,8 +426,7 @@ function infer.segment(net, clip, options)
       before = mask
     end
     local area = (image.box(mask) or { area = 0 }).area
-    first_area = first_area or area > 0 and area or nil
-    smaller = infer.downscale_of(area, first_area or math.huge, o.downscale)
+    smaller = infer.downscale_of(area, first_area, o.downscale)
   end
 
   local function seen_by(start)

@@ -165,10 +165,24 @@ describe("inference on a device", function()
     local clip = helper.growing_square({ 4, 4, 4, 8, 8, 8, 16, 16, 16, 16, 4, 4, 4, 4 }, 22, 27, 4)
     for _, how in ipairs { { downscale = 4 }, { downscale = 2, mode = "tiles", size = 16, tile_stride = 7, batch = 3 } } do
       how.slow, how.frames, how.stride, how.probabilities = 1, 3, 1, true
-      local masks, chance = infer.segment(seeing "cpu", clip, how)
-      local there, there_chance = infer.segment(seeing "cuda:0", clip, how)
+      how.first_mask = pn.image.select(pn.image.frame(clip, 1):slice(3, 1, 1):reshape({ shape = { 22, 27 } }):contiguous())
+      local widths = {}
+      local function watched(where)
+        local net, list = seeing(where), {}
+        local logits = net.logits
+        widths[where] = list
+        function net.logits(self, x)
+          list[#list + 1] = x:size(5)
+          return logits(self, x)
+        end
+        return net
+      end
+      local masks, chance = infer.segment(watched "cpu", clip, how)
+      local there, there_chance = infer.segment(watched "cuda:0", clip, how)
       helper.assert_same_bits(masks, there)
       helper.assert_same_bits(chance, there_chance)
+      assert.is_true(math.min(unpack(widths.cpu)) < math.max(unpack(widths.cpu)))
+      if not how.mode then assert.same(widths.cpu, widths["cuda:0"]) end
     end
   end)
 
