@@ -171,9 +171,9 @@ describe("inference on a device", function()
         local net, list = seeing(where), {}
         local logits = net.logits
         widths[where] = list
-        function net.logits(self, x)
-          list[#list + 1] = x:size(5)
-          return logits(self, x)
+        function net.logits(self, seen)
+          list[#list + 1] = seen:size(5)
+          return logits(self, seen)
         end
         return net
       end
