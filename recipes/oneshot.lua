@@ -19,7 +19,7 @@ local cfg = pn.config{
   input       = "rgb_pm1",          -- rgb_pm1 | bgr_01
   width       = 1,                  -- times the channels of I3D
   -- training
-  epochs = 200, frames = 16, crop = 224,
+  epochs = 400, frames = 16, crop = 224, -- the paper's epochs: 200
   batch = 1,                        -- dreams a step
   optim  = { lr = 1e-2, momentum = 0.9, weight_decay = 2e-4 },
   side_weight = function(epoch, n) return 1 - epoch / n end,
