@@ -11,6 +11,7 @@ local cfg = pn.config{
   epochs = 150, frames = 8, crop = 160,
   optim  = { lr = 1e-2, momentum = 0.9, weight_decay = 2e-4 },
   side_weight = function(epoch, n) return 1 - epoch / n end,
+  balance     = function(epoch, n) return 1 - epoch / n end, -- share of the class-balanced loss; the rest is the plain one
   lucid  = pn.lucid.defaults,
   infer  = pn.infer.with{ frames = 8, stride = 6, keep = "connected" },
   least  = 0.8, -- J that counts as success
@@ -27,9 +28,10 @@ local sgd    = pn.optim.sgd(net:parameters(), cfg.optim)
 local scaler = pn.optim.scaler{ on = cfg.precision == "fp16" } -- else it only passes the loss and the step on
 local dreams = pn.ahead(pn.lucid.stream(clip:frame(1), clip:mask(1), cfg), cfg) -- rendered while the network learns
 
-local step = pn.captured(function(frames, mask, side_weight) -- forward and backward; on CUDA captured once, then launched as one
+-- Forward and backward; on CUDA captured once, then launched as one.
+local step = pn.captured(function(frames, mask, side_weight, balance)
   local masks = net(frames)
-  local loss  = pn.loss.balanced(masks.fused, mask)
+  local loss  = balance * pn.loss.balanced(masks.fused, mask) + (1 - balance) * pn.loss.bce(masks.fused, mask)
   for _, side in ipairs(masks.sides) do
     loss = loss + side_weight * pn.loss.balanced(side, mask)
   end
@@ -40,7 +42,7 @@ end, cfg)
 
 run:keep{ net = net, optim = sgd, scaler = scaler.on and scaler or nil }
 for epoch, batch in run:epochs(cfg.epochs, dreams) do
-  local loss = step(batch.frames, batch.mask, cfg.side_weight(epoch, cfg.epochs))
+  local loss = step(batch.frames, batch.mask, cfg.side_weight(epoch, cfg.epochs), cfg.balance(epoch, cfg.epochs))
   run:guard(loss, function() return net(batch.frames) end)
   scaler:step(sgd)
   run:log{ loss = loss }
