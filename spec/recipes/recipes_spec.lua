@@ -138,7 +138,7 @@ describe("recipes", function()
 
   it("oneshot searches for hard negatives, and goes on with them as if it had not been stopped", function()
     local straight, halting = scratch .. "/mined", scratch .. "/mined-halting"
-    local keys = { "mine_every=1", "lucid.focus=1", "batchnorm=batch", "side_weight=constant" }
+    local keys = { "mine_every=1", "lucid.focus=1", "batchnorm=batch", "side_weight=constant", "balance=constant" }
     succeeds(unpack(oneshot(straight, "epochs=4", unpack(keys))))
     succeeds(unpack(oneshot(halting, "epochs=2", unpack(keys))))
     succeeds(unpack(oneshot(halting, "epochs=4", unpack(keys))))
@@ -162,6 +162,7 @@ describe("recipes", function()
     { name = "another deconvolution init", "deconv_init=icnr", differs = "side_3c.up_features.weight" },
     { name = "another schedule of the side losses", "side_weight=function(epoch, n) return epoch > n / 2 and 0 or 1 end",
       differs = "side_3c.score.weight" },
+    { name = "the class-balanced loss to the end", "balance=constant", differs = "side_1a.reduce.weight" },
   } do
     it("oneshot with " .. edit.name, function()
       local out = scratch .. "/edit" .. #edit.name
