@@ -76,7 +76,8 @@ std::set<cudaStream_t> streams;
 std::set<cudaEvent_t> events;
 std::set<cudaGraph_t> graphs;
 std::set<cudaGraphExec_t> execs;
-const char watch[] = "a watch over memory"; /* what such tasks are called; no faults are injected into them */
+/* What tasks are called that are done also after a failure, for the order of what follows; no faults are injected into the first. */
+const char watch[] = "a watch over memory", waiting[] = "a wait";
 std::string complaint;
 unsigned long long last_capture;
 bool broken; /* a task has failed, and no one has been told */
@@ -452,10 +453,10 @@ static void run_until(cudaStream_t s, unsigned long long place) {
     queued task = std::move(s->queue.front());
     s->queue.pop_front();
     s->done++;
-    if (task.what == watch) task.run();
-    else if (broken) continue; /* after a failure a device does nothing more, until the host has heard of it */
-    else if (pn_fake_fails("task")) pn_fake_complain("%s: an injected fault", task.what);
-    else task.run();
+    if (task.what != watch && !broken && pn_fake_fails("task")) pn_fake_complain("%s: an injected fault", task.what);
+    /* After a failure a device does no more work until the host has heard of it. But its streams keep their order, else a piece of
+    ** memory comes back in one of them before the other has lent it. */
+    if (!broken || task.what == watch || task.what == waiting) task.run();
   }
 }
 
@@ -620,7 +621,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
     return said(cudaErrorStreamCaptureIsolation);
   }
   if (!is_waiting(event) || other == stream) return cudaSuccess;
-  return pn_fake_push(stream, "a wait", [=] {
+  return pn_fake_push(stream, waiting, [=] {
     if (streams.count(other)) run_until(other, place);
   });
 }

@@ -97,6 +97,24 @@ describe("a stream of the emulation", function()
     ok(C.cudaStreamDestroy(other))
   end)
 
+  it("waits for another also when it has failed, or fails then", function()
+    for nth = 1, 2 do
+      local other, e = stream(), out "cudaEvent_t"
+      ok(C.cudaEventCreateWithFlags(e, 0))
+      ok(C.cudaDeviceSynchronize())
+      emulation.fail("task", nth)
+      ok(C.cudaMemsetAsync(there, 5, 8, s))
+      ok(C.cudaMemsetAsync(there, 7, 8, other))
+      ok(C.cudaEventRecord(e[0], other))
+      ok(C.cudaStreamWaitEvent(s, e[0], 0))
+      refused("cudaErrorLaunchFailure", C.cudaStreamSynchronize(s))
+      ok(C.cudaEventQuery(e[0])) -- the other has come so far,
+      assert.is_not.equal(7, there[0]) -- but did no work after the failure
+      ok(C.cudaEventDestroy(e[0]))
+      ok(C.cudaStreamDestroy(other))
+    end
+  end)
+
   it("runs what it holds when that is too much", function()
     emulation.with("QUEUE", 3, 4096, function()
       for i = 1, 3 do
@@ -402,6 +420,28 @@ describe("memory that a pool gives out", function()
     local fresh = pn.empty { 1000, device = "cuda" }
     local value = fresh:get(1)
     assert.is_true(value ~= value)
+  end)
+
+  it("is lent before it comes back, also when the stream that waits for an upload has failed before", function()
+    local x, width = pn.ones { 10, device = "cuda" }, pn.real == "f64" and 8 or 4
+    -- Where an upload of that many bytes lay, which goes at once.
+    local function lose(bytes)
+      local here = pn.ones { bytes / width }
+      ok(C.cudaDeviceSynchronize())
+      emulation.fail("task", 1)
+      local y, there = pn.relu(x), here:to "cuda"
+      local at = pn.C.pn_tensor_data(there.p)
+      helper.failure(function() pn.device.wait "cuda" end, "unspecified launch failure")
+      there:free()
+      y:free()
+      return at
+    end
+    collectgarbage()
+    collectgarbage() -- so that none comes back in between
+    local at = lose(1024)
+    ok(C.cudaDeviceSynchronize())
+    assert.equal(at, lose(520)) -- in 3 times 512 bytes, with what is watched behind it
+    ok(C.cudaDeviceSynchronize())
   end)
 end)
 
