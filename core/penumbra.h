@@ -231,11 +231,12 @@ PN_API int pn_apply(const pn_op *op, pn_tensor *const *x, int n_x, const pn_valu
 PN_API void pn_trap_nan(bool on); /* pn_apply fails on the first output that is not finite */
 PN_API bool pn_trapping_nan(void);
 
-/* What ran, while on (core/profile.c). Switching it on forgets what was. One thread profiles; what others do meanwhile is recorded too. */
+/* What ran, while on (core/profile.c). Switching it on forgets what was. One thread profiles; what others do meanwhile is told by events
+** alone. */
 PN_API void pn_profile(bool on);
 PN_API bool pn_profiling(void);
 PN_API int pn_profile_begin(const char *name) PN_CHECKED; /* a part of the work under a name, up to its pn_profile_end; they nest */
-PN_API void pn_profile_end(void);
+PN_API double pn_profile_end(void);                       /* the seconds of the part, with those inside; 0 where none is open */
 /* Lines "op.forward label calls seconds flops bytes shapes args device_seconds", tab-separated; seconds without those of spans inside;
 ** shapes and args as cases of an operation write them. A row of a part has its bare name. device_seconds: what its span took on the
 ** CUDA device that was used last, from its beginning to its end in the order of the stream, idle time too; 0 where there was none. */

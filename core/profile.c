@@ -1,8 +1,9 @@
 /* profile.c: what ran, when, for how long, and on which thread, while the recorder is on.
 **
 ** A span is an operation (pn_apply, backward) or a part that a script names (pn_profile_begin). Spans of a thread nest: a row's
-** seconds are its own, without those of the spans inside, so the rows of a thread add up to its outermost spans. Rows are kept
-** by name, direction, label, shapes and arguments; events are single spans in time, and the pieces that the pool's threads did of them.
+** seconds are its own, without those of the spans inside. Rows are of the thread that profiles, by name, direction, label, shapes and
+** arguments, and add up to its outermost spans; events are single spans in time, of every thread, and the pieces that the pool's threads
+** did of them. A row that only events of other threads refer to has no calls.
 **
 ** A CUDA device works later than it is asked to. So once one is in use each span of the thread that profiles also leaves two moments in
 ** its stream; how far these are apart is looked up when the recorder is switched off, and nothing waits before. */
@@ -292,13 +293,13 @@ static void begin_span(pn_span *s, const char *name, const pn_call *call, bool b
 void pn_span_open(pn_span *s, const char *name) { begin_span(s, name, NULL, false); }
 void pn_span_open_call(pn_span *s, const pn_call *call, bool backward) { begin_span(s, call->op->name, call, backward); }
 
-void pn_span_close(pn_span *s) {
-  if (!s->on) return;
+double pn_span_close(pn_span *s) {
+  if (!s->on) return 0;
   end_moments(s);
   double seconds = pn_clock() - s->begin;
   open = s->outer;
   if (open) open->inner += seconds;
-  if (!pn_profiling()) return;
+  if (!pn_profiling()) return 0;
   row r = { .calls = 0 };
   double flops = 0, bytes = 0;
   snprintf(r.label, sizeof r.label, "%s", s->label);
@@ -312,16 +313,19 @@ void pn_span_close(pn_span *s) {
     bytes = bytes_of(call->x, call->n_x) + bytes_of(s->backward ? call->dy : call->y, call->n_y);
   } else snprintf(r.name, sizeof r.name, "%s", s->name);
   pthread_mutex_lock(&lock);
-  int at = row_of(&r);
+  int at = row_of(&r), thread = this_thread();
   if (at >= 0) {
-    rows[at].calls++;
-    rows[at].seconds += seconds - s->inner;
-    rows[at].flops += flops;
-    rows[at].bytes += bytes;
-    add_event(at, this_thread(), false, s->begin, seconds);
+    if (thread == 0) { /* what others do beside it would count the same time twice */
+      rows[at].calls++;
+      rows[at].seconds += seconds - s->inner;
+      rows[at].flops += flops;
+      rows[at].bytes += bytes;
+    }
+    add_event(at, thread, false, s->begin, seconds);
     if (s->moments >= 0 && s->moments < n_taken) taken[s->moments].row = at;
   }
   pthread_mutex_unlock(&lock);
+  return seconds;
 }
 
 void pn_profile_piece(const pn_span *of, int thread, double begin, double end) {
@@ -348,9 +352,9 @@ int pn_profile_begin(const char *name) {
   return 0;
 }
 
-void pn_profile_end(void) {
-  if (!pn_profiling() || !pthread_equal(owner, pthread_self()) || n_named == 0) return;
-  pn_span_close(&named[--n_named]);
+double pn_profile_end(void) {
+  if (!pn_profiling() || !pthread_equal(owner, pthread_self()) || n_named == 0) return 0;
+  return pn_span_close(&named[--n_named]);
 }
 
 /* ---- reading ----------------------------------------------------------------------------------------------------------- */

@@ -16,7 +16,7 @@ typedef struct pn_span {
 void pn_span_open(pn_span *s, const char *name);
 /* Opens one for an operation; its shapes, arguments and work are read when it closes. */
 void pn_span_open_call(pn_span *s, const pn_call *call, bool backward);
-void pn_span_close(pn_span *s);
+double pn_span_close(pn_span *s); /* its seconds, with those inside; 0 where it is not recorded */
 
 /* The piece that a thread of the pool did of the span that was open in the caller. */
 const pn_span *pn_span_current(void);

@@ -2,7 +2,13 @@
 
 local pn = require "penumbra"
 local helper = require "spec.helper"
+local worker = require "penumbra.worker"
 local nn = pn.nn
+
+local function burn(seconds)
+  local began = pn.clock()
+  while pn.clock() < began + seconds do end
+end
 
 describe("a profile", function()
   it("has a row for each operation, direction and layer", function()
@@ -58,15 +64,13 @@ describe("a profile", function()
 
   it("gives parts their own seconds, without those of the operations inside", function()
     local x = pn.ones { 64, 1024 }
-    local wait = pn.clock
     local report = pn.profile(function()
       pn.profile.part("outer", function()
         pn.profile.part("inner", function()
-          local began = wait()
-          while wait() < began + 0.02 do pn.exp(x) end
+          local began = pn.clock()
+          while pn.clock() < began + 0.02 do pn.exp(x) end
         end)
-        local began = wait()
-        while wait() < began + 0.01 do end -- nothing is recorded here: the part's own time
+        burn(0.01) -- nothing is recorded here: the part's own time
       end)
     end)
     local seconds = {}
@@ -85,6 +89,90 @@ describe("a profile", function()
     assert.is_true(math.abs(whole.outer - inside - outside) < 1e-6)
     helper.failure(function() pn.profile(function() pn.profile.part("bad", function() error("stop") end) end) end, "stop")
     assert.equal(0, #pn.profile(function() end).rows)
+  end)
+
+  it("counts what its own thread does; what workers do beside it is in the trace", function()
+    local x, pool = pn.ones { 64, 256 }, worker.pool(1)
+    local function work()
+      pn.profile.part("whole", function()
+        local ticket = pool:submit("penumbra", "exp", x)
+        pn.relu(x)
+        pool:collect(ticket)
+      end)
+    end
+    work() -- a worker that has begun
+    local report = pn.profile(work)
+    pool:close()
+    local calls, whole, foreign = {}, nil, nil
+    for _, row in ipairs(report.rows) do calls[row.op] = row.calls end
+    assert.same({ whole = 1, ["relu.forward"] = 1 }, calls)
+    for _, event in ipairs(report.events) do
+      if event.row.op == "whole" then whole = event end
+      if event.row.op == "exp.forward" then foreign = event end
+    end
+    local inside, outside = report:seconds()
+    assert.is_true(math.abs(whole.seconds - inside - outside) < 1e-6)
+    assert.is_true(foreign.thread >= 1000 and foreign.seconds > 0)
+    local path = os.tmpname()
+    report:write_trace(path)
+    local shapes
+    for _, e in ipairs(pn.json.decode((pn.files.read(path))).traceEvents) do
+      if e.name == "exp.forward" then shapes = e.args.shapes end
+    end
+    os.remove(path)
+    assert.equal("64,256", shapes)
+  end)
+
+  describe("of a loop", function()
+    -- n turns as run:epochs makes them, with something to do between them; then `after`.
+    local function watched(how, n, after)
+      return pn.profile.watch(how, function()
+        local watch = pn.profile.watching
+        watch.loop_begins()
+        for _ = 1, n do
+          watch.turn_begins()
+          pn.relu(pn.ones { 100 })
+          burn(0.002)
+          watch.turn_ends()
+          burn(0.01)
+        end
+        after(watch)
+      end)
+    end
+    local function ends(watch) watch.loop_ends() end
+
+    it("accounts for all of its time, also between the turns", function()
+      for _, steps in ipairs { 3, 20 } do -- and more than there are
+        local report = watched({ steps = steps, warm = 1 }, 5, ends)
+        local n = math.min(steps, 4)
+        assert.same({ n, true }, { report.turns, report.loop })
+        local rows = {}
+        for _, row in ipairs(report.rows) do rows[row.op] = row end
+        assert.same({ n, n, 1 }, { rows["relu.forward"].calls, rows.turn.calls, rows.loop.calls })
+        assert.is_true(rows.turn.seconds >= 0.002 * n, rows.turn.seconds)
+        assert.is_true(rows.loop.seconds >= 0.01 * (steps == 3 and 2 or 4), rows.loop.seconds)
+        local inside, outside = report:seconds()
+        assert.is_true(math.abs(inside + outside - report.wall) < 1e-6, inside + outside - report.wall)
+      end
+    end)
+
+    it("that a break leaves has the rest of the script in it", function()
+      local report = watched({ steps = 9, warm = 1 }, 3, function(watch)
+        watch.turn_begins()
+        burn(0.002)
+      end)
+      assert.equal(2, report.turns)
+      local inside, outside = report:seconds()
+      assert.is_true(report.wall >= 0.026 and math.abs(inside + outside - report.wall) < 1e-6)
+    end)
+
+    it("without a turn after the warm-up says so", function()
+      for _, after in ipairs { ends, function() end, function(watch) watch.turn_begins() end } do
+        helper.failure(function() watched({ steps = 1, warm = 2 }, 2, after) end,
+          "profile: the loop ended after 2 turn(s), all of them warm-up (warm=2)")
+      end
+      assert.equal(0, #pn.profile(function() end).rows)
+    end)
   end)
 
   it("refuses more nested parts than it has room for", function()

@@ -10,7 +10,8 @@
 -- captured steps run as written, so what the host is slow to ask for shows as time of the operation or part it came late for.
 --
 -- A part of the work may have a name: `profile.part("draw", f, ...)` is then a row of its own, with the seconds that no operation
--- inside took. `penumbra profile RECIPE` does all this for a few turns of a recipe's loop (profile.watch).
+-- inside took. `penumbra profile RECIPE` does all this for a few turns of a recipe's loop (profile.watch): what lies between them,
+-- such as a checkpoint, is in the row "loop". Rows are of the thread that profiles; what workers do beside it is in the trace.
 -- @module penumbra.profile
 
 local ffi = require "ffi"
@@ -265,8 +266,13 @@ function Report:write_trace(path)
     local text = text_of[row]
     if not text then
       local name = row.label ~= "" and row.op .. " " .. row.label or row.op
-      local args = row.calls > 0 and not row.is_part and { layer = row.label, shapes = row.shapes, args = row.args,
-        mflop = row.flops / row.calls / 1e6, mbytes = row.bytes / row.calls / 1e6 } or {}
+      local args = {}
+      if row.shapes ~= "" or row.calls > 0 and not row.is_part then
+        args.layer, args.shapes, args.args = row.label, row.shapes, row.args
+        if row.calls > 0 then
+          args.mflop, args.mbytes = row.flops / row.calls / 1e6, row.bytes / row.calls / 1e6
+        end
+      end
       text = ('"name": %s, "cat": %s, "ph": "X", "pid": 1, "args": %s'):format(json.line(name),
         json.line(e.piece and "piece" or row.is_part and "part" or "operation"), next(args) and json.line(args) or "{}")
       text_of[row] = text
@@ -290,11 +296,11 @@ end
 -- @tparam table how steps, warm, out (the run directory, where the recipe is given none)
 -- @tparam function f runs the recipe
 -- @treturn table report, whose `turns` says how many turns it holds (1 where f has no loop: then the whole of it), and `loop`
---   whether there was one; `wall` is the seconds of what was recorded
+--   whether there was one; `wall` is the seconds from the beginning of the first to the end of the last; on the CPU its rows add
+--   up to that
 function profile.watch(how, f)
   local watch = { out = how.out, n = 0, n_recorded = 0 }
   local done = {}
-  local began
 
   function watch.loop_begins()
     if watch.in_loop then
@@ -307,10 +313,13 @@ function profile.watch(how, f)
   function watch.turn_begins()
     if watch.n == 0 or watch.n == how.warm then -- recorded from the first turn on, so that a device is known by then
       profile.start()
-      began = C.pn_clock()
+    end
+    if watch.n == how.warm then
+      binding.check(C.pn_profile_begin "loop")
     end
     if watch.n >= how.warm then
       binding.check(C.pn_profile_begin "turn")
+      watch.in_turn = true
     end
   end
 
@@ -318,24 +327,30 @@ function profile.watch(how, f)
     watch.n = watch.n + 1
     if watch.n > how.warm then
       C.pn_profile_end()
+      watch.in_turn = false
       watch.n_recorded = watch.n_recorded + 1
-      watch.wall = C.pn_clock() - began
     end
     if watch.n == how.warm + how.steps then
+      watch.wall = C.pn_profile_end()
       error(done, 0)
     end
   end
 
-  function watch.loop_ends()
+  local function must_have_turns()
     if watch.n_recorded == 0 then
+      C.pn_profile(false)
       raise("profile: the loop ended after %d turn(s), all of them warm-up (warm=%d)", watch.n, how.warm)
     end
+  end
+
+  function watch.loop_ends()
+    must_have_turns()
+    watch.wall = C.pn_profile_end()
     error(done, 0)
   end
 
   profile.watching = watch
   profile.start()
-  began = C.pn_clock()
   binding.check(C.pn_profile_begin "run")
   local ok, problem = xpcall(f, function(message)
     if message ~= done and type(message) == "string" then
@@ -345,12 +360,18 @@ function profile.watch(how, f)
   end)
   profile.watching = nil
   if not watch.in_loop then
-    C.pn_profile_end()
-    watch.wall = C.pn_clock() - began
+    watch.wall = C.pn_profile_end()
   end
   if not ok and problem ~= done then
     C.pn_profile(false)
     error(problem, 0)
+  end
+  if not watch.wall then -- a break left the loop: what came after it is of the row "loop" too
+    must_have_turns()
+    if watch.in_turn then
+      C.pn_profile_end()
+    end
+    watch.wall = C.pn_profile_end()
   end
   scope.unwind(0)
   local report = profile.stop()
