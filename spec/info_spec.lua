@@ -83,9 +83,9 @@ describe("a footprint", function()
     collectgarbage()
     collectgarbage()
     local before, live, resident = crcs(net), pn.memory().live, pn.process().peak_resident
-    local began = pn.clock()
+    local began = os.clock() -- of the processor, whatever else runs there
     local found = pn.footprint(net, { shape = { 1, 3, 64, 480, 864 }, dry = true })
-    local seconds = pn.clock() - began
+    local seconds = os.clock() - began
     assert.is_true(found.train.peak > 4096 * MiB)
     assert.same(before, crcs(net))
     assert.equal(live, pn.memory().live)

@@ -26,7 +26,7 @@ describe("a profile on a device", function()
     for _, row in ipairs(report.rows) do rows[row.op] = row end
     assert.equal(4, rows["relu.forward"].calls)
     assert.is_true(rows["relu.forward"].seconds > 0 and rows["relu.forward"].host > 0)
-    assert.is_true(rows.outer.seconds >= 0 and rows.inner.seconds >= 0)
+    assert.is_true(rows.outer.seconds > -2e-6 and rows.inner.seconds > -2e-6) -- CUDA rounds to float, span by span
     -- Own seconds add up to the outermost span, from its first moment to its last.
     local whole
     for _, event in ipairs(report.events) do
