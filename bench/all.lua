@@ -298,19 +298,21 @@ local function measure_start(variant)
   add("start", variant, "start to first tensor", "penumbra -e 'pn.zeros{1}'", "ms", least(seconds, "time"))
 end
 
--- The one-shot recipe from start to scores, untrained: beside it, the bare training steps of the peer, 200 of them.
+local ONESHOT_STEPS = 400
+
+-- The one-shot recipe from start to scores, untrained: beside it, as many bare training steps of the peer.
 local function measure_oneshot(variant, peer_step)
   local out = files.scratch()
   local davis = files.exists(cfg.davis, "directory") and cfg.davis or program.home .. "/" .. cfg.davis
   if not files.exists(davis, "directory") then return print(("oneshot: there is no %s (davis=)"):format(cfg.davis)) end
   local began = pn.clock()
-  local done = lines_of("oneshot", ("env %s %s oneshot davis=%s sequence=blackswan weights= threads=%d out=%s"):format(variant.ours,
-    quote(program.exe), quote(davis), n_threads, quote(out)))
+  local done = lines_of("oneshot", ("env %s %s oneshot davis=%s sequence=blackswan weights= epochs=%d threads=%d out=%s"):format(
+    variant.ours, quote(program.exe), quote(davis), ONESHOT_STEPS, n_threads, quote(out)))
   local seconds = pn.clock() - began
   files.remove(out)
   if done then
-    add("oneshot", variant, "oneshot, whole recipe", "blackswan; peer: 200 bare steps", "ms", seconds,
-      { peer = peer_step and 200 * peer_step })
+    add("oneshot", variant, "oneshot, whole recipe", ("blackswan; peer: %d bare steps"):format(ONESHOT_STEPS), "ms", seconds,
+      { peer = peer_step and ONESHOT_STEPS * peer_step })
   end
 end
 

@@ -11,7 +11,7 @@ local cfg = pn.config{
   frames    = 16, crop = 224, batch = 1,
   height    = 480, clip_width = 854, clip_frames = 24, -- of the painted clips
   steps     = 60,     -- that are timed of each kind; the first third warms up
-  epochs    = 700, sequences = 30, shots = 20, shot_steps = 200, -- the experiment
+  epochs    = 700, sequences = 30, shots = 20, shot_steps = 200, -- the experiment, with the paper's steps
   shot_frames = 1376, -- of DAVIS 2016 val together
   checkpoint_every = 0,
 }
@@ -26,7 +26,8 @@ local set = pn.data.davis(root)
 local clip = set:sequence "walk"
 
 -- Seconds a step: forward, five losses, backward, SGD, the batch from its source, the log.
-local function train(name, source)
+-- `plain`: the share of the plain loss, which a one-shot has.
+local function train(name, source, plain)
   cfg.out = folder .. "/" .. name
   local run = pn.run(cfg)
   local net = require "models.fcn_i3d" { width = cfg.width }:to(cfg.device)
@@ -35,6 +36,7 @@ local function train(name, source)
   local step = pn.captured(function(frames, mask, weight)
     local masks = net(frames)
     local loss = pn.loss.balanced(masks.fused, mask)
+    if plain then loss = (1 - plain) * loss + plain * pn.loss.bce(masks.fused, mask) end
     for _, side in ipairs(masks.sides) do loss = loss + weight * pn.loss.balanced(side, mask) end
     sgd:zero_grad()
     scaler:backward(loss)
@@ -69,7 +71,7 @@ end
 
 local function measure()
   local how = { frames = cfg.frames, crop = cfg.crop, seed = 1 }
-  local shot_net, shot, shot_data = train("shot", pn.lucid.stream(clip:frame(1):keep(), clip:mask(1):keep(), how))
+  local shot_net, shot, shot_data = train("shot", pn.lucid.stream(clip:frame(1):keep(), clip:mask(1):keep(), how), 0.5)
   part { step_shot = shot, waited_shot = shot_data, one_shot = cfg.shot_steps * shot }
   how.sequences = { "walk", "swap", "hop" }
   local _, parent, parent_data = train("parent", pn.data.clips(set, how))

@@ -204,6 +204,16 @@ describe("segment", function()
     assert.is_true(long - short < 180 * 32 * 32 + 2 ^ 20, ("%d against %d bytes"):format(long, short))
   end)
 
+  it("follows the parts that touch the mask before, to where nothing touches the first", function()
+    local clip = moving(9, 30, 40)
+    local all = truth(clip)
+    for t = 1, 9 do
+      clip:set(255, t, 28, 3, 1) -- what no mask touches
+    end
+    local masks = infer.segment(seeing(), clip, { keep = "connected", first_mask = pn.image.frame(all, 1):clone() })
+    helper.assert_same_bits(masks, all)
+  end)
+
   describe("of an object that has grown", function()
     local sides = { 4, 4, 4, 4, 8, 8, 8, 8, 16, 16, 16, 16, 16, 4, 4, 4, 4, 4 }
     local clip = helper.growing_square(sides, 22, 27, 4) -- odd sizes: what is halved has a border of its own
@@ -238,7 +248,7 @@ describe("segment", function()
       end
       assert.same(expected, widths { first_mask = first, downscale = 4 })
       assert.same(expected, widths { first_mask = first, downscale = 8, mode = "tiles", size = 30 })
-      for _, how in ipairs { { first_mask = first, downscale = 1 }, { downscale = 4 }, { first_mask = pn.zeros_like(first) } } do
+      for _, how in ipairs { { first_mask = first, downscale = 1 }, { downscale = 4 } } do
         for _, width in ipairs(widths(how)) do
           assert.equal(27, width)
         end
@@ -248,15 +258,29 @@ describe("segment", function()
     it("goes by the parts that are kept", function()
       local spotted = clip:clone()
       for t = 1, #sides do
-        for x = 18, 27 do
+        for x = 8, 27 do
           spotted:set(255, t, 21, x, 1)
         end
       end
-      local seen = {}
-      infer.segment(seeing(function(_, shape) seen[shape[5]] = true end), spotted:slice(1, 1, 4):contiguous(), {
-        slow = 1, frames = 2, stride = 1, first_mask = first, keep = "connected", calibrate = 0,
+      for keep, widths_seen in pairs { connected = { [27] = true }, all = { [27] = true, [14] = true } } do
+        local seen = {}
+        infer.segment(seeing(function(_, shape) seen[shape[5]] = true end), spotted:slice(1, 1, 4):contiguous(), {
+          slow = 1, frames = 2, stride = 1, first_mask = first, keep = keep, calibrate = 0,
+        })
+        assert.same(widths_seen, seen, keep)
+      end
+    end)
+
+    it("gives the network means of pixels, and interpolates what it says", function()
+      local net = seeing()
+      local logits = net.logits
+      function net.logits(self, x) return logits(self, x) * 0.1 end -- 2 and -2
+      local _, chance = infer.segment(net, helper.growing_square({ 4, 8, 8, 8, 8, 8 }, 22, 27, 4), {
+        slow = 1, frames = 2, stride = 1, ends = "inside", first_mask = first, calibrate = 0, probabilities = true,
       })
-      assert.same({ [27] = true }, seen)
+      local row = {}
+      for x = 3, 7 do row[#row + 1] = chance:get(6, 9, x) end
+      assert.same({ 30, 69, 186, 225, 225 }, row) -- the sigmoid of -2, -1, 1, 2, 2
     end)
 
     it("takes the power of two that brings it nearest to its first size", function()
@@ -340,6 +364,13 @@ describe("segment", function()
     local mixed = { n_frames = 3 }
     function mixed.frame(_, i) return pn.zeros { 8, i == 2 and 9 or 8, 3, dtype = "u8" } end
     helper.failure(function() infer.segment(seeing(), mixed) end, "frame 2 is 8 x 9 x 3, the first is 8 x 8 x 3")
+    for shape, mask in pairs { ["u8 (8,9)"] = pn.ones { 8, 9, dtype = "u8" }, ["u8 (1,8,8)"] = pn.ones { 1, 8, 8, dtype = "u8" },
+      [pn.real .. " (8,8)"] = pn.ones { 8, 8 }, ["a string"] = "00000.png" } do
+      helper.failure(function() infer.segment(seeing(), moving(2, 8, 8), { first_mask = mask }) end,
+        "first_mask is " .. shape .. ", expects u8 (8,8), as the frame")
+    end
+    helper.failure(function() infer.segment(seeing(), moving(2, 8, 8), { first_mask = pn.zeros { 8, 8, dtype = "u8" } }) end,
+      "first_mask is empty: there is no object to follow")
     helper.failure(function() infer.segment(seeing(), { n_frames = 0 }) end, "the clip has no frames")
   end)
 end)
@@ -376,7 +407,7 @@ describe("false positives", function()
     local frame = painted {}
     helper.failure(function() pn.infer.false_positives(net, frame, frame, { margins = 3 }) end, "unknown", "margins")
     helper.failure(function() pn.infer.false_positives(net, frame, pn.zeros { 4, 5, dtype = "u8" }) end,
-      "false_positives: the mask is 4,5, the frame 40,60")
+      "false_positives: the mask is u8 (4,5), expects u8 (40,60), as the frame")
   end)
 end)
 

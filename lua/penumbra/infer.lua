@@ -47,7 +47,7 @@ infer.defaults = {
   threshold = 0.5,     -- probability from which a pixel is object
   calibrate = 0.5,     -- where first_mask is given: how far to go from there (0-1) to the threshold that is best on frame 1, or as
                        -- far as frame 1 loses no more than 5 points of J
-  downscale = 2,       -- where first_mask is given: how many times smaller (1, 2, 4, 8) an object that has grown may be shown
+  downscale = 2,       -- where first_mask is given: up to how many times smaller an object that has grown is shown, by powers of 2
   keep = "all",        -- all | connected: only components that touch the mask of the frame before (see `keep_connected`)
 }
 
@@ -329,6 +329,14 @@ local function batch_of(net, o, device)
   return alone and 1 or TILES_ON_CUDA
 end
 
+-- A mask must be of its frame.
+local function check_mask(what, mask, h, w)
+  if not pn_tensor.is_tensor(mask) or mask:dtype() ~= "u8" or mask:dims() ~= 2 or mask:size(1) ~= h or mask:size(2) ~= w then
+    raise("%s is %s, expects u8 (%d,%d), as the frame", what, pn_tensor.is_tensor(mask)
+      and ("%s (%s)"):format(mask:dtype(), table.concat(mask:shape(), ",")) or "a " .. type(mask), h, w)
+  end
+end
+
 --- How many times smaller the network is shown an object: the power of two, up to `most`, that brings it nearest to the size at
 -- which it was learnt.
 -- @tparam number area pixels of its mask
@@ -355,6 +363,11 @@ end
 function infer.segment(net, clip, options)
   local o = settings(options)
   local n, read, h, w = reader(clip)
+  local first_area = math.huge
+  if o.first_mask then
+    check_mask("infer: first_mask", o.first_mask, h, w)
+    first_area = (image.box(o.first_mask) or raise("infer: first_mask is empty: there is no object to follow")).area
+  end
   local pixels = h * w
   local masks = pn_tensor.empty { n, h, w, dtype = "u8" }
   local mask_data = masks:data()
@@ -398,7 +411,6 @@ function infer.segment(net, clip, options)
 
   local threshold, first_j = o.threshold, nil
   local before = o.first_mask -- what the next mask must touch, where only connected ones are kept
-  local first_area = o.first_mask and (image.box(o.first_mask) or {}).area or math.huge
   local smaller = 1
   local function finish(i, sum)
     local total = totals[i]
@@ -500,9 +512,7 @@ end
 function infer.false_positives(net, frame, mask, how)
   how = named("false_positives", how, { frames = 8, margin = 10 })
   local h, w = frame:size(1), frame:size(2)
-  if mask:dims() ~= 2 or mask:size(1) ~= h or mask:size(2) ~= w then
-    raise("false_positives: the mask is %s, the frame %d,%d", table.concat(mask:shape(), ","), h, w)
-  end
+  check_mask("false_positives: the mask", mask, h, w)
   local still = frame:contiguous():reshape { shape = { 1, h, w, 3 } }
   local found = infer.segment(net, still, { frames = how.frames, ends = "inside" })
   local near = image.dilate(mask, how.margin)
