@@ -708,6 +708,7 @@ describe("pictures", function()
     assert.is_true(dark > 20) -- the caption is there
     helper.failure(function() image.sheet {} end, "sheet: expects a list of at least one image")
     helper.failure(function() image.sheet({ a }, { columns = 0 }) end, "sheet: columns is 0")
+    helper.failure(function() image.sheet({ a }, { captions = { 7 } }) end, "sheet: captions: expects texts, got a number")
     helper.failure(function() image.sheet({ a }, { gap = 2000 }) end, "gap must be 0..1000 pixels, got 2000")
     helper.failure(function() image.sheet { pn.zeros { 2, 2, 4, dtype = "u8" } } end, "picture 1 has 4 channels")
     helper.failure(function() image.sheet({ pn.zeros { 2, 30000, 3, dtype = "u8" }, a }, { columns = 2 }) end, "32767 is the most")

@@ -8,8 +8,10 @@
 
 local ffi = require "ffi"
 local binding = require "penumbra.ffi"
+local named = require "penumbra.named"
 local nearest = require "penumbra.nearest"
 local raise = require "penumbra.raise"
+local sorted_keys = require "penumbra.sorted_keys"
 require "penumbra.tensor" -- gives handles their methods
 
 local C, check, out, wrap, ptr = binding.C, binding.check, binding.out, binding.wrap, binding.ptr
@@ -19,22 +21,6 @@ local formats = {}
 local archive_out = ffi.typeof "pn_archive *[1]"
 local strings = ffi.typeof "const char *[?]"
 local tensors_type = ffi.typeof "pn_tensor *[?]"
-
-local function text(what, value)
-  if type(value) ~= "string" then
-    raise("%s: expects a path, got %s", what, value == nil and "nothing" or "a " .. type(value))
-  end
-  return value
-end
-
-local function sorted_keys(t)
-  local keys = {}
-  for key in pairs(t) do
-    keys[#keys + 1] = key
-  end
-  table.sort(keys)
-  return keys
-end
 
 -- ---- reading ------------------------------------------------------------------------------------------------------------
 
@@ -114,7 +100,7 @@ end
 -- @tparam string path a file, or the prefix of a TensorFlow bundle
 -- @treturn Archive
 function formats.open(path)
-  text("open", path)
+  named.text("open", path)
   local p = archive_out()
   check(C.pn_archive_open(p, path))
   local handle = ffi.gc(p[0], C.pn_archive_close)
@@ -183,7 +169,7 @@ end
 -- @tparam table tensors name to tensor (any memory order, any device); for npy a tensor
 -- @tparam ?table metadata text to text; numbers and booleans are written as text
 function formats.save(path, tensors, metadata)
-  text("save", path)
+  named.text("save", path)
   local extension = path:match "%.(%w+)$"
   if extension == "npy" then
     if metadata ~= nil then
@@ -230,7 +216,7 @@ function formats.sha256(what)
   if binding.is_tensor(what) then
     check(C.pn_tensor_sha256(ptr(what), hex))
   else
-    check(C.pn_sha256_file(text("sha256", what), hex))
+    check(C.pn_sha256_file(named.text("sha256", what), hex))
   end
   return ffi.string(hex)
 end

@@ -20,13 +20,6 @@ local image = {}
 local path_list = ffi.typeof "const char *[?]"
 local sizes = ffi.typeof "int64_t [?]"
 
-local function text(what, value)
-  if type(value) ~= "string" then
-    raise("%s: expects a path, got %s", what, value == nil and "nothing" or "a " .. type(value))
-  end
-  return value
-end
-
 local function made(fn, ...)
   local p = out()
   check(fn(p, ...))
@@ -41,7 +34,7 @@ end
 -- @treturn {string} paths
 -- @treturn {string} names without directory and extension
 function image.files(directory, extension)
-  text("files", directory)
+  named.text("files", directory)
   if lfs.attributes(directory, "mode") ~= "directory" then
     raise("%s: no such directory", directory)
   end
@@ -69,7 +62,7 @@ local function paths_of(what, paths)
   end
   local list = path_list(#paths)
   for i, path in ipairs(paths) do
-    list[i - 1] = text(what, path)
+    list[i - 1] = named.text(what, path)
   end
   return list, #paths
 end
@@ -79,7 +72,7 @@ end
 -- @tparam ?table how channels = 3 (default), 1 (luma), 4, or 0 (as stored)
 -- @treturn Tensor u8 (H,W,C)
 function image.read(path, how)
-  return made(C.pn_image_read, text("read", path), named("read", how, { channels = 3 }).channels)
+  return made(C.pn_image_read, named.text("read", path), named("read", how, { channels = 3 }).channels)
 end
 
 --- Reads frames of one size, by all threads.
@@ -95,7 +88,7 @@ end
 -- black is 1.
 -- @treturn Tensor u8 (H,W)
 function image.read_mask(path)
-  return made(C.pn_mask_read, text("read_mask", path))
+  return made(C.pn_mask_read, named.text("read_mask", path))
 end
 
 --- Reads masks of one size, by all threads.
@@ -108,7 +101,7 @@ end
 --- Height, width and channels of a file, from its header.
 function image.size(path)
   local size = sizes(3)
-  check(C.pn_image_size(text("size", path), size))
+  check(C.pn_image_size(named.text("size", path), size))
   return tonumber(size[0]), tonumber(size[1]), tonumber(size[2])
 end
 
@@ -121,7 +114,7 @@ function image.write(path, picture, how)
   if palette == nil then
     palette = ptr(picture, "write") ~= nil and picture:dims() == 2
   end
-  check(C.pn_png_write(text("write", path), ptr(picture, "write"), palette and true or false))
+  check(C.pn_png_write(named.text("write", path), ptr(picture, "write"), palette and true or false))
 end
 
 --- Writes frames (T,H,W,C) or masks (T,H,W) as PNGs, by all threads; otherwise as `write`.
@@ -330,7 +323,7 @@ function image.sheet(images, how)
   for i = 1, n do
     local caption = how.captions[i]
     list[i - 1] = ptr(images[i], "sheet")
-    captions[i - 1] = caption ~= nil and text("sheet: captions", caption) or nil
+    captions[i - 1] = caption ~= nil and named.text("sheet: captions", caption, "texts") or nil
   end
   return made(C.pn_contact_sheet, list, captions, n, named.whole("sheet", "columns", how.columns, 1),
     named.whole("sheet", "gap", how.gap, 0))

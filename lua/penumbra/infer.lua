@@ -28,7 +28,6 @@ local pn_tensor = require "penumbra.tensor"
 local scope = require "penumbra.scope"
 local raise = require "penumbra.raise"
 local named = require "penumbra.named"
-local nearest = require "penumbra.nearest"
 
 local infer = {}
 
@@ -52,46 +51,24 @@ infer.defaults = {
 }
 
 local choices = {
-  mode = { "full_frame", "tiles" }, window = { "flat", "hann" }, ends = { "mirror", "hold", "inside" },
-  weight = { "distance", "flat" }, keep = { "all", "connected" },
+  mode = { full_frame = true, tiles = true }, window = { flat = true, hann = true },
+  ends = { mirror = true, hold = true, inside = true }, weight = { distance = true, flat = true },
+  keep = { all = true, connected = true },
 }
 local lowest = { size = 1, tile_stride = 1, batch = 0, frames = 1, stride = 1, slow = 1, downscale = 1 }
-local not_settings = { first_mask = true, progress = true, probabilities = true }
+
+local everything = { first_mask = named.optional, progress = named.optional, probabilities = named.optional }
+for name, default in pairs(infer.defaults) do
+  everything[name] = default
+end
 
 local function settings(options)
-  local known = {}
-  for name in pairs(infer.defaults) do
-    known[#known + 1] = name
-  end
-  local resolved = {}
-  for name, value in pairs(infer.defaults) do
-    resolved[name] = value
-  end
-  for name, value in pairs(options or {}) do
-    if not not_settings[name] then
-      local default = infer.defaults[name]
-      if default == nil then
-        raise("infer: unknown option '%s'%s", tostring(name), nearest.hint(name, known))
-      end
-      if type(value) ~= type(default) then
-        raise("infer: %s is a %s, expects a %s", name, type(value), type(default))
-      end
-    end
-    resolved[name] = value
-  end
-  for name, list in pairs(choices) do
-    local found = false
-    for _, choice in ipairs(list) do
-      found = found or choice == resolved[name]
-    end
-    if not found then
-      raise("infer: %s is '%s', expects %s", name, resolved[name], table.concat(list, " or "))
-    end
+  local resolved = named("infer", options, everything)
+  for name, known in pairs(choices) do
+    named.choice("infer", name, resolved[name], known)
   end
   for name, least in pairs(lowest) do
-    if resolved[name] < least or resolved[name] % 1 ~= 0 then
-      raise("infer: %s is %s, expects a whole number from %d", name, tostring(resolved[name]), least)
-    end
+    named.whole("infer", name, resolved[name], least)
   end
   if resolved.calibrate < 0 or resolved.calibrate > 1 then
     raise("infer: calibrate is %g, expects 0 to 1", resolved.calibrate)

@@ -6,6 +6,7 @@
 
 local nearest = require "penumbra.nearest"
 local raise = require "penumbra.raise"
+local sorted_keys = require "penumbra.sorted_keys"
 
 local optional = {}
 local required = {}
@@ -23,11 +24,7 @@ local function read(_, what, given, defaults)
     if type(name) ~= "number" then
       local default = defaults[name]
       if default == nil then
-        local known = {}
-        for key in pairs(defaults) do
-          known[#known + 1] = key
-        end
-        table.sort(known)
+        local known = sorted_keys(defaults)
         raise("%s: unknown option '%s'%s (known: %s)", what, tostring(name),
           nearest.hint(name, known), table.concat(known, ", "))
       end
@@ -65,14 +62,19 @@ end
 local function choice(what, name, value, known)
   local found = known[value]
   if found == nil then
-    local names = {}
-    for key in pairs(known) do
-      names[#names + 1] = key
-    end
-    table.sort(names)
+    local names = sorted_keys(known)
     raise("%s: unknown %s '%s'%s (known: %s)", what, name, tostring(value), nearest.hint(value, names), table.concat(names, ", "))
   end
   return found
 end
 
-return setmetatable({ optional = optional, required = required, whole = whole, choice = choice }, { __call = read })
+--- A string, or an error that says what was expected.
+-- @tparam ?string expected "a path" when not given
+local function text(what, value, expected)
+  if type(value) ~= "string" then
+    raise("%s: expects %s, got %s", what, expected or "a path", value == nil and "nothing" or "a " .. type(value))
+  end
+  return value
+end
+
+return setmetatable({ optional = optional, required = required, whole = whole, choice = choice, text = text }, { __call = read })

@@ -33,6 +33,7 @@ local raise = require "penumbra.raise"
 local replay = require "penumbra.replay"
 local results = require "penumbra.results"
 local scope = require "penumbra.scope"
+local sorted_keys = require "penumbra.sorted_keys"
 local usage = require "penumbra.usage"
 local pn = require "penumbra"
 
@@ -468,11 +469,8 @@ local function is_finite(value) return value == value and math.abs(value) < math
 local function spoilt_parameter(self)
   local net = self.parts.net
   if not net then return nil end
-  local names = {}
   local state = net:state()
-  for name in pairs(state) do names[#names + 1] = name end
-  table.sort(names)
-  for _, name in ipairs(names) do
+  for _, name in ipairs(sorted_keys(state)) do
     if state[name]:count_bad() > 0 then return name end
   end
 end

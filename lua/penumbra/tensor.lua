@@ -8,6 +8,7 @@ local binding = require "penumbra.ffi"
 local pace = require "penumbra.pace"
 local raise = require "penumbra.raise"
 local nearest = require "penumbra.nearest"
+local sorted_keys = require "penumbra.sorted_keys"
 
 local C, check, out, wrap, ptr, is_tensor = binding.C, binding.check, binding.out, binding.wrap, binding.ptr, binding.is_tensor
 local MAX_DIMS = tonumber(ffi.cast("int", C.PN_MAX_DIMS))
@@ -34,15 +35,6 @@ local index_type = ffi.typeof("int64_t [?]")
 
 local function is_integer(value)
   return type(value) == "number" and value == math.floor(value) and math.abs(value) < 2 ^ 53
-end
-
-local function sorted_keys(t)
-  local keys = {}
-  for key in pairs(t) do
-    keys[#keys + 1] = key
-  end
-  table.sort(keys)
-  return keys
 end
 
 local function dtype_number(name)

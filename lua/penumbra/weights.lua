@@ -9,6 +9,7 @@ local ffi = require "ffi"
 local lfs = require "lfs"
 local binding = require "penumbra.ffi"
 local formats = require "penumbra.formats"
+local named = require "penumbra.named"
 local raise = require "penumbra.raise"
 local units = require "penumbra.i3d_names"
 
@@ -33,9 +34,7 @@ end
 -- @tparam string path
 -- @treturn string an existing file, folder or bundle
 function weights.find(path)
-  if type(path) ~= "string" then
-    raise("weights: expects a path, got %s", path == nil and "nothing" or "a " .. type(path))
-  end
+  named.text("weights", path)
   local fetched = weights.home() .. "/" .. path
   for _, candidate in ipairs { path, path .. ".index", not path:find("/", 1, true) and fetched or nil } do
     if lfs.attributes(candidate, "mode") then

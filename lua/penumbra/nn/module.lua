@@ -21,6 +21,7 @@ local nearest = require "penumbra.nearest"
 local raise = require "penumbra.raise"
 local random = require "penumbra.random"
 local scope = require "penumbra.scope"
+local sorted_keys = require "penumbra.sorted_keys"
 
 local C, is_tensor = binding.C, binding.is_tensor
 
@@ -392,13 +393,9 @@ function Module:load_state(state, options)
       given[renamed] = t
     end
   end
-  local mine, names = self:state(), {}
-  for name in pairs(mine) do
-    names[#names + 1] = name
-  end
-  table.sort(names)
+  local mine = self:state()
   local mismatch_texts = {}
-  for _, name in ipairs(names) do
+  for _, name in ipairs(sorted_keys(mine)) do
     local t = given[name]
     if t == nil then
       table.insert(report.missing, name)
