@@ -348,6 +348,10 @@ typedef enum pn_filter { PN_AREA, PN_BILINEAR, PN_NEAREST } pn_filter;
 PN_API int pn_image_resize(pn_tensor **out, pn_tensor *x, int64_t height, int64_t width, pn_filter filter, bool masks) PN_CHECKED;
 PN_API int pn_image_flip(pn_tensor **out, pn_tensor *x, bool vertical, bool masks) PN_CHECKED; /* u8 or real, dims as above */
 
+/* The guided filter (He, Sun & Tang 2013): values f32 (H,W) that follow the edges of guide u8 (H,W,3). radius 1..1000 pixels of its
+** windows; eps, of colours in 0-1: edges weaker than its root are smoothed over. */
+PN_API int pn_guided_filter(pn_tensor **out, pn_tensor *values, pn_tensor *guide, int64_t radius, double eps) PN_CHECKED;
+
 /* Between frames and what networks read: real (1,3,T,H,W), channels-last. RGB_PM1: value/127.5 - 1; BGR_01: value/255, blue first.
 ** The way there is the operation frames_to_clip. */
 typedef enum pn_pixel_rule { PN_RGB_PM1, PN_BGR_01 } pn_pixel_rule;

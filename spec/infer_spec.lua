@@ -276,11 +276,38 @@ describe("segment", function()
       local logits = net.logits
       function net.logits(self, x) return logits(self, x) * 0.1 end -- 2 and -2
       local _, chance = infer.segment(net, helper.growing_square({ 4, 8, 8, 8, 8, 8 }, 22, 27, 4), {
-        slow = 1, frames = 2, stride = 1, ends = "inside", first_mask = first, calibrate = 0, probabilities = true,
+        slow = 1, frames = 2, stride = 1, ends = "inside", first_mask = first, calibrate = 0, probabilities = true, guided = 0,
       })
       local row = {}
       for x = 3, 7 do row[#row + 1] = chance:get(6, 9, x) end
       assert.same({ 30, 69, 186, 225, 225 }, row) -- the sigmoid of -2, -1, 1, 2, 2
+    end)
+
+    it("makes what it interpolated follow the edges of the frame, and nothing else", function()
+      local function chances(guided)
+        local net = seeing()
+        local logits = net.logits
+        function net.logits(self, x) return logits(self, x) * 0.1 end
+        local _, chance = infer.segment(net, clip, {
+          slow = 1, frames = 2, stride = 1, ends = "inside", first_mask = first, calibrate = 0, probabilities = true, guided = guided,
+        })
+        return chance
+      end
+      local plain, guided = chances(0), chances(3)
+      for t = 1, #sides do
+        local coarse = false -- frame t is in windows t - 1 and t
+        for k = math.max(1, t - 1), math.min(17, t) do coarse = coarse or sides[math.max(1, k - 2)] > 4 end
+        local a, b = pn.image.frame(plain, t), pn.image.frame(guided, t)
+        if coarse then
+          local follows = pn.image.guided(a:cast "f32" * (1 / 255), pn.image.frame(clip, t), { radius = 3, eps = 1e-4 })
+          local worst = 0
+          for i, v in ipairs(follows:flat()) do worst = math.max(worst, math.abs(255 * math.max(0, math.min(1, v)) - b:flat()[i])) end
+          assert.is_true(worst < 4, ("frame %d: %g"):format(t, worst)) -- both were rounded
+          assert.not_same(a:flat(), b:flat())
+        else
+          assert.same(a:flat(), b:flat())
+        end
+      end
     end)
 
     it("takes the power of two that brings it nearest to its first size", function()
@@ -358,6 +385,7 @@ describe("segment", function()
     helper.failure(function() infer.segment(seeing(), clip, { stride = 0 }) end, "stride is 0, expects a whole number from 1")
     helper.failure(function() infer.segment(seeing(), clip, { calibrate = 2 }) end, "calibrate is 2, expects 0 to 1")
     helper.failure(function() infer.segment(seeing(), clip, { downscale = 0 }) end, "downscale is 0, expects a whole number from 1")
+    helper.failure(function() infer.segment(seeing(), clip, { guided = -1 }) end, "guided is -1, expects a whole number from 0")
     helper.failure(function() infer.segment(seeing(), clip, { slow = 0.5 }) end, "slow is 0.5, expects a whole number from 1")
     helper.failure(function() infer.segment(seeing(), clip, { stride = "3" }) end, "stride expects a number, got a string")
     helper.failure(function() infer.segment(seeing(), pn.zeros { 3, 8, 8, 3 }) end, "a clip is u8 (T,H,W,3), got f")

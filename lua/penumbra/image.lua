@@ -230,6 +230,17 @@ function image.clip_to_masks(clip, threshold)
   return made(C.pn_clip_to_masks, ptr(clip, "clip_to_masks"), threshold or 0)
 end
 
+--- Values that follow the edges of a picture: the guided filter (He, Sun & Tang, "Guided Image Filtering", 2013).
+-- @tparam Tensor values f32 (H,W), such as a probability that was interpolated
+-- @tparam Tensor guide u8 (H,W,3)
+-- @tparam ?table how radius = 8, pixels, of the windows; eps = 1e-3: edges weaker than its root, in colours of 0-1, are smoothed over
+-- @treturn Tensor f32 (H,W); may go a little beyond the range of the values
+function image.guided(values, guide, how)
+  how = named("guided", how, { radius = 8, eps = 1e-3 })
+  return made(C.pn_guided_filter, ptr(values, "guided: values"), ptr(guide, "guided: guide"), named.whole("guided", "radius", how.radius, 1),
+    how.eps)
+end
+
 -- ---- masks as shapes --------------------------------------------------------------------------------------------------------
 
 --- Grown by a disk of that radius in pixels. A mask (H,W) or masks (T,H,W); 0 or 1.

@@ -8,7 +8,8 @@
 -- are averaged flat or under a Hann window; the last tile of a row stands at the border, so every pixel is covered.
 --
 -- An object that comes nearer outgrows what was learnt of it. Once its mask has grown to twice the area of the first, the network
--- is shown windows at half the size, where the object looks about as large as it was learnt (`downscale`, METHOD 10).
+-- is shown windows at half the size, where the object looks about as large as it was learnt (`downscale`, METHOD 10). What comes
+-- out is interpolated, then follows the edges of the frame (`guided`).
 --
 -- The class-balanced loss (METHOD 5) teaches the odds of object against background as if both were equally common; where a
 -- share π of what was trained on is object, the odds are even at a probability of 1 - π, not one half (.75 for a swan, .5 for a
@@ -47,6 +48,7 @@ infer.defaults = {
   calibrate = 0.5,     -- where first_mask is given: how far to go from there (0-1) to the threshold that is best on frame 1, or as
                        -- far as frame 1 loses no more than 5 points of J
   downscale = 2,       -- where first_mask is given: up to how many times smaller an object that has grown is shown, by powers of 2
+  guided = 16,         -- radius, pixels, of the guided filter of frames that were shown smaller; 0: interpolated alone
   keep = "all",        -- all | connected: only components that touch the mask of the frame before (see `keep_connected`)
 }
 
@@ -55,7 +57,7 @@ local choices = {
   ends = { mirror = true, hold = true, inside = true }, weight = { distance = true, flat = true },
   keep = { all = true, connected = true },
 }
-local lowest = { size = 1, tile_stride = 1, batch = 0, frames = 1, stride = 1, slow = 1, downscale = 1 }
+local lowest = { size = 1, tile_stride = 1, batch = 0, frames = 1, stride = 1, slow = 1, downscale = 1, guided = 0 }
 
 local everything = { first_mask = named.optional, progress = named.optional, probabilities = named.optional }
 for name, default in pairs(infer.defaults) do
@@ -327,6 +329,22 @@ function infer.downscale_of(area, first, most)
   return k
 end
 
+local EDGE = 1e-4 -- of the guided filter: weak edges count, for what is behind them was interpolated
+
+-- Makes a probability (a float array, h x w) follow the edges of its frame, which `read_frame` writes to an address.
+local function follow_edges(probability, h, w, radius, read_frame)
+  scope.run(function()
+    local frame, values = pn_tensor.empty { h, w, 3, dtype = "u8" }, pn_tensor.empty { h, w, dtype = "f32" }
+    read_frame(frame:data(), h * w * 3)
+    ffi.copy(values:data(), probability, 4 * h * w)
+    local guided = image.guided(values, frame, { radius = radius, eps = EDGE })
+    local from = guided:data()
+    for p = 0, h * w - 1 do
+      probability[p] = math.max(0, math.min(1, from[p]))
+    end
+  end)
+end
+
 -- ---- the door ----------------------------------------------------------------------------------------------------------------
 
 --- Segments a clip.
@@ -385,6 +403,7 @@ function infer.segment(net, clip, options)
   job.batch = batch_of(net, o, job.device)
   local sums = job.device == "cpu" and infer_sums.on_host(job) or infer_sums.on_device(job)
   local totals = {} -- by frame: the sum of the weights of the frames of windows
+  local coarse = {} -- by frame: whether it was ever shown smaller
 
   local threshold, first_j = o.threshold, nil
   local before = o.first_mask -- what the next mask must touch, where only connected ones are kept
@@ -399,6 +418,9 @@ function infer.segment(net, clip, options)
         sum[p] = sum[p] / (total * total_y[y] * total_x[x])
       end
     end
+    if coarse[i] and o.guided > 0 then
+      follow_edges(sum, h, w, o.guided, function(to, size) read(i, to, size) end)
+    end
     if i == 1 and o.calibrate > 0 and o.first_mask then
       threshold, first_j = calibrated(sum, o.first_mask, o)
     end
@@ -409,7 +431,7 @@ function infer.segment(net, clip, options)
       chance[p] = math.min(255, math.floor(sum[p] * 255 + 0.5))
     end
     sums.spare(sum)
-    totals[i] = nil
+    totals[i], coarse[i] = nil, nil
     local mask = image.frame(masks, i)
     if o.keep == "connected" and keep_overlapping(mask, before) then
       before = mask
@@ -430,6 +452,7 @@ function infer.segment(net, clip, options)
     sums.window(seen, smaller)
     for t = 1, o.frames do
       totals[seen[t]] = (totals[seen[t]] or 0) + weights[t]
+      coarse[seen[t]] = coarse[seen[t]] or smaller > 1
     end
   end
 
