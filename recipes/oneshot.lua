@@ -21,7 +21,7 @@ local cfg = pn.config{
   -- training
   epochs = 400, frames = 16, crop = 224, -- the paper's epochs: 200
   batch = 1,                        -- dreams a step
-  optim  = { lr = 1e-2, momentum = 0.9, weight_decay = 2e-4 },
+  optim  = { kind = pn.config.choice("adamw", "adam", "sgd"), lr = 1e-4, momentum = 0.9, weight_decay = 2e-4 }, -- the paper's: sgd, 1e-2
   side_weight = function(epoch, n) return 1 - epoch / n end,
   balance     = function(epoch, n) return 1 - epoch / n end, -- share of the class-balanced loss; the rest is the plain one
   loss_norm   = "mean",             -- mean | sum | batch
@@ -35,7 +35,7 @@ pn.infer.with(cfg.infer) -- what is wrong there shows now, not after the trainin
 local run    = pn.run(cfg)
 local net    = require "models.fcn_i3d"(cfg):to(cfg.device)
 if cfg.weights ~= "" then net:load(cfg.weights, { allow_missing = true }) end
-local sgd    = pn.optim.sgd(net:parameters(), cfg.optim)
+local optim  = pn.optim.new(net:parameters(), cfg.optim)
 local scaler = pn.optim.scaler{ on = cfg.precision == "fp16" } -- else it only passes the loss and the step on
 local stream = pn.lucid.stream(clip:frame(1), clip:mask(1), cfg)
 local dreams = pn.ahead(stream, cfg) -- rendered while the network learns
@@ -49,16 +49,16 @@ local step = pn.captured(function(frames, mask, side_weight, balance)
   for _, side in ipairs(masks.sides) do
     loss = loss + side_weight * pn.loss.balanced(side, mask, norm)
   end
-  sgd:zero_grad()
+  optim:zero_grad()
   scaler:backward(loss)
   return loss:detach(), fused
 end, cfg)
 
-run:keep{ net = net, optim = sgd, dreams = stream, scaler = scaler.on and scaler or nil }
+run:keep{ net = net, optim = optim, dreams = stream, scaler = scaler.on and scaler or nil }
 for epoch, batch in run:epochs(cfg.epochs, dreams) do
   local loss, fused = step(batch.frames, batch.mask, cfg.side_weight(epoch, cfg.epochs), cfg.balance(epoch, cfg.epochs))
   run:guard(loss, function() return net(batch.frames) end)
-  scaler:step(sgd)
+  scaler:step(optim)
   local places, wrong
   if cfg.mine_every > 0 and epoch % cfg.mine_every == 0 then -- hard negatives: a share of the dreams then shows these places
     places, wrong = pn.infer.false_positives(net, clip:frame(1), clip:mask(1))

@@ -23,7 +23,7 @@ local cfg = pn.config{
   -- training: an epoch is one window of each sequence
   epochs = 700, frames = 16, crop = 224,
   batch = 1,                         -- clips a step
-  optim  = { lr = 1e-2, momentum = 0.9, weight_decay = 2e-4 },
+  optim  = { kind = pn.config.choice("sgd", "adam", "adamw"), lr = 1e-2, momentum = 0.9, weight_decay = 2e-4 },
   lr_scale    = function(epoch, n) return epoch > 0.7 * n and 0.1 or 1 end,
   side_weight = function(epoch, n) return 1 - epoch / n end,
   loss_norm   = "mean",              -- mean | sum | batch
@@ -35,7 +35,7 @@ local set  = pn.data.davis(cfg.davis)
 local run  = pn.run(cfg)
 local net  = require "models.fcn_i3d"(cfg):to(cfg.device)
 if cfg.weights ~= "" then net:load(cfg.weights, { allow_missing = true }) end
-local sgd  = pn.optim.sgd(net:parameters(), cfg.optim)
+local optim = pn.optim.new(net:parameters(), cfg.optim)
 local scaler = pn.optim.scaler{ on = cfg.precision == "fp16" } -- else it only passes the loss and the step on
 local feed = pn.ahead(pn.data.clips(set, {
   set = cfg.set, sequences = #cfg.sequences > 0 and cfg.sequences or nil, frames = cfg.frames, crop = cfg.crop, input = cfg.input,
@@ -51,16 +51,16 @@ local step = pn.captured(function(frames, mask, side_weight)
   for _, side in ipairs(masks.sides) do
     loss = loss + side_weight * pn.loss.balanced(side, mask, norm)
   end
-  sgd:zero_grad()
+  optim:zero_grad()
   scaler:backward(loss)
   return loss:detach(), fused
 end, cfg)
 
-run:keep{ net = net, optim = sgd, scaler = scaler.on and scaler or nil }
+run:keep{ net = net, optim = optim, scaler = scaler.on and scaler or nil }
 for epoch, batch in run:epochs(cfg.epochs, feed) do
   local loss, fused = step(batch.frames, batch.mask, cfg.side_weight(epoch, cfg.epochs))
   run:guard(loss, function() return net(batch.frames) end)
-  sgd:set_lr(cfg.optim.lr * cfg.lr_scale(epoch, cfg.epochs))
-  scaler:step(sgd)
+  optim:set_lr(cfg.optim.lr * cfg.lr_scale(epoch, cfg.epochs))
+  scaler:step(optim)
   run:log{ loss = loss, fused_loss = fused, sequence = batch.params.sequence }
 end

@@ -9,7 +9,7 @@ local cfg = pn.config{
   width = 0.25, skips = { "1a", "2c", "3c" }, batchnorm = "batch",
   -- training
   epochs = 150, frames = 8, crop = 160,
-  optim  = { lr = 1e-2, momentum = 0.9, weight_decay = 2e-4 },
+  optim  = { kind = pn.config.choice("sgd", "adam", "adamw"), lr = 1e-2, momentum = 0.9, weight_decay = 2e-4 },
   side_weight = function(epoch, n) return 1 - epoch / n end,
   balance     = function(epoch, n) return 1 - epoch / n end, -- share of the class-balanced loss; the rest is the plain one
   lucid  = pn.lucid.defaults,
@@ -24,7 +24,7 @@ local root   = pn.data.toy.write(run.dir .. "/toy", {
 })
 local clip   = pn.data.davis(root):sequence "walk"
 local net    = require "models.fcn_i3d"(cfg):to(cfg.device)
-local sgd    = pn.optim.sgd(net:parameters(), cfg.optim)
+local optim  = pn.optim.new(net:parameters(), cfg.optim)
 local scaler = pn.optim.scaler{ on = cfg.precision == "fp16" } -- else it only passes the loss and the step on
 local dreams = pn.ahead(pn.lucid.stream(clip:frame(1), clip:mask(1), cfg), cfg) -- rendered while the network learns
 
@@ -35,16 +35,16 @@ local step = pn.captured(function(frames, mask, side_weight, balance)
   for _, side in ipairs(masks.sides) do
     loss = loss + side_weight * pn.loss.balanced(side, mask)
   end
-  sgd:zero_grad()
+  optim:zero_grad()
   scaler:backward(loss)
   return loss:detach()
 end, cfg)
 
-run:keep{ net = net, optim = sgd, scaler = scaler.on and scaler or nil }
+run:keep{ net = net, optim = optim, scaler = scaler.on and scaler or nil }
 for epoch, batch in run:epochs(cfg.epochs, dreams) do
   local loss = step(batch.frames, batch.mask, cfg.side_weight(epoch, cfg.epochs), cfg.balance(epoch, cfg.epochs))
   run:guard(loss, function() return net(batch.frames) end)
-  scaler:step(sgd)
+  scaler:step(optim)
   run:log{ loss = loss }
 end
 

@@ -196,6 +196,31 @@ describe("adam", function()
   end
 end)
 
+describe("an optimiser by its kind", function()
+  local kinds = {
+    { "sgd", { lr = .1, momentum = .9, weight_decay = .01 }, sgd { lr = .1, momentum = .9, weight_decay = .01 } },
+    { "adam", { lr = .1, momentum = .8, weight_decay = .01 }, adam { lr = .1, beta1 = .8, weight_decay = .01 } },
+    { "adamw", { lr = .1, momentum = .8, weight_decay = .01 }, adam { lr = .1, beta1 = .8, weight_decay = .01, decoupled = true } },
+  }
+  for _, case in ipairs(kinds) do
+    it("is that optimiser: " .. case[1], function()
+      local options = case[2]
+      options.kind = case[1]
+      local function by_kind(params) return pn.optim.new(params, options) end
+      helper.assert_same_bits((run(by_kind)), (run(case[3])))
+      assert.equal(case[1], options.kind) -- the table is the user's, and stays as it was
+    end)
+  end
+
+  it("names what is wrong", function()
+    local p = parameter()
+    helper.failure(function() pn.optim.new({ p }, { kind = "adams", lr = 1 }) end, "optim: unknown kind 'adams', did you mean 'adam'?")
+    assert.equal("sgd", pn.optim.new({ p }, { lr = 1 }).kind)
+    helper.failure(function() pn.optim.new({ p }, { kind = "sgd", lr = 1, beta2 = .9 }) end, "sgd: unknown option 'beta2'")
+    helper.failure(function() pn.optim.new({ p }, "adam") end, "optim: expects a table of options, got string")
+  end)
+end)
+
 describe("an optimiser", function()
   for what, make in pairs { sgd = sgd { lr = .1, momentum = .9, dampening = .2 }, adam = adam { lr = .1 } } do
     it("that goes on from its state equals one that never stopped, bit for bit: " .. what, function()

@@ -92,14 +92,14 @@ local function train(net, shape, how, device, result)
       learning[#learning + 1] = entry
     end
   end
-  local sgd = pn.optim.sgd(learning, how)
+  local optim = pn.optim.new(learning, how)
   collect()
   C.pn_memory_trim(device)
   C.pn_memory_reset_peak(device)
   local x, mask = input(shape, device), nil
   for _ = 1, 2 do -- the first makes the optimiser's buffers
     pn.scope(function()
-      sgd:zero_grad()
+      optim:zero_grad()
       local before = by_label(device)
       local out = net(x)
       if not mask and type(out) == "table" and out.fused then
@@ -111,12 +111,12 @@ local function train(net, shape, how, device, result)
         result.kept[label] = (result.kept[label] or 0) - bytes
       end
       loss:backward()
-      sgd:step()
+      optim:step()
     end)
   end
   local memory = pn.memory(binding.device_name(device))
   result.train = { peak = memory.peak, held = memory.peak_held }
-  sgd:zero_grad()
+  optim:zero_grad()
   return x, mask
 end
 
@@ -124,7 +124,7 @@ end
 -- Parameters and statistics move in a run that is not dry.
 -- @tparam module net on the CPU; for a run that is not dry on any device, whose memory is then meant
 -- @tparam table options shape of its input {N, C, T, H, W}; dry (false): by a dry run; train (true): the training step too;
---   optim (SGD with momentum 0.9): options of the optimiser
+--   optim (SGD with momentum 0.9): kind and options of the optimiser, as for pn.optim.new
 -- @treturn table infer and train, each {peak, held}: bytes that were live at most, and that the process held for them; kept:
 --   label -> bytes that backward waits for; flops: label -> of one forward; shapes: module -> {input, output}
 return function(net, options)

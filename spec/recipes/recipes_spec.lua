@@ -47,7 +47,7 @@ describe("recipes", function()
     local turn = tonumber(text:match "2 turns, ([%d.]+) ms each")
     local inside, outside = text:match "([%d.]+) ms in operations, ([%d.]+) ms outside"
     assert.is_true(math.abs(inside + outside - turn) < 0.151, text) -- three figures, rounded to 0.1 ms
-    for _, word in ipairs { "conv3d.backward", "fcn_i3d.conv3d_1a.conv", "(loop)", "(turn)", "(batch)", "(sgd)", "GFLOP/s" } do
+    for _, word in ipairs { "conv3d.backward", "fcn_i3d.conv3d_1a.conv", "(loop)", "(turn)", "(batch)", "(adam)", "GFLOP/s" } do
       assert.truthy(text:find(word, 1, true), word)
     end
     local turns, inside_turns, loop, dir = 0, 0, nil, text:match "run in (%S+)"

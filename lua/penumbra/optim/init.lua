@@ -6,6 +6,7 @@
 --       { params = net:group("^side_", "^fuse"), weight_decay = 0 },
 --     }, { lr = 1e-2, momentum = 0.9 })
 --     sgd:zero_grad(); loss:backward(); sgd:step()
+--     local optim = pn.optim.new(net:parameters(), cfg.optim) -- the kind by a key: sgd | adam | adamw
 --
 -- A step is one pass in C over all parameters (core/optim.c has the rules), on the device that they are on. A parameter that is
 -- frozen, or that no gradient reached, stays as it is. A gradient that is not finite is an error that names its parameter, and
@@ -16,6 +17,7 @@
 
 local ffi = require "ffi"
 local binding = require "penumbra.ffi"
+local named = require "penumbra.named"
 local nearest = require "penumbra.nearest"
 local raise = require "penumbra.raise"
 local replay = require "penumbra.replay"
@@ -507,6 +509,38 @@ function optim.adam(params, options)
     grad_scale = 1, beta1 = self.beta1, beta2 = self.beta2, eps = self.eps, decoupled = self.decoupled,
   })
   return self
+end
+
+-- ---- by name --------------------------------------------------------------------------------------------------------------
+
+local kinds = {
+  sgd = function(params, how) return optim.sgd(params, how) end,
+  adam = function(params, how) return optim.adam(params, how) end,
+  adamw = function(params, how)
+    how.decoupled = true
+    return optim.adam(params, how)
+  end,
+}
+
+--- The optimiser that a configuration names: `optim = { kind = "adamw", lr = 1e-4, momentum = 0.9, weight_decay = 2e-4 }`.
+-- @tparam table params as for sgd
+-- @tparam table options kind: "sgd" (default), "adam" or "adamw" (Adam whose decay acts on the parameter); the others are
+--   those of the kind, but that momentum is what Adam calls beta1
+function optim.new(params, options)
+  if type(options) ~= "table" then
+    raise("optim: expects a table of options, got %s", type(options))
+  end
+  local how = {}
+  for name, value in pairs(options) do
+    how[name] = value
+  end
+  local kind = how.kind or "sgd"
+  local make = named.choice("optim", "kind", kind, kinds)
+  if kind ~= "sgd" then
+    how.beta1, how.momentum = how.beta1 or how.momentum, nil
+  end
+  how.kind = nil
+  return make(params, how)
 end
 
 return optim
