@@ -21,11 +21,11 @@ local cfg = pn.config{
   -- training
   epochs = 400, frames = 16, crop = 224, -- the paper's epochs: 200
   batch = 1,                        -- dreams a step
-  optim  = { kind = pn.config.choice("adamw", "adam", "sgd"), lr = 1e-4, momentum = 0.9, weight_decay = 2e-4 }, -- the paper's: sgd, 1e-2
+  optim  = { kind = pn.config.choice("adamw", "adam", "sgd"), lr = 1e-4, momentum = 0.9, weight_decay = 2e-4 }, -- paper: sgd, 1e-2
   side_weight = function(epoch, n) return 1 - epoch / n end,
   balance     = function(epoch, n) return 1 - epoch / n end, -- share of the class-balanced loss; the rest is the plain one
   loss_norm   = "mean",             -- mean | sum | batch
-  lucid  = pn.lucid.defaults,       -- what dreams are made of
+  lucid  = pn.lucid.with{ grow = 2 }, -- what dreams are made of
   mine_every = 20,                  -- epochs from one search for background that looks like the object to the next; 0: none
   infer  = pn.infer.with{ keep = "connected" }, -- how the clip is segmented
 }

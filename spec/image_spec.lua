@@ -477,7 +477,9 @@ describe("the guided filter", function()
       local found = image.guided(values, guide, { radius = case[3], eps = case[4] }):totable()
       local expected = by_definition(values:totable(), guide:totable(), case[3], case[4])
       for y = 1, case[1] do
-        for x = 1, case[2] do assert.is_true(math.abs(found[y][x] - expected[y][x]) < 2e-5, ("%d,%d of %d"):format(y, x, case[1])) end
+        for x = 1, case[2] do
+          assert.is_true(math.abs(found[y][x] - expected[y][x]) < 2e-5, ("%d,%d of %d"):format(y, x, case[1]))
+        end
       end
     end
   end)

@@ -214,7 +214,7 @@ describe("an optimiser by its kind", function()
 
   it("names what is wrong", function()
     local p = parameter()
-    helper.failure(function() pn.optim.new({ p }, { kind = "adams", lr = 1 }) end, "optim: unknown kind 'adams', did you mean 'adam'?")
+    helper.failure(function() pn.optim.new({ p }, { kind = "adams", lr = 1 }) end, "unknown kind 'adams', did you mean 'adam'?")
     assert.equal("sgd", pn.optim.new({ p }, { lr = 1 }).kind)
     helper.failure(function() pn.optim.new({ p }, { kind = "sgd", lr = 1, beta2 = .9 }) end, "sgd: unknown option 'beta2'")
     helper.failure(function() pn.optim.new({ p }, "adam") end, "optim: expects a table of options, got string")

@@ -233,12 +233,13 @@ end
 --- Values that follow the edges of a picture: the guided filter (He, Sun & Tang, "Guided Image Filtering", 2013).
 -- @tparam Tensor values f32 (H,W), such as a probability that was interpolated
 -- @tparam Tensor guide u8 (H,W,3)
--- @tparam ?table how radius = 8, pixels, of the windows; eps = 1e-3: edges weaker than its root, in colours of 0-1, are smoothed over
+-- @tparam ?table how radius = 8, pixels, of the windows; eps = 1e-3: edges weaker than its root, in colours of 0-1, are smoothed
+--   over
 -- @treturn Tensor f32 (H,W); may go a little beyond the range of the values
 function image.guided(values, guide, how)
   how = named("guided", how, { radius = 8, eps = 1e-3 })
-  return made(C.pn_guided_filter, ptr(values, "guided: values"), ptr(guide, "guided: guide"), named.whole("guided", "radius", how.radius, 1),
-    how.eps)
+  local radius = named.whole("guided", "radius", how.radius, 1)
+  return made(C.pn_guided_filter, ptr(values, "guided: values"), ptr(guide, "guided: guide"), radius, how.eps)
 end
 
 -- ---- masks as shapes --------------------------------------------------------------------------------------------------------

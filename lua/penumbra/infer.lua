@@ -419,7 +419,7 @@ function infer.segment(net, clip, options)
       end
     end
     if coarse[i] and o.guided > 0 then
-      follow_edges(sum, h, w, o.guided, function(to, size) read(i, to, size) end)
+      follow_edges(sum, h, w, o.guided, function(frame, size) read(i, frame, size) end)
     end
     if i == 1 and o.calibrate > 0 and o.first_mask then
       threshold, first_j = calibrated(sum, o.first_mask, o)
