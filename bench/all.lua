@@ -300,14 +300,14 @@ end
 
 local ONESHOT_STEPS = 400
 
--- The one-shot recipe from start to scores, untrained: beside it, as many bare training steps of the peer.
+-- The one-shot recipe from start to scores, untrained and by SGD: beside it, as many bare training steps of the peer, SGD too.
 local function measure_oneshot(variant, peer_step)
   local out = files.scratch()
   local davis = files.exists(cfg.davis, "directory") and cfg.davis or program.home .. "/" .. cfg.davis
   if not files.exists(davis, "directory") then return print(("oneshot: there is no %s (davis=)"):format(cfg.davis)) end
   local began = pn.clock()
-  local done = lines_of("oneshot", ("env %s %s oneshot davis=%s sequence=blackswan weights= epochs=%d threads=%d out=%s"):format(
-    variant.ours, quote(program.exe), quote(davis), ONESHOT_STEPS, n_threads, quote(out)))
+  local done = lines_of("oneshot", ("env %s %s oneshot davis=%s sequence=blackswan weights= epochs=%d threads=%d out=%s %s"):format(
+    variant.ours, quote(program.exe), quote(davis), ONESHOT_STEPS, n_threads, quote(out), "optim.kind=sgd optim.lr=1e-2"))
   local seconds = pn.clock() - began
   files.remove(out)
   if done then

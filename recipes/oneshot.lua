@@ -25,7 +25,7 @@ local cfg = pn.config{
   side_weight = function(epoch, n) return 1 - epoch / n end,
   balance     = function(epoch, n) return 1 - epoch / n end, -- share of the class-balanced loss; the rest is the plain one
   loss_norm   = "mean",             -- mean | sum | batch
-  lucid  = pn.lucid.with{ grow = 2 }, -- what dreams are made of
+  lucid  = pn.lucid.defaults,       -- what dreams are made of
   mine_every = 20,                  -- epochs from one search for background that looks like the object to the next; 0: none
   infer  = pn.infer.with{ keep = "connected" }, -- how the clip is segmented
 }

@@ -81,7 +81,7 @@ describe("each", function()
     assert.equal(0, (each(out, "sequences=walk")))
     local code, text = each(out, "sequences=stroll", "optim.lr=0.5")
     assert.equal(2, code, text)
-    assert.truthy(text:find(out .. " holds runs with other keys (optim.lr: 0.5, was 0.01): choose another out=", 1, true), text)
+    assert.truthy(text:find(out .. " holds runs with other keys (optim.lr: 0.5, was 0.0001): choose another out=", 1, true), text)
     assert.is_false(files.exists(out .. "/stroll", "directory"))
   end)
 

@@ -300,7 +300,8 @@ describe("segment", function()
         for k = math.max(1, t - 1), math.min(17, t) do coarse = coarse or sides[math.max(1, k - 2)] > 4 end
         local a, b = pn.image.frame(plain, t), pn.image.frame(guided, t)
         if coarse then
-          local follows = pn.image.guided(a:cast "f32" * (1 / 255), pn.image.frame(clip, t), { radius = 3, eps = 1e-4 })
+          local follows = pn.image.guided((a:cast(pn.real) * (1 / 255)):cast "f32", pn.image.frame(clip, t),
+            { radius = 3, eps = 1e-4 })
           local worst = 0
           local seen = b:flat()
           for i, v in ipairs(follows:flat()) do worst = math.max(worst, math.abs(255 * math.max(0, math.min(1, v)) - seen[i])) end

@@ -23,40 +23,6 @@ end
 
 local calm = { flip = 0, rotate = 0, resize = 0, shrink = 0 }
 
-describe("the size of the object at the start", function()
-  local grey = pn.full { 100, 100, 3, dtype = "u8", value = 90 }
-  local function of(side, lucid) -- of a square
-    local square = pn.zeros { 100, 100, dtype = "u8" }
-    for y = 1, side do
-      for x = 1, side do square:set(1, 40 + y, 40 + x) end
-    end
-    return pn.lucid.stream(grey, square, { frames = 2, crop = false, lucid = lucid })
-  end
-
-  it("may be larger where the object is small", function()
-    for _, case in ipairs { { 4, 2 }, { 10, 2 }, { 20, math.sqrt(0.1 / 0.04) }, { 30, 1.15 }, { 50, 1.15 } } do
-      local scale = of(case[1], pn.lucid.with { grow = 2 }).scale
-      assert.equal(0.85, scale[1])
-      assert.is_true(math.abs(scale[2] - case[2]) < 1e-12, ("%d: %g"):format(case[1], scale[2]))
-    end
-    assert.same({ 0.85, 1.15 }, of(4).scale)
-    assert.same({ 0.9, 3 }, of(4, { grow = 4, grow_to = 0.0144, scale = { 0.9, 1 } }).scale)
-  end)
-
-  it("is drawn from all of that range", function()
-    local dreams = of(10, { grow = 2, annotated = 0, still = 1, growth = 0, follow = 1, spin = 0, degrees = 0 })
-    local least, most, larger = 9, 0, 0
-    for index = 1, 200 do
-      local m = dreams:sample(index).params.object[1]
-      local scale = math.sqrt(math.abs(m[1] * m[5] - m[2] * m[4]))
-      scale = scale > 0 and scale or 1
-      least, most, larger = math.min(least, scale), math.max(most, scale), larger + (scale > 1.3 and 1 or 0)
-    end
-    assert.is_true(least > 0.849 and least < 0.88 and most > 1.9 and most < 2.001, ("%g to %g"):format(least, most))
-    assert.is_true(larger > 80 and larger < 125, larger) -- half of the range of logarithms
-  end)
-end)
-
 describe("a stream of dreams", function()
   it("gives what the network reads, and batches by epoch", function()
     local dreams = stream()
@@ -312,8 +278,6 @@ describe("lucid", function()
     fails(frame, pn.zeros { 96, 160, dtype = "u8" }, {}, "the mask is empty: there is no object to dream of")
     fails(frame, nil, {}, "lucid: mask: expected a tensor, got nil")
     fails(frame, mask, { lucid = { anotated = 1 } }, "unknown option 'anotated'", "did you mean 'annotated'")
-    fails(frame, mask, { lucid = { grow = 0.5 } }, "lucid: grow is 0.5, expects 1 or more")
-    fails(frame, mask, { lucid = { grow_to = 2 } }, "lucid: grow_to is 2")
     fails(frame, mask, { lucid = { camera = { pan = 1 } } }, "lucid.camera: unknown option 'pan'")
     fails(frame, mask, { lucid = { crop = { size = 3 } } }, "lucid.crop: unknown option 'size'")
     fails(frame, mask, { lucid = { still = 2 } }, "still is 2, expects a probability")

@@ -41,7 +41,6 @@ lucid.defaults = {
   max_speed = 0.15,
   swerve = 0.35,           -- deviation of the acceleration, of the speed
   scale = { 0.85, 1.15 },  -- of the object at the start
-  grow = 1, grow_to = 0.1, -- or up to so many times larger, where it then covers no more than this share of the frame
   growth = 0.008,          -- deviation of the logarithm of its scale, per frame
   degrees = 8,             -- turn of the object at the start, up to
   spin = 0.8,              -- deviation of its turn per frame, degrees
@@ -57,11 +56,6 @@ lucid.defaults = {
   hole = 7,                -- the background is filled in within this many pixels of the mask
   grain = 1,               -- strength of the texture of what is filled in
 }
-
---- The defaults with changes: `lucid = pn.lucid.with { grow = 2 }` in a recipe's configuration.
-function lucid.with(changes)
-  return named("lucid", changes, lucid.defaults)
-end
 
 local Stream = {}
 Stream.__index = Stream
@@ -99,12 +93,12 @@ local function settings(cfg)
   if type(cfg) ~= "table" then
     raise("lucid: expects its settings in a table, got a %s", type(cfg))
   end
-  local how = lucid.with(cfg.lucid)
+  local how = named("lucid", cfg.lucid, lucid.defaults)
   how.camera = named("lucid.camera", how.camera, lucid.defaults.camera)
   how.whole = named("lucid.whole", how.whole, lucid.defaults.whole)
   how.crop = named("lucid.crop", how.crop, lucid.defaults.crop)
   for _, name in ipairs {
-    "annotated", "reverse", "slow", "still", "follow", "place", "deform", "background_light", "light", "focus", "grow_to",
+    "annotated", "reverse", "slow", "still", "follow", "place", "deform", "background_light", "light", "focus",
   } do
     share("lucid", name, how[name])
   end
@@ -115,9 +109,6 @@ local function settings(cfg)
   end
   if range("lucid", "scale", how.scale)[1] <= 0 or range("lucid.camera", "scale", how.camera.scale)[1] <= 0 then
     raise("lucid: a scale must be above 0")
-  end
-  if how.grow < 1 then
-    raise("lucid: grow is %g, expects 1 or more", how.grow)
   end
   named.whole("lucid", "points", how.points, 3, 64)
   named.whole("lucid", "slow_by", how.slow_by, 1, 1000)
@@ -137,7 +128,7 @@ local rules = { rgb_pm1 = C.PN_RGB_PM1, bgr_01 = C.PN_BGR_01 }
 -- @tparam ?table cfg frames = 16; crop = 224 (a number, {height, width}, or false: whole frames); input = "rgb_pm1" or
 --   "bgr_01"; seed = 1; lucid: any key of lucid.defaults. Other keys are left alone, so a recipe's configuration will do;
 --   cfg.background, u8 (H,W,3): the frame without the object, where one is at hand
--- @treturn Stream fields: height, width, background (u8 (H,W,3)), scale ({least, most} of the object at the start)
+-- @treturn Stream fields: height, width, background (u8 (H,W,3))
 function lucid.stream(frame, mask, cfg)
   local how, frames, crop, input, seed = settings(cfg)
   ptr(frame, "lucid: frame")
@@ -162,7 +153,6 @@ function lucid.stream(frame, mask, cfg)
     height = frame:size(1), width = frame:size(2), background = background:keep(), per_epoch = 1,
     outline = points, n_outline = n_points, -- x, y pairs
     frame = frame:detach():keep(), mask = mask:detach():keep(), version = 0,
-    scale = { how.scale[1], math.max(how.scale[2], math.min(how.grow, math.sqrt(how.grow_to * mask:count() / box.area))) },
     box = { x = box[2] - 1, y = box[1] - 1, width = box[4], height = box[3] },
   }, Stream)
 end
@@ -346,7 +336,7 @@ local function draw(stream, index, n, size)
   local spread = how.near * math.sqrt(box.width * box.height)
   local from = {
     centre[1] + spread * rng:normal(), centre[2] + spread * rng:normal(),
-    scale = math.exp(rng:uniform(math.log(stream.scale[1]), math.log(stream.scale[2]))),
+    scale = math.exp(rng:uniform(math.log(how.scale[1]), math.log(how.scale[2]))),
     degrees = rng:uniform(-how.degrees, how.degrees),
   }
   local there = { rng:uniform(0, stream.width - 1), rng:uniform(0, stream.height - 1) }

@@ -148,7 +148,7 @@ describe("recipes on a CUDA device", function()
     end
     local text = succeeds(unpack(words))
     assert.matches("ms in operations on cuda:0", text)
-    for _, word in ipairs { "conv3d.backward", "fcn_i3d.conv3d_1a.conv", "(turn)", "(sgd)", "(upload)" } do
+    for _, word in ipairs { "conv3d.backward", "fcn_i3d.conv3d_1a.conv", "(turn)", "(adam)", "(upload)" } do
       assert.truthy(text:find(word, 1, true), word)
     end
   end)
