@@ -28,7 +28,8 @@ int pn_capture_open(int index) {
   return -1;
 }
 
-/* The work is done for and nothing is captured; the lock is held. Its memory goes when nobody holds any of it. */
+/* The work is done for and nothing is captured; the lock is held. Its memory goes: what lies idle now, and all of it when nobody holds
+** a result any more. */
 static void drop(pn_context *c, pn_captured *g) {
   if (g->exec) (void)pn_gpu_try(cudaGraphExecDestroy(g->exec));
   void **deferred = g->deferred;
@@ -41,6 +42,8 @@ static void drop(pn_context *c, pn_captured *g) {
     *link = g->next;
     pn_pool_free(g->pool);
     free(g);
+  } else {
+    pn_pool_trim(g->pool);
   }
   for (size_t i = 0; i < n; i++) pn_memory_give(c, deferred[i]);
   free(deferred);
