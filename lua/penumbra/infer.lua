@@ -331,11 +331,11 @@ end
 
 local EDGE = 1e-4 -- of the guided filter: weak edges count, for what is behind them was interpolated
 
--- Makes a probability (a float array, h x w) follow the edges of its frame, which `read_frame` writes to an address.
-local function follow_edges(probability, h, w, radius, read_frame)
+-- Makes a probability (a float array, h x w) follow the edges of frame i, which `read` writes to an address.
+local function follow_edges(probability, h, w, radius, read, i)
   scope.run(function()
     local frame, values = pn_tensor.empty { h, w, 3, dtype = "u8" }, pn_tensor.empty { h, w, dtype = "f32" }
-    read_frame(frame:data(), h * w * 3)
+    read(i, frame:data(), h * w * 3)
     ffi.copy(values:data(), probability, 4 * h * w)
     local guided = image.guided(values, frame, { radius = radius, eps = EDGE })
     local from = guided:data()
@@ -419,7 +419,7 @@ function infer.segment(net, clip, options)
       end
     end
     if coarse[i] and o.guided > 0 then
-      follow_edges(sum, h, w, o.guided, function(frame, size) read(i, frame, size) end)
+      follow_edges(sum, h, w, o.guided, read, i)
     end
     if i == 1 and o.calibrate > 0 and o.first_mask then
       threshold, first_j = calibrated(sum, o.first_mask, o)

@@ -189,14 +189,20 @@ describe("a captured step", function()
     assert.same({ 3, 0 }, step(cuda { 3, -4 }):to("cpu"):totable()) -- sent once more
   end)
 
-  -- Of 100 MB two calls as written leave 60 idle, the captured one wants as much of its own, or more than there is.
-  it("has what calls as written left idle; when that is too little it is an error, and nothing else is lost", function()
-    if not device.emulated then pending "of the emulation" end
-    local text = shell.run(("PENUMBRA_EMULATED_MEMORY=%d PENUMBRA_CUDA_LIB=%s build/penumbra -e %s"):format(100e6, device.library,
-      shell.quote [[
+  -- What a script prints that runs on a device of 100 MB; it has take(mb), memory, and x, two ones.
+  local function in_100_mb(script)
+    return shell.run(("PENUMBRA_EMULATED_MEMORY=%d PENUMBRA_CUDA_LIB=%s build/penumbra -e %s"):format(100e6, device.library,
+      shell.quote([[
       local pn = require "penumbra"
       local function take(mb) return pn.empty { mb, 1000, 1000, dtype = "u8", device = "cuda" } end
       local x = pn.ones { 2, device = "cuda" }
+]] .. script)))
+  end
+
+  -- Of 100 MB two calls as written leave 60 idle, the captured one wants as much of its own, or more than there is.
+  it("has what calls as written left idle; when that is too little it is an error, and nothing else is lost", function()
+    if not device.emulated then pending "of the emulation" end
+    local text = in_100_mb [[
       local function work(mb)
         pn.scope(function() take(mb) end)
         return pn.relu(x)
@@ -217,7 +223,7 @@ describe("a captured step", function()
       for _ = 1, 2 do greedy() end
       print("too much", pcall(greedy))
       print("then", greedy():sum():item(), greedy:count())
-    ]]))
+    ]]
     assert.matches("captured\t1\t2\n", text)
     assert.matches("too much\tfalse\t[^\n]*out of memory: 58.2 MiB wanted on cuda:0", text)
     assert.matches("then\t2\t1\n", text)
@@ -225,11 +231,7 @@ describe("a captured step", function()
 
   it("gives back at forget() what lies idle, also while one of its results is held", function()
     if not device.emulated then pending "of the emulation" end
-    local text = shell.run(("PENUMBRA_EMULATED_MEMORY=%d PENUMBRA_CUDA_LIB=%s build/penumbra -e %s"):format(100e6, device.library,
-      shell.quote [[
-      local pn = require "penumbra"
-      local function take(mb) return pn.empty { mb, 1000, 1000, dtype = "u8", device = "cuda" } end
-      local x = pn.ones { 2, device = "cuda" }
+    local text = in_100_mb [[
       local step = pn.captured(function()
         pn.scope(function() take(60) end)
         return pn.relu(x)
@@ -239,7 +241,7 @@ describe("a captured step", function()
       step:forget()
       take(60)
       print("held", held:sum():item())
-    ]]))
+    ]]
     assert.equal("held\t2\n", text)
   end)
 
