@@ -28,10 +28,12 @@ local cfg = pn.config{
   lucid  = pn.lucid.defaults,       -- what dreams are made of
   mine_every = 20,                  -- epochs from one search for background that looks like the object to the next; 0: none
   infer  = pn.infer.with{ keep = "connected" }, -- how the clip is segmented
+  online = pn.online.defaults,      -- what is learnt on the way; every = 0: nothing
 }
 
 local clip   = pn.data.davis(cfg.davis):sequence(cfg.sequence)
 pn.infer.with(cfg.infer) -- what is wrong there shows now, not after the training
+pn.online.with(cfg.online)
 local run    = pn.run(cfg)
 local net    = require "models.fcn_i3d"(cfg):to(cfg.device)
 if cfg.weights ~= "" then net:load(cfg.weights, { allow_missing = true }) end
@@ -67,6 +69,19 @@ for epoch, batch in run:epochs(cfg.epochs, dreams) do
   run:log{ loss = loss, fused_loss = fused, false_positives = wrong }
 end
 
+-- While the clip is segmented the network learns on: what it is sure of in the frames just seen, and dreams in between.
+local recall = pn.captured(function(frames, mask, void)
+  local loss = pn.loss.bce(net:logits(frames), mask, { norm = cfg.loss_norm, void = void })
+  optim:zero_grad()
+  scaler:backward(loss)
+  return loss:detach()
+end, cfg)
+
+optim:set_lr(cfg.online.lr)
+cfg.infer.after_frame = pn.online.learner(clip, stream, cfg, function(batch)
+  recall(batch.frames, batch.mask, batch.void)
+  scaler:step(optim)
+end)
 cfg.infer.first_mask, cfg.infer.progress = clip:mask(1), pn.infer.line()
 local masks, _, found = net:segment(clip, cfg.infer)
 if found.first_j then run:say("frame 1   J %.1f at threshold %.2f", 100 * found.first_j, found.threshold) end

@@ -442,6 +442,30 @@ describe("false positives", function()
   end)
 end)
 
+describe("after each frame", function()
+  it("says what was found, in order, where the network may be taught", function()
+    local clip, net, list = helper.growing_square({ 4, 4, 12, 12, 12 }, 40, 40, 8), seeing(), {}
+    local masks = infer.segment(net, clip, {
+      slow = 1, frames = 2, stride = 1, calibrate = 0, first_mask = pn.image.frame(truth(clip), 1),
+      after_frame = function(seen)
+        list[#list + 1] = ("%d %d %.2f"):format(seen.index, seen.smaller, seen.probability:get(9, 9))
+        assert.equal(pn.image.box(seen.mask).area, pn.image.box(pn.image.frame(truth(clip), seen.index)).area)
+        assert.is_true(pn.recording() and net.training)
+      end,
+    })
+    assert.same({ "1 1 1.00", "2 1 1.00", "3 2 1.00", "4 2 1.00", "5 2 1.00" }, list)
+    assert.equal(5, masks:size(1))
+  end)
+
+  it("lets its error out, and leaves the network as it was", function()
+    local net = seeing()
+    helper.failure(function()
+      infer.segment(net, moving(3, 8, 8), { after_frame = function() error "not now" end })
+    end, "not now")
+    assert.is_true(net.training and pn.recording())
+  end)
+end)
+
 describe("keep_connected", function()
   local function mask_of(rows)
     local t = pn.zeros { 1, #rows, #rows[1], dtype = "u8" }

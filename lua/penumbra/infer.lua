@@ -59,7 +59,9 @@ local choices = {
 }
 local lowest = { size = 1, tile_stride = 1, batch = 0, frames = 1, stride = 1, slow = 1, downscale = 1, guided = 0 }
 
-local everything = { first_mask = named.optional, progress = named.optional, probabilities = named.optional }
+local everything = {
+  first_mask = named.optional, progress = named.optional, probabilities = named.optional, after_frame = named.optional,
+}
 for name, default in pairs(infer.defaults) do
   everything[name] = default
 end
@@ -329,20 +331,39 @@ function infer.downscale_of(area, first, most)
   return k
 end
 
+-- A float array, h x w, as a tensor of its own.
+local function values_of(array, h, w)
+  local values = pn_tensor.empty { h, w, dtype = "f32" }
+  ffi.copy(values:data(), array, 4 * h * w)
+  return values
+end
+
 local EDGE = 1e-4 -- of the guided filter: weak edges count, for what is behind them was interpolated
 
 -- Makes a probability (a float array, h x w) follow the edges of frame i, which `read` writes to an address.
 local function follow_edges(probability, h, w, radius, read, i)
   scope.run(function()
-    local frame, values = pn_tensor.empty { h, w, 3, dtype = "u8" }, pn_tensor.empty { h, w, dtype = "f32" }
+    local frame = pn_tensor.empty { h, w, 3, dtype = "u8" }
     read(i, frame:data(), h * w * 3)
-    ffi.copy(values:data(), probability, 4 * h * w)
-    local guided = image.guided(values, frame, { radius = radius, eps = EDGE })
+    local guided = image.guided(values_of(probability, h, w), frame, { radius = radius, eps = EDGE })
     local from = guided:data()
     for p = 0, h * w - 1 do
       probability[p] = math.max(0, math.min(1, from[p]))
     end
   end)
+end
+
+-- Runs f with the network as it is when it is used, not taught; what came before is put back, also when f fails.
+local function unlearning(net, f, ...)
+  local was_training = net.training
+  net:eval()
+  local ok, problem = pcall(pn_tensor.no_grad, f, ...)
+  if was_training then
+    net:train()
+  end
+  if not ok then
+    error(problem, 0)
+  end
 end
 
 -- ---- the door ----------------------------------------------------------------------------------------------------------------
@@ -351,7 +372,9 @@ end
 -- @param net a module with `net:logits(x)`: real (1,3,T,H,W) to logits (1,1,T,H,W); net.input is its pixel rule (image.to_clip)
 -- @param clip tensor u8 (T,H,W,3), or a clip with n_frames and :frame(i) -> u8 (H,W,3)
 -- @tparam ?table options see `infer.defaults`; and first_mask = u8 (H,W), the annotated mask of frame 1; progress =
---   function(done, total), called after each window; probabilities = true for the second result
+--   function(done, total), called after each window; probabilities = true for the second result; after_frame = function(seen),
+--   called after each frame, in order, outside of no_grad, so that the network may be taught on the way (penumbra.online): index;
+--   mask u8 (H,W); probability f32 (H,W); smaller: how many times smaller windows now show the object
 -- @return masks u8 (T,H,W), 1 where the object is
 -- @return probabilities u8 (T,H,W), 0-255, when asked for
 -- @return table threshold; and first_j, the J of frame 1 at it, where it was calibrated
@@ -430,7 +453,6 @@ function infer.segment(net, clip, options)
     for p = 0, chance and pixels - 1 or -1 do
       chance[p] = math.min(255, math.floor(sum[p] * 255 + 0.5))
     end
-    sums.spare(sum)
     totals[i], coarse[i] = nil, nil
     local mask = image.frame(masks, i)
     if o.keep == "connected" and keep_overlapping(mask, before) then
@@ -438,6 +460,10 @@ function infer.segment(net, clip, options)
     end
     local area = (image.box(mask) or { area = 0 }).area
     smaller = infer.downscale_of(area, first_area, o.downscale)
+    if o.after_frame then
+      scope.run(o.after_frame, { index = i, mask = mask, probability = values_of(sum, h, w), smaller = smaller })
+    end
+    sums.spare(sum)
   end
 
   local function seen_by(start)
@@ -449,54 +475,44 @@ function infer.segment(net, clip, options)
   end
 
   local function window(seen)
-    sums.window(seen, smaller)
+    unlearning(net, sums.window, seen, smaller)
     for t = 1, o.frames do
       totals[seen[t]] = (totals[seen[t]] or 0) + weights[t]
       coarse[seen[t]] = coarse[seen[t]] or smaller > 1
     end
   end
 
-  local was_training = net.training
-  net:eval()
-  local ok, problem = pcall(pn_tensor.no_grad, function()
-    local taken, waiting = 0, {}
-    local function finish_waiting()
-      for _, entry in ipairs(waiting) do
-        finish(entry[1], entry[2])
-      end
-      waiting = {}
+  local taken, waiting = 0, {}
+  local function finish_waiting()
+    for _, entry in ipairs(waiting) do
+      finish(entry[1], entry[2])
     end
-    for k, start in ipairs(starts) do
-      window(seen_by(start))
-      -- While a device works on this window, the host finishes the frames of the one before and reads those of the next. On the CPU
-      -- in the same order, so that each window is shown at the same size.
-      finish_waiting()
-      -- A later window begins later; beyond the end it may mirror back at most its own length before its start.
-      local next_start = starts[k + 1]
-      local reach = n + 1
-      if next_start then
-        reach = math.ceil(math.min(next_start, 2 * n_shown - (starts[#starts] + o.frames - 1)) / o.slow)
-      end
-      if next_start then
-        sums.prepare(seen_by(next_start))
-      end
-      while taken + 1 < reach and taken < n do
-        taken = taken + 1
-        waiting[#waiting + 1] = { taken, sums.take(taken) }
-      end
-      sums.forget(reach)
-      if o.progress then
-        o.progress(k, #starts)
-      end
-    end
+    waiting = {}
+  end
+  for k, start in ipairs(starts) do
+    window(seen_by(start))
+    -- While a device works on this window, the host finishes the frames of the one before and reads those of the next. On the CPU
+    -- in the same order, so that each window is shown at the same size.
     finish_waiting()
-  end)
-  if was_training then
-    net:train()
+    -- A later window begins later; beyond the end it may mirror back at most its own length before its start.
+    local next_start = starts[k + 1]
+    local reach = n + 1
+    if next_start then
+      reach = math.ceil(math.min(next_start, 2 * n_shown - (starts[#starts] + o.frames - 1)) / o.slow)
+    end
+    if next_start then
+      sums.prepare(seen_by(next_start))
+    end
+    while taken + 1 < reach and taken < n do
+      taken = taken + 1
+      waiting[#waiting + 1] = { taken, sums.take(taken) }
+    end
+    sums.forget(reach)
+    if o.progress then
+      o.progress(k, #starts)
+    end
   end
-  if not ok then
-    error(problem, 0)
-  end
+  finish_waiting()
   return masks, probabilities or nil, { threshold = threshold, first_j = first_j }
 end
 

@@ -57,6 +57,18 @@ lucid.defaults = {
   grain = 1,               -- strength of the texture of what is filled in
 }
 
+--- The height and width of the windows that the key `crop` asks for: a number, {height, width}, or false (nil: whole frames).
+function lucid.crop_size(crop)
+  if crop == false then
+    return nil
+  end
+  local h, w = crop, crop
+  if type(crop) == "table" then
+    h, w = crop[1], crop[2]
+  end
+  return { named.whole("lucid", "crop", h, 1), named.whole("lucid", "crop", w, 1) }
+end
+
 local Stream = {}
 Stream.__index = Stream
 
@@ -299,17 +311,6 @@ local function slowly(list, by, n)
   return result
 end
 
-local function crop_size(crop)
-  if crop == false then
-    return nil
-  end
-  local h, w = crop, crop
-  if type(crop) == "table" then
-    h, w = crop[1], crop[2]
-  end
-  return { named.whole("lucid", "crop", h, 1), named.whole("lucid", "crop", w, 1) }
-end
-
 -- All of a dream but its pixels. Maps lead from the annotated frame to the canvas.
 local function draw(stream, index, n, size)
   named.whole("lucid", "index", index, 0)
@@ -504,7 +505,7 @@ end
 -- @treturn table frames u8 (K,h,w,3), masks u8 (K,h,w), params
 function Stream:sample(index, how)
   how = named("sample", how, { frames = self.n_frames, crop = named.optional })
-  local n, size = named.whole("sample", "frames", how.frames, 1), crop_size(how.crop or false)
+  local n, size = named.whole("sample", "frames", how.frames, 1), lucid.crop_size(how.crop or false)
   local params, rng = draw(self, index, n, size)
   local window = size and choose_window(self, params, rng, n, size) or affine.identity()
   local h, w = size and size[1] or self.height, size and size[2] or self.width
@@ -525,7 +526,7 @@ function Stream:clip(index, how)
   if crop == nil then
     crop = self.crop
   end
-  local n, size = named.whole("clip", "frames", how.frames, 1), crop_size(crop)
+  local n, size = named.whole("clip", "frames", how.frames, 1), lucid.crop_size(crop)
   local params, rng = draw(self, index, n, size)
   local window = size and choose_window(self, params, rng, n, size) or affine.identity()
   local h, w = size and size[1] or self.height, size and size[2] or self.width

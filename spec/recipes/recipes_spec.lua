@@ -138,6 +138,25 @@ describe("recipes", function()
     assert.is_false(files.exists(out, "directory"))
   end)
 
+  it("oneshot learns on while it segments, to the same masks each time", function()
+    local function masks(name, ...)
+      local out = scratch .. "/online-" .. name
+      succeeds(unpack(oneshot(out, "batchnorm=batch", ...)))
+      return pn.image.read_masks(pn.image.files(out .. "/masks/walk", "png"))
+    end
+    local off = masks("off", "online.every=0")
+    local on = masks("on", "online.lr=0.01")
+    assert.not_equal(off:crc32c(), on:crc32c())
+    assert.equal(on:crc32c(), masks("again", "online.lr=0.01", "workers=0"):crc32c())
+    local checkpoint = "/checkpoint.safetensors" -- is of the training alone
+    local a, b = pn.formats.load(scratch .. "/online-off" .. checkpoint), pn.formats.load(scratch .. "/online-on" .. checkpoint)
+    for name, t in pairs(a) do helper.assert_same_bits(t, b[name], name) end
+    local code, text = run(unpack(oneshot(scratch .. "/online-wrong", "online.sure=2")))
+    assert.equal(1, code)
+    assert.truthy(text:find("online: sure is 2, expects 0 to 1", 1, true), text)
+    assert.is_false(files.exists(scratch .. "/online-wrong", "directory"))
+  end)
+
   it("oneshot searches for hard negatives, and goes on with them as if it had not been stopped", function()
     local straight, halting = scratch .. "/mined", scratch .. "/mined-halting"
     local keys = { "mine_every=1", "lucid.focus=1", "batchnorm=batch", "side_weight=constant", "balance=constant" }
