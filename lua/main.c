@@ -21,7 +21,7 @@
 
 enum { PATH_BYTES = PATH_MAX + 64 };
 
-/* ---- SIGINT: the first is kept for the script to find, or raised in it; the second ends the program -------------- */
+/* ---- SIGINT, SIGTERM, SIGHUP: the first is kept for the script to find, or raised in it; the second ends the program */
 
 static volatile sig_atomic_t interrupted;
 static lua_State *raise_in; /* NULL: only note it */
@@ -35,16 +35,24 @@ static void raise_now(lua_State *L, lua_Debug *where) {
 static void on_interrupt(int number) {
   interrupted = 1;
   if (raise_in) lua_sethook(raise_in, raise_now, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
-  else signal(number, SIG_DFL);
+  signal(number, SIG_DFL);
 }
 
-/* catch_interrupt("note" | "raise" | "off") */
+/* What is ignored, as under nohup, stays so. */
+static void take(int number, bool wanted) {
+  if (signal(number, wanted ? on_interrupt : SIG_DFL) == SIG_IGN) signal(number, SIG_IGN);
+}
+
+/* catch_interrupt("note" | "raise" | "off"). Compiled code does not see what is raised: whoever wants it seen turns the JIT off. What a
+** cluster or a terminal that goes away sends is noted like Ctrl-C; where Ctrl-C raises, it ends the program as ever. */
 static int catch_interrupt(lua_State *L) {
   static const char *const modes[] = { "off", "note", "raise", NULL };
   int mode = luaL_checkoption(L, 1, NULL, modes);
   interrupted = 0;
   raise_in = mode == 2 ? L : NULL;
-  signal(SIGINT, mode ? on_interrupt : SIG_DFL);
+  take(SIGINT, mode != 0);
+  take(SIGTERM, mode == 1);
+  take(SIGHUP, mode == 1);
   return 0;
 }
 
@@ -109,11 +117,12 @@ static int report(lua_State *L) {
   const char *text = lua_tostring(L, -1);
   if (lua_istable(L, -1)) {
     lua_getfield(L, -1, "code");
-    if (lua_isnumber(L, -1)) code = (int)lua_tointeger(L, -1);
+    bool has_code = lua_isnumber(L, -1) != 0;
+    if (has_code) code = (int)lua_tointeger(L, -1);
     lua_pop(L, 1);
     lua_getfield(L, -1, "message");
     text = lua_tostring(L, -1);
-    if (!text && code == 0) return 0;
+    if (!text && has_code) return code; /* what there was to say has been said */
     if (!text) lua_pop(L, 1);
   }
   if (!text) text = luaL_callmeta(L, -1, "__tostring") ? lua_tostring(L, -1) : NULL;

@@ -103,10 +103,12 @@ describe("reading masks", function()
     assert.same({ { 0, 0 } }, image.read_mask(save("none.png", png(2, 1, 8, 0, { "\0\0" }))):totable())
   end)
 
-  it("takes the first of two channels, and any colour but black", function()
+  it("takes the first of two channels, and any colour but black; what is transparent is background", function()
     assert.same({ { 0, 1 } }, image.read_mask(save("ga.png", png(2, 1, 8, 4, { "\0\255\255\255" }))):totable())
     assert.same({ { 0, 1, 1 } }, image.read_mask(save("rgb.png", png(3, 1, 8, 2, { "\0\0\0\0\0\1\255\255\255" }))):totable())
-    assert.same({ { 0, 1 } }, image.read_mask(save("rgba.png", png(2, 1, 8, 6, { "\0\0\0\255\9\0\0\0" }))):totable())
+    assert.same({ { 0, 0, 1, 1 } },
+      image.read_mask(save("rgba.png", png(4, 1, 8, 6, { "\0\0\0\255\9\9\9\0\9\0\0\255\0\0\9\1" }))):totable())
+    assert.same({ { 0, 2, 0 } }, image.read_mask(save("ga0.png", png(3, 1, 8, 4, { "\0\255\2\255\3\0" }))):totable())
   end)
 
   it("says what is wrong with a file, and which", function()

@@ -1,6 +1,7 @@
 /* png.c: PNG through libspng: images, and masks whose palette indices are object numbers.
 ** Masks: DAVIS 2016 stores 0/255 in grey (one file of the release has an alpha channel besides), DAVIS 2017 indices with the
-** palette of PASCAL VOC. METHOD 8. Checksums are checked: a damaged file is an error. */
+** palette of PASCAL VOC. METHOD 8. Of coloured ones any colour but black is the object. What is transparent is background.
+** Checksums are checked: a damaged file is an error. */
 #include <spng.h>
 #include <stdlib.h>
 #include <string.h>
@@ -93,12 +94,12 @@ int pn_png_decode_mask(pn_decoded *out, const char *path, const uint8_t *data, s
   if (open_png(&ctx, &header, path, data, bytes) != 0) return -1;
   size_t n = (size_t)header.width * header.height, size;
   int type = header.color_type;
-  bool colour = type == SPNG_COLOR_TYPE_TRUECOLOR || type == SPNG_COLOR_TYPE_TRUECOLOR_ALPHA;
+  bool alpha = type == SPNG_COLOR_TYPE_TRUECOLOR_ALPHA, colour = type == SPNG_COLOR_TYPE_TRUECOLOR || alpha;
   if (!colour && header.bit_depth == 16) {
     spng_ctx_free(ctx);
     return pn_fail("%s: a mask of 16 bits a pixel; object numbers take 8", path);
   }
-  uint8_t *p = pixels_of(ctx, path, colour ? SPNG_FMT_RGB8 : SPNG_FMT_PNG, &size);
+  uint8_t *p = pixels_of(ctx, path, alpha ? SPNG_FMT_RGBA8 : colour ? SPNG_FMT_RGB8 : SPNG_FMT_PNG, &size);
   spng_ctx_free(ctx);
   if (!p) return -1;
   uint8_t *ids = pn_alloc(n);
@@ -106,10 +107,12 @@ int pn_png_decode_mask(pn_decoded *out, const char *path, const uint8_t *data, s
     pn_free(p);
     return -1;
   }
-  if (colour) {
+  if (alpha) {
+    for (size_t i = 0; i < n; i++) ids[i] = p[4 * i + 3] != 0 && (p[4 * i] | p[4 * i + 1] | p[4 * i + 2]) != 0;
+  } else if (colour) {
     for (size_t i = 0; i < n; i++) ids[i] = (p[3 * i] | p[3 * i + 1] | p[3 * i + 2]) != 0;
   } else if (type == SPNG_COLOR_TYPE_GRAYSCALE_ALPHA) {
-    for (size_t i = 0; i < n; i++) ids[i] = p[2 * i];
+    for (size_t i = 0; i < n; i++) ids[i] = p[2 * i + 1] != 0 ? p[2 * i] : 0;
   } else unpack(ids, p, &header);
   pn_free(p);
   if (!colour && type != SPNG_COLOR_TYPE_INDEXED) { /* black and white: one object */
