@@ -307,7 +307,7 @@ local function measure_oneshot(variant, peer_step)
   if not files.exists(davis, "directory") then return print(("oneshot: there is no %s (davis=)"):format(cfg.davis)) end
   local began = pn.clock()
   local done = lines_of("oneshot", ("env %s %s oneshot davis=%s sequence=blackswan weights= epochs=%d threads=%d out=%s %s"):format(
-    variant.ours, quote(program.exe), quote(davis), ONESHOT_STEPS, n_threads, quote(out), "optim.kind=sgd optim.lr=1e-2"))
+    variant.ours, quote(program.exe), quote(davis), ONESHOT_STEPS, n_threads, quote(out), "optim.kind=sgd optim.lr=1e-2 online.every=0"))
   local seconds = pn.clock() - began
   files.remove(out)
   if done then

@@ -32,11 +32,11 @@ end
 local function seen_of(i, h, w, mask, probability, smaller)
   return {
     index = i, mask = paint(pn.zeros { h, w, dtype = "u8" }, mask), smaller = smaller or 1,
-    probability = paint(pn.full { h, w, dtype = "f32", value = 0.5 }, probability),
+    probability = paint(pn.full { h, w, dtype = "f32", value = 0.2 }, probability),
   }
 end
 
-local small = { frames = 4, crop = false, online = { far_pixels = { 0, 1000 } }, infer = { slow = 2 } }
+local small = { frames = 4, crop = false, online = { far_pixels = { 0, 1000 }, sure = { 0.1, 0.9 } }, infer = { slow = 2 } }
 
 local function with(changes)
   local cfg = {}
@@ -151,6 +151,7 @@ describe("a learner", function()
   local function learnt(how, n, masks)
     stream.asked = {}
     local list = {}
+    how.far_pixels = { 0, 1000 }
     local cfg = with { online = how, epochs = 7, workers = 0 }
     local learn = online.learner(clip_of(n, 6, 8), stream, cfg, function(batch)
       local first = batch.frames:get(1, 3, 4, 1, 1)
@@ -231,7 +232,8 @@ describe("a learner", function()
     fails({ window = 1 }, "online: unknown option 'window', did you mean 'windows'?")
     fails({ every = -1 }, "online: every is -1, expects a whole number from 0")
     fails({ dreams = 1.5 }, "online: dreams is 1.5, expects a whole number from 0")
-    fails({ sure = 2 }, "online: sure is 2, expects 0 to 1")
+    fails({ sure = { 0, 2 } }, "online: sure expects two numbers in order, from 0 to 1")
+    fails({ near = 2 }, "online: near is 2, expects 0 to 1")
     fails({ wrong = 0.8, near = 0.4 }, "online: the shares wrong and near are 0.8 and 0.4, expects no more than 1 together")
     fails({ lr = -1 }, "online: lr is -1, expects 0 or more")
     fails({ far = -0.5 }, "online: far is -0.5, expects 0 or more")

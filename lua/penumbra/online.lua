@@ -10,7 +10,7 @@
 --     end)
 --     local masks = net:segment(clip, cfg.infer)
 --
--- Sure is: object, where the mask is and the probability is at least `sure`; background, where that is at most 1 - sure, and
+-- Sure is: object, where the mask is and the probability is at least sure[2]; background, where that is at most sure[1], and
 -- where the mask is further away than `far` times the size of its box (the root of height x width), within `far_pixels`. Whatever
 -- lies between is left out of the loss. So a look-alike far from the object is background before the object comes near it.
 --
@@ -38,7 +38,7 @@ online.defaults = {
   every = 1,                  -- frames from one time to the next; 0: what was learnt before is all
   windows = 1, dreams = 1,    -- how many of each are learnt then
   lr = 5e-5,                  -- the rate, for the recipe
-  sure = 0.9,                 -- least probability of what is taken for object
+  sure = { 0, 0.97 },         -- most probability of what is taken for background near the mask, least of what is taken for object
   far = 0.5,                  -- least distance from the mask of what is taken for background, of the size of its box,
   far_pixels = { 40, 200 },   -- and no less and no more than that
   wrong = 0.5, near = 0.35,   -- shares of windows on background that looks like the object, where there is some; on the object;
@@ -57,6 +57,13 @@ local function share(name, value)
   end
 end
 
+local function pair(name, value, most)
+  local a, b = unpack(value)
+  if #value ~= 2 or type(a) ~= "number" or type(b) ~= "number" or a < 0 or b < a or b > most then
+    raise("online: %s expects two numbers in order, from 0 to %g", name, most)
+  end
+end
+
 --- The defaults with changes, checked: `online = pn.online.with { windows = 2 }` in a recipe's configuration.
 -- @tparam ?table changes
 -- @treturn table
@@ -65,22 +72,18 @@ function online.with(changes)
   for name, least in pairs { every = 0, windows = 0, dreams = 0 } do
     named.whole("online", name, how[name], least)
   end
-  share("sure", how.sure)
+  pair("sure", how.sure, 1)
   share("wrong", how.wrong)
   share("near", how.near)
   if how.wrong + how.near > 1 then
     raise("online: the shares wrong and near are %g and %g, expects no more than 1 together", how.wrong, how.near)
   end
-  if how.lr < 0 then
-    raise("online: lr is %g, expects 0 or more", how.lr)
+  for _, name in ipairs { "lr", "far" } do
+    if how[name] < 0 then
+      raise("online: %s is %g, expects 0 or more", name, how[name])
+    end
   end
-  if how.far < 0 then
-    raise("online: far is %g, expects 0 or more", how.far)
-  end
-  local least, most = unpack(how.far_pixels)
-  if #how.far_pixels ~= 2 or type(least) ~= "number" or type(most) ~= "number" or least < 0 or most < least or most > 1000 then
-    raise("online: far_pixels expects two numbers in order, from 0 to 1000")
-  end
+  pair("far_pixels", how.far_pixels, 1000)
   return how
 end
 
@@ -94,7 +97,8 @@ local function labelled(how, mask, probability, box)
   local label = tensor.empty_like(mask)
   local pixels = mask:count()
   local to, inside, close, chance = label:data(), mask:data(), near:data(), probability:data()
-  local wrong, n, least = ffi.new("int32_t [?]", pixels), 0, 1 - how.sure
+  local wrong, n = ffi.new("int32_t [?]", pixels), 0
+  local most, least = unpack(how.sure)
   for p = 0, pixels - 1 do
     if close[p] == 0 then
       to[p] = 0
@@ -103,7 +107,7 @@ local function labelled(how, mask, probability, box)
         n = n + 1
       end
     else
-      to[p] = inside[p] ~= 0 and chance[p] >= how.sure and 1 or chance[p] <= least and 0 or VOID
+      to[p] = inside[p] ~= 0 and chance[p] >= least and 1 or chance[p] <= most and 0 or VOID
     end
   end
   return label, wrong, n
