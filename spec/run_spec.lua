@@ -13,10 +13,32 @@ local quote = shell.quote
 
 local top
 
-local function configuration(out, more)
+-- What resolves a word such as "out=..." as the program would.
+local function resolved(word, more)
   local defaults = { seed = 5, epochs = 6, optim = { lr = 0.5 }, side_weight = function(e) return 1 / e end, quiet = true }
   for key, value in pairs(more or {}) do defaults[key] = value end
-  return config.resolve(defaults, { "out=" .. top .. "/" .. out, "checkpoint_every=2", "device=cpu" }, { name = "recipes/toy.lua" })
+  return config.resolve(defaults, { word, "checkpoint_every=2", "device=cpu" }, { name = "recipes/toy.lua" })
+end
+
+local function configuration(out, more) return resolved("out=" .. top .. "/" .. out, more) end
+
+-- Every file of a directory with its text.
+local function contents(dir)
+  local found = {}
+  for name in lfs.dir(dir) do
+    if files.exists(dir .. "/" .. name) then found[name] = files.read(dir .. "/" .. name) end
+  end
+  return found
+end
+
+-- Runs f; gives what it said on the standard error.
+local function said(f)
+  local lines, before = {}, io.stderr
+  io.stderr = { write = function(_, ...) lines[#lines + 1] = table.concat { ... } end } -- luacheck: ignore
+  local ok, problem = pcall(f)
+  io.stderr = before -- luacheck: ignore
+  assert(ok, problem)
+  return table.concat(lines)
 end
 
 -- A part with state: a weight that moves by noise, an optimiser with a buffer and a step, a random stream.
@@ -44,7 +66,7 @@ end
 
 -- The loop that every spec of going on runs; `stop` leaves it early.
 local function train(out, epochs, stop, more)
-  local run = pn.run(configuration(out, more))
+  local run = pn.run(type(out) == "table" and out or configuration(out, more))
   local net, optim, rng = toy(run)
   run:keep { net = net, optim = optim, rng = rng }
   local seen = {}
@@ -155,6 +177,81 @@ describe("a run", function()
     assert.same({}, none)
   end)
 
+  describe("of which out= names the directory again", function()
+    before_each(function()
+      files.remove(top .. "/again")
+      train("again", 4, nil, { epochs = 4 })
+    end)
+
+    it("is refused with other keys, and stays as it was", function()
+      local before = contents(top .. "/again")
+      local message = "out: %s/again holds a run with other keys (optim.lr: 0.25, was 0.5): choose another out=, or give "
+        .. "resume=%s/again to go on with these"
+      helper.failure(function() train("again", 4, nil, { epochs = 4, optim = { lr = 0.25 } }) end, message:format(top, top))
+      helper.failure(function() train("again", 2, nil, { epochs = 2 }) end, "(epochs: 2, was 4)")
+      helper.failure(function() train("again", 4, nil, { epochs = 4, note = "x" }) end, '(note: "x", was nothing)')
+      local weight = function(e) return 2 / e end
+      helper.failure(function() train("again", 4, nil, { epochs = 4, side_weight = weight }) end,
+        '(side_weight: "function(e) return 2 / e end", was "function(e) return 1 / e end")')
+      assert.same(before, contents(top .. "/again"))
+    end)
+
+    it("goes on where epochs alone has grown", function()
+      local text = said(function()
+        train("aloud", 4, nil, { epochs = 4, quiet = false })
+        local _, _, _, seen = train("aloud", 6, nil, { epochs = 6, quiet = false })
+        assert.same({ 5, 6 }, seen)
+      end)
+      assert.truthy(text:find("with another epochs: 6, was 4", 1, true), text)
+      assert.equal(6, json.decode(files.read(top .. "/aloud/config.json")).epochs)
+    end)
+
+    it("takes other keys with resume=; they are on record once a turn is done", function()
+      local function lr() return json.decode(files.read(top .. "/again/config.json")).optim.lr end
+      local cfg = resolved("resume=" .. top .. "/again")
+      cfg.optim.lr, cfg.epochs, cfg.quiet = 0.125, 4, false
+      local text = said(function() train(cfg, 4) end)
+      assert.truthy(text:find("with another optim.lr: 0.125, was 0.5\n", 1, true), text)
+      assert.truthy(text:find("nothing left to train: 4 of 4 epochs are done\n", 1, true), text)
+      assert.equal(0.5, lr())
+      cfg.quiet = true
+      helper.failure(function()
+        for _ in pn.run(cfg):epochs(5) do error "in the first turn" end
+      end, "in the first turn")
+      assert.equal(0.5, lr())
+      train(cfg, 5)
+      assert.equal(0.125, lr())
+      local sessions = json.decode(files.read(top .. "/again/run.json")).sessions
+      assert.same({ "optim.lr: 0.125, was 0.5" }, sessions[#sessions].changes)
+      assert.is_nil(sessions[1].changes)
+    end)
+
+    it("does not take another directory in resume=", function()
+      local cfg = configuration "other"
+      cfg.resume = top .. "/again/"
+      helper.failure(function() pn.run(cfg) end, ("out=%s/other and resume=%s/again: a run goes on in its own directory; give one "
+        .. "of the two"):format(top, top))
+      assert.is_false(files.exists(top .. "/other", "directory"))
+      cfg.out = top .. "/again"
+      pn.run(cfg):close()
+    end)
+  end)
+
+  it("records its keys when something was made with them, not before", function()
+    local function recorded(out) return files.exists(top .. "/" .. out .. "/config.json") end
+    helper.failure(function()
+      for _ in pn.run(configuration "early"):epochs(2) do error "in the first turn" end
+    end, "in the first turn")
+    assert.is_false(recorded "early")
+    local run = pn.run(configuration "early")
+    for epoch in run:epochs(2) do assert.equal(epoch == 2, recorded "early") end
+    run:close()
+    pn.run(configuration "loopless"):close()
+    assert.is_true(recorded "loopless")
+    for _ in pn.run(configuration "turnless"):epochs(0) do error "a turn" end
+    assert.is_true(recorded "turnless")
+  end)
+
   it("frees what a turn made", function()
     local run = pn.run(configuration "scopes")
     local before = pn.memory("cpu").live
@@ -205,12 +302,12 @@ describe("a run", function()
     it("the directory cannot be written", function()
       if shell.line "id -u" == "0" then
         local cfg = config.resolve({}, { "out=/proc" }, { name = "toy" })
-        helper.failure(function() pn.run(cfg) end, "cannot write /proc/config.json: ")
+        helper.failure(function() pn.run(cfg) end, "cannot write /proc/run.json: ")
       else
         assert(lfs.mkdir(top .. "/sealed"))
         os.execute("chmod 555 " .. quote(top .. "/sealed"))
         helper.failure(function() pn.run(configuration "sealed") end,
-          "cannot write " .. top .. "/sealed/config.json: Permission denied")
+          "cannot write " .. top .. "/sealed/run.json: Permission denied")
       end
     end)
 
@@ -380,6 +477,7 @@ describe("masks and scores", function()
     local run = pn.run(configuration "unscored")
     local clip = clip_of(3, false)
     assert.is_nil(run:score(clip:masks(), clip))
+    assert.truthy(files.exists(run.dir .. "/config.json")) -- it has no loop
     clip = clip_of(1, true)
     assert.is_nil(run:score(clip:masks(), clip))
     assert.is_false(files.exists(run.dir .. "/scores.json"))

@@ -593,14 +593,20 @@ end
 
 local not_compared = { out = true, resume = true, threads = true, workers = true, ahead = true }
 
+-- A value for a message; a key may be missing on either side.
+local function told(value) return value == nil and "nothing" or json.line(value) end
+
 local function compare(before, now, prefix, into)
-  for key, value in pairs(now) do
-    local path, was = prefix .. key, before[key]
-    if type(value) == "table" and type(was) == "table" and #value == 0 and #was == 0 then
-      compare(was, value, path .. ".", into)
-    elseif not not_compared[path] then
-      local a, b = json.line(was), json.line(value)
-      if a ~= b then into[#into + 1] = ("%s: %s, was %s"):format(path, b, a) end
+  local keys = {}
+  for _, side in ipairs { before, now } do
+    for key in pairs(side) do keys[key] = true end
+  end
+  for key in pairs(keys) do
+    local path, was, is = prefix .. key, before[key], now[key]
+    if type(is) == "table" and type(was) == "table" and #is == 0 and #was == 0 then
+      compare(was, is, path .. ".", into)
+    elseif not not_compared[path] and told(was) ~= told(is) then
+      into[#into + 1] = ("%s: %s, was %s"):format(path, told(is), told(was))
     end
   end
   return into
@@ -614,6 +620,18 @@ function config.changes(before, now)
   local found = compare(before, now, "", {})
   table.sort(found)
   return found
+end
+
+--- Fails where a directory holds what was made with other keys.
+-- @tparam string dir which out= names
+-- @tparam string what it holds: "a run"
+-- @tparam table before
+-- @tparam table now
+-- @tparam ?string instead what else to do than to choose another out=
+function config.hold(dir, what, before, now, instead)
+  local changes = config.changes(before, now)
+  if #changes == 0 then return end
+  usage.fail("out: %s holds %s with other keys (%s): choose another out=%s", dir, what, table.concat(changes, "; "), instead or "")
 end
 
 return setmetatable(config, { __call = function(_, defaults) return from_program(defaults) end })

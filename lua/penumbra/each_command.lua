@@ -90,17 +90,12 @@ end
 
 -- Makes the directory, or finds that it holds runs of the same recipe with the same keys.
 local function open(dir, arguments, cfg)
-  local problem = files.make_directory(dir) or files.make_directory(dir .. "/masks") or files.make_directory(dir .. "/overlays")
-  if problem then usage.fail("out: %s", problem) end
   local now = plain_of(cfg)
   now.recipe = config.name(cfg)
   local before = json.decode(files.read(dir .. "/config.json") or "null")
-  if before then
-    local changes = config.changes(before, now)
-    if #changes > 0 then
-      usage.fail("out: %s holds runs with other keys (%s): choose another out=", dir, table.concat(changes, "; "))
-    end
-  end
+  if before then config.hold(dir, "runs", before, now) end
+  local problem = files.make_directory(dir) or files.make_directory(dir .. "/masks") or files.make_directory(dir .. "/overlays")
+  if problem then usage.fail("out: %s", problem) end
   local about = require "penumbra.about"
   local record = { sessions = { {
     command = about.command(arguments), commit = about.commit(), versions = about.versions(),

@@ -9,13 +9,15 @@
 --     end                                                   -- checkpoint every cfg.checkpoint_every epochs, and at the end
 --     run:finish(net:segment(clip, cfg.infer), clip)
 --
--- The directory: config.json (resolved; functions as source), run.json (seed, commit, versions, command), log.jsonl,
+-- The directory: config.json (resolved; functions as source; there once a turn is done), run.json (seed, and for each session its
+-- command, commit, versions and what keys it changed), log.jsonl,
 -- engines.txt (on CUDA: how each convolution is done), checkpoint.safetensors, masks/SEQUENCE/*.png, overlays/SEQUENCE/*.png (and
 -- .mp4), loss.png, scores.json, report.html.
 --
 -- A run that goes on equals one that never stopped, bit for bit: parameters, optimiser and random streams are in the
 -- checkpoint, and a source gives its batch by the number of the epoch. Ctrl-C ends the step at hand, writes a checkpoint, stops.
--- A checkpoint knows no device: it goes on anywhere.
+-- A checkpoint knows no device: it goes on anywhere. out= of a run goes on with it where all keys are the same, or epochs alone
+-- has grown; with other keys only resume= does.
 --
 -- Nothing in a turn waits for a CUDA device: what run:log and run:guard are given there, and what came of an optimiser's step, is
 -- read when the next turn has its batch, or the loop ends. So the device computes while the host makes ready what comes next.
@@ -62,6 +64,19 @@ end
 local function put(self, name, text)
   local problem = files.write(self.dir .. "/" .. name, text)
   if problem then raise(problem) end
+end
+
+-- Writes config.json, once a session: when something was made with these keys, not before.
+local function write_config(self)
+  if self.recorded then return end
+  self.recorded = true
+  put(self, "config.json", json.pretty(self.config))
+end
+
+-- The same for a run that has just begun, which may have no loop, or no turn in it. One that goes on keeps the keys it was trained
+-- with until a turn is done with others.
+local function write_new_config(self)
+  if not self.went_on then write_config(self) end
 end
 
 -- ---- the state of what is kept: tensors into the file, the rest as text into its metadata ------------------------------------
@@ -194,6 +209,7 @@ function Run:checkpoint(parts)
         self.saved_epoch, self.dir) or "")
   end
   self.saved_epoch = self.epoch
+  write_config(self)
   return self.checkpoint_path
 end
 
@@ -204,6 +220,35 @@ local function read_checkpoint(path)
   if not ok then raise("%s", (tostring(tensors):gsub("^%S+%.lua:%d+: ", ""))) end
   if type(metadata) ~= "table" or metadata.format ~= marker then raise("%s: not a checkpoint of a run", path) end
   return { tensors = tensors, metadata = metadata }
+end
+
+local function directory_of(cfg)
+  local function bare(path) return path and path:gsub("(.)/+$", "%1") end
+  local out, resume = bare(cfg.out), bare(cfg.resume)
+  if out and resume and out ~= resume then
+    usage.fail("out=%s and resume=%s: a run goes on in its own directory; give one of the two", out, resume)
+  end
+  return resume or out or profile.watching and profile.watching.out or default_directory(cfg)
+end
+
+-- Takes up the run that the directory holds; refuses what is not this run. Gives what changed, as texts.
+local function go_on(self)
+  self.resumed = read_checkpoint(self.checkpoint_path)
+  local metadata = self.resumed.metadata
+  if metadata.recipe ~= self.name then
+    usage.fail("%s: belongs to the recipe '%s', this is '%s': choose another out=", self.checkpoint_path,
+      tostring(metadata.recipe), self.name)
+  end
+  local before, now = json.decode(metadata.config or "{}") or {}, self.config
+  local changes = config.changes(before, now)
+  if not self.cfg.resume then
+    -- More epochs make no other run of it.
+    if tonumber(before.epochs) and tonumber(now.epochs) and now.epochs > before.epochs then before.epochs = now.epochs end
+    config.hold(self.dir, "a run", before, now, (", or give resume=%s to go on with these"):format(self.dir))
+  end
+  self.epoch, self.step = tonumber(metadata.epoch) or 0, tonumber(metadata.step) or 0
+  self.saved_epoch = self.epoch
+  return changes
 end
 
 --- Opens a run.
@@ -227,47 +272,37 @@ local function open(cfg)
   if cfg.autotune then pn.engines { how = "autotune" } end
   if cfg.exact ~= nil then pn.exact(cfg.exact) end
 
-  self.dir = (cfg.resume or cfg.out or profile.watching and profile.watching.out or default_directory(cfg)):gsub("(.)/+$", "%1")
+  self.dir = directory_of(cfg)
   self.checkpoint_path = self.dir .. "/checkpoint.safetensors"
-  local goes_on = files.exists(self.checkpoint_path)
-  if cfg.resume and not goes_on then usage.fail("resume: there is no %s", self.checkpoint_path) end
+  self.went_on = files.exists(self.checkpoint_path)
+  if cfg.resume and not self.went_on then usage.fail("resume: there is no %s", self.checkpoint_path) end
+  local changes = self.went_on and go_on(self)
   local problem = files.make_directory(self.dir)
   if problem then usage.fail("out: %s", problem) end
-
-  if goes_on then
-    self.resumed = read_checkpoint(self.checkpoint_path)
-    local metadata = self.resumed.metadata
-    self.epoch, self.step = tonumber(metadata.epoch) or 0, tonumber(metadata.step) or 0
-    self.saved_epoch = self.epoch
-    local before, now = json.decode(metadata.config or "{}") or {}, config.plain(cfg)
-    if metadata.recipe ~= self.name then
-      usage.fail("%s: belongs to the recipe '%s', this is '%s': choose another out=", self.checkpoint_path,
-        tostring(metadata.recipe), self.name)
-    end
+  if self.went_on then
     self:say("going on after epoch %d in %s on %s", self.epoch, self.dir, where)
-    for _, text in ipairs(config.changes(before, now)) do self:say("  with another %s", text) end
+    for _, text in ipairs(changes) do self:say("  with another %s", text) end
   end
 
-  put(self, "config.json", json.pretty(self.config))
-  local record = json.decode(goes_on and files.read(self.dir .. "/run.json") or "null") or {}
-  record.sessions = record.sessions or {}
-  record.recipe, record.seed = self.name, self.seed
-  record.sessions[#record.sessions + 1] = {
+  local history = json.decode(self.went_on and files.read(self.dir .. "/run.json") or "null") or {}
+  history.sessions = history.sessions or {}
+  history.recipe, history.seed = self.name, self.seed
+  history.sessions[#history.sessions + 1] = {
     command = about.command(rawget(_G, "arg") or {}), commit = about.commit(), started = os.date "!%Y-%m-%dT%H:%M:%SZ",
-    from_epoch = self.epoch,
+    from_epoch = self.epoch, changes = changes and #changes > 0 and changes or nil,
     versions = about.versions(), processor = about.processor(), threads = pn.threads(),
     precision = pn.precision(nil, self.device), device = self.device, card = card,
   }
-  put(self, "run.json", json.pretty(record))
+  put(self, "run.json", json.pretty(history))
 
-  local kept = goes_on and tonumber(self.resumed.metadata.log_bytes)
+  local kept = self.went_on and tonumber(self.resumed.metadata.log_bytes)
   local log_path = self.dir .. "/log.jsonl"
   if kept and not files.exists(log_path) then kept = nil end
   local ok, opened = pcall(log.open, log_path, kept)
   if not ok then raise("%s", opened) end
   self.journal = opened
   self.began = pn.clock()
-  if not goes_on then self:say("run in %s on %s", self.dir, where) end
+  if not self.went_on then self:say("run in %s on %s", self.dir, where) end
   return self
 end
 
@@ -349,6 +384,7 @@ function Run:epochs(n, source)
     self.progress.smooth, self.progress.weight = tonumber(smooth), tonumber(weight)
   end
   self.resumed = nil -- the tensors of the checkpoint are put back by now
+  if self.went_on and self.epoch >= n then self:say("nothing left to train: %d of %d epochs are done", self.epoch, n) end
   replay.defer(self.device ~= "cpu")
   if program then program.catch_interrupt "note" end
   local i = per_epoch
@@ -357,6 +393,7 @@ function Run:epochs(n, source)
   return function()
     if self.current then
       end_turn(self)
+      write_config(self)
       if watch then watch.turn_ends() end
       self.step = self.step + 1
       if i == per_epoch then
@@ -371,6 +408,7 @@ function Run:epochs(n, source)
     end
     if i == per_epoch and self.epoch >= n then
       self:settle()
+      write_new_config(self)
       if self.saved_epoch ~= self.epoch then self:checkpoint() end
       if self.progress.done > self.progress.first then self.progress:finish() end
       if program then program.catch_interrupt "off" end
@@ -416,6 +454,7 @@ function Run:close()
   self:settle()
   replay.defer(false)
   self:unwind()
+  write_new_config(self)
   self.journal:close()
   if program then program.catch_interrupt "off" end
 end
@@ -555,6 +594,7 @@ function Run:plot() return require("penumbra.report").plot(self.dir) end
 
 -- What penumbra.results needs to know of this run; all of it travels to a worker.
 local function place(self)
+  write_new_config(self)
   self.results = self.results or { dir = self.dir, seed = self.seed, config_text = self.config_text, quiet = self.quiet }
   self.results.epoch = self.epoch
   return self.results
