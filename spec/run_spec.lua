@@ -237,6 +237,72 @@ describe("a run", function()
     end)
   end)
 
+  describe("holds its directory alone", function()
+    local program = require "penumbra.program"
+    -- Another process: opens a run in `out`, says so, and waits to be killed.
+    local function other(out)
+      local script, noted = top .. "/other.lua", top .. "/other-process"
+      os.remove(noted)
+      assert.is_nil(files.write(script, ([[
+        local pn = require "penumbra"
+        pn.run(pn.config { out = %q, quiet = true })
+        io.popen("sleep 60 & echo $PPID $! >%s.tmp; mv %s.tmp %s", "w") -- a child that outlives us has no part in it
+        while true do os.execute "sleep 0.1" end
+      ]]):format(out, noted, noted, noted)))
+      os.execute(quote(program.exe) .. " " .. quote(script) .. " >/dev/null 2>&1 &")
+      for _ = 1, 200 do
+        if files.exists(noted) then break end
+        os.execute "sleep 0.05"
+      end
+      return files.read(noted):match "(%d+) (%d+)"
+    end
+
+    it("against other processes, until they end, however they end", function()
+      local dir = top .. "/mine"
+      local process, child = other(dir)
+      local before = contents(dir)
+      helper.failure(function() pn.run(configuration "mine") end, ("out: %s is in use by process %s"):format(dir, process))
+      assert.same(before, contents(dir))
+      os.execute("kill -9 " .. process)
+      local ok, run
+      for _ = 1, 100 do -- until the system has ended it
+        ok, run = pcall(pn.run, configuration "mine")
+        if ok then break end
+        os.execute "sleep 0.02"
+      end
+      assert.is_true(ok, tostring(run))
+      assert.truthy(shell.succeeds("kill -0 " .. child))
+      os.execute("kill " .. child)
+      local each = ("%s each oneshot davis=%s sequences=walk out=%s"):format(quote(program.exe), quote(top .. "/set"), quote(dir))
+      pn.data.toy.write(top .. "/set", { sequences = { "walk" }, frames = 3, height = 48, width = 64 })
+      local text, code = shell.run(each)
+      assert.equal(2, code)
+      local mine = files.read "/proc/self/stat":match "^%d+"
+      assert.truthy(text:find(("out: %s is in use by process %s\n"):format(dir, mine), 1, true), text)
+      run:close()
+      assert.is_nil((shell.run(each .. " weights=nowhere.safetensors")):find("in use", 1, true))
+    end)
+
+    it("and names the machine of another's, where it is another", function()
+      local dir = top .. "/afar"
+      local process, child = other(dir)
+      assert.is_nil(files.write(top .. "/text", "77 elsewhere\n"))
+      os.execute(("cat %s >%s/.lock"):format(quote(top .. "/text"), quote(dir)))
+      helper.failure(function() pn.run(resolved("out=" .. dir)) end, dir .. " is in use by process 77 on elsewhere")
+      os.execute((": >%s/.lock"):format(quote(dir)))
+      helper.failure(function() pn.run(resolved("out=" .. dir)) end, dir .. " is in use by another process")
+      os.execute(("kill -9 %s; kill %s"):format(process, child))
+    end)
+
+    it("but not against its own", function()
+      local first = pn.run(configuration "twofold")
+      pn.run(configuration "twofold"):close()
+      first:close()
+      files.remove(top .. "/twofold")
+      pn.run(configuration "twofold"):close()
+    end)
+  end)
+
   it("records its keys when something was made with them, not before", function()
     local function recorded(out) return files.exists(top .. "/" .. out .. "/config.json") end
     helper.failure(function()

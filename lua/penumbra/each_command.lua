@@ -11,6 +11,7 @@ local config = require "penumbra.config"
 local files = require "penumbra.files"
 local json = require "penumbra.json"
 local lfs = require "lfs"
+local lock = require "penumbra.lock"
 local progress = require "penumbra.progress"
 local scope = require "penumbra.scope"
 local usage = require "penumbra.usage"
@@ -94,7 +95,8 @@ local function open(dir, arguments, cfg)
   now.recipe = config.name(cfg)
   local before = json.decode(files.read(dir .. "/config.json") or "null")
   if before then config.hold(dir, "runs", before, now) end
-  local problem = files.make_directory(dir) or files.make_directory(dir .. "/masks") or files.make_directory(dir .. "/overlays")
+  local problem = files.make_directory(dir) or lock.take(dir, true)
+    or files.make_directory(dir .. "/masks") or files.make_directory(dir .. "/overlays")
   if problem then usage.fail("out: %s", problem) end
   local about = require "penumbra.about"
   local record = { sessions = { {

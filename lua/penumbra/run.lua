@@ -16,8 +16,8 @@
 --
 -- A run that goes on equals one that never stopped, bit for bit: parameters, optimiser and random streams are in the
 -- checkpoint, and a source gives its batch by the number of the epoch. Ctrl-C ends the step at hand, writes a checkpoint, stops.
--- A checkpoint knows no device: it goes on anywhere. out= of a run goes on with it where all keys are the same, or epochs alone
--- has grown; with other keys only resume= does.
+-- A checkpoint knows no device: it goes on anywhere. Two processes never write into one directory (penumbra.lock).
+-- out= of a run goes on with it where all keys are the same, or epochs alone has grown; with other keys only resume= does.
 --
 -- Nothing in a turn waits for a CUDA device: what run:log and run:guard are given there, and what came of an optimiser's step, is
 -- read when the next turn has its batch, or the loop ends. So the device computes while the host makes ready what comes next.
@@ -28,6 +28,7 @@ local device = require "penumbra.device"
 local files = require "penumbra.files"
 local formats = require "penumbra.formats"
 local json = require "penumbra.json"
+local lock = require "penumbra.lock"
 local log = require "penumbra.log"
 local profile = require "penumbra.profile"
 local progress = require "penumbra.progress"
@@ -251,6 +252,12 @@ local function go_on(self)
   return changes
 end
 
+-- Nobody else may write here while this process lives, or the run is closed. A run that may still be refused makes no file.
+local function take_lock(self, make)
+  local problem = lock.take(self.dir, make)
+  if problem then usage.fail("%s: %s", self.cfg.resume and "resume" or "out", problem) end
+end
+
 --- Opens a run.
 -- @tparam table cfg from pn.config; out, resume, checkpoint_every, threads, device, precision and seed are read from it.
 --   cfg.device is then the device itself: "cpu" or "cuda:N"
@@ -276,9 +283,19 @@ local function open(cfg)
   self.checkpoint_path = self.dir .. "/checkpoint.safetensors"
   self.went_on = files.exists(self.checkpoint_path)
   if cfg.resume and not self.went_on then usage.fail("resume: there is no %s", self.checkpoint_path) end
-  local changes = self.went_on and go_on(self)
+  take_lock(self)
+  local changes
+  if self.went_on then
+    local ok
+    ok, changes = pcall(go_on, self)
+    if not ok then
+      lock.release(self.dir)
+      error(changes, 0)
+    end
+  end
   local problem = files.make_directory(self.dir)
   if problem then usage.fail("out: %s", problem) end
+  take_lock(self, true)
   if self.went_on then
     self:say("going on after epoch %d in %s on %s", self.epoch, self.dir, where)
     for _, text in ipairs(changes) do self:say("  with another %s", text) end
@@ -449,13 +466,14 @@ function Run:unwind()
   self.current = nil
 end
 
---- Ends a run early: closes its log and its open turn. Not needed at the end of a recipe.
+--- Ends a run early: closes its log and its open turn, and leaves its directory to others. Not needed at the end of a recipe.
 function Run:close()
   self:settle()
   replay.defer(false)
   self:unwind()
   write_new_config(self)
   self.journal:close()
+  lock.release(self.dir)
   if program then program.catch_interrupt "off" end
 end
 
