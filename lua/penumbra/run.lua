@@ -23,6 +23,7 @@
 -- read when the next turn has its batch, or the loop ends. So the device computes while the host makes ready what comes next.
 -- @module penumbra.run
 local about = require "penumbra.about"
+local checkpoint = require "penumbra.checkpoint"
 local config = require "penumbra.config"
 local device = require "penumbra.device"
 local files = require "penumbra.files"
@@ -140,8 +141,6 @@ local function restore(part, state)
   return part:set_state(state)
 end
 
-local marker = "penumbra checkpoint 1"
-
 --- Names what a checkpoint holds; in a run that goes on, puts it back at once.
 -- @tparam table parts name = module, optimiser or random stream (anything with state() and load_state() or set_state());
 --   the tensors of `net` stand in the file under their own names, so that net:load reads it
@@ -196,8 +195,8 @@ function Run:checkpoint(parts)
   end
   if next(self.parts) == nil then return nil end
   local tensors, texts = {}, {
-    format = marker, recipe = self.name, epoch = tostring(self.epoch), step = tostring(self.step), seed = tostring(self.seed),
-    log_bytes = tostring(self.journal.bytes), config = json.line(self.config), penumbra = pn.version,
+    format = checkpoint.marker, recipe = self.name, epoch = tostring(self.epoch), step = tostring(self.step),
+    seed = tostring(self.seed), log_bytes = tostring(self.journal.bytes), config = json.line(self.config), penumbra = pn.version,
     loss = self.progress and ("%.17g %.17g"):format(self.progress.smooth, self.progress.weight) or nil,
   }
   for name, part in pairs(self.parts) do
@@ -216,13 +215,6 @@ end
 
 -- ---- opening -------------------------------------------------------------------------------------------------------------------
 
-local function read_checkpoint(path)
-  local ok, tensors, metadata = pcall(formats.load, path)
-  if not ok then raise("%s", (tostring(tensors):gsub("^%S+%.lua:%d+: ", ""))) end
-  if type(metadata) ~= "table" or metadata.format ~= marker then raise("%s: not a checkpoint of a run", path) end
-  return { tensors = tensors, metadata = metadata }
-end
-
 local function directory_of(cfg)
   local function bare(path) return path and path:gsub("(.)/+$", "%1") end
   local out, resume = bare(cfg.out), bare(cfg.resume)
@@ -234,7 +226,7 @@ end
 
 -- Takes up the run that the directory holds; refuses what is not this run. Gives what changed, as texts.
 local function go_on(self)
-  self.resumed = read_checkpoint(self.checkpoint_path)
+  self.resumed = checkpoint.read(self.checkpoint_path)
   local metadata = self.resumed.metadata
   if metadata.recipe ~= self.name then
     usage.fail("%s: belongs to the recipe '%s', this is '%s': choose another out=", self.checkpoint_path,
@@ -280,7 +272,7 @@ local function open(cfg)
   if cfg.exact ~= nil then pn.exact(cfg.exact) end
 
   self.dir = directory_of(cfg)
-  self.checkpoint_path = self.dir .. "/checkpoint.safetensors"
+  self.checkpoint_path = checkpoint.path(self.dir)
   self.went_on = files.exists(self.checkpoint_path)
   if cfg.resume and not self.went_on then usage.fail("resume: there is no %s", self.checkpoint_path) end
   take_lock(self)
