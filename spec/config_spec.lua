@@ -152,7 +152,8 @@ describe("config", function()
 
     it("are held to the same rules", function()
       with_file(".lua", "return { frmes = 4 }", function(path)
-        assert.truthy(message_of(resolve, "config=" .. path):find("unknown key 'frmes': the nearest is 'frames'", 1, true))
+        assert.equal(("config: %s: unknown key 'frmes': the nearest is 'frames' (penumbra oneshot --help lists all)"):format(path),
+          (message_of(resolve, "config=" .. path)))
       end)
       with_file(".lua", "return { frames = 'four' }", function(path)
         assert.equal("frames: expects a number, got 'four'", (message_of(resolve, "config=" .. path)))
@@ -183,18 +184,58 @@ describe("config", function()
     end)
   end)
 
-  it("of a run that goes on comes from its directory; the command line may change it", function()
-    local cjson = require "cjson"
+  describe("of a run that goes on", function()
     local files = require "penumbra.files"
-    local dir = files.scratch()
-    local path = dir .. "/config.json"
-    local file = assert(io.open(path, "w"))
-    file:write(cjson.encode(config.plain(resolve("frames=3", "optim.lr=0.25", "out=elsewhere"))))
-    file:close()
-    local cfg = resolve("frames=4", "resume=" .. dir .. "/")
-    files.remove(dir)
-    assert.same({ 4, 0.25, dir .. "/" }, { cfg.frames, cfg.optim.lr, cfg.resume })
-    assert.is_nil(cfg.out)
+    local dir
+
+    -- A run of the recipe: with a config.json of this text, and a checkpoint that knows of frames=5.
+    local function make(text, recipe)
+      local pn = require "penumbra"
+      pn.save(dir .. "/checkpoint.safetensors", { w = pn.zeros { 1 } }, { format = "penumbra checkpoint 1",
+        recipe = recipe or "oneshot", config = pn.json.line(config.plain(resolve("frames=5", "limit=2", "out=elsewhere"))) })
+      if text then assert.is_nil(files.write(dir .. "/config.json", text)) else os.remove(dir .. "/config.json") end
+    end
+
+    before_each(function() dir = files.scratch() end)
+    after_each(function() files.remove(dir) end)
+
+    it("comes from its directory; the command line may change it", function()
+      make(require("cjson").encode(config.plain(resolve("frames=3", "optim.lr=0.25", "out=elsewhere"))))
+      local cfg = resolve("frames=4", "resume=" .. dir .. "/")
+      assert.same({ 4, 0.25, dir .. "/" }, { cfg.frames, cfg.optim.lr, cfg.resume })
+      assert.is_nil(cfg.out)
+    end)
+
+    it("comes from its checkpoint where config.json is missing or cannot be opened", function()
+      make()
+      local cfg = resolve("resume=" .. dir)
+      assert.same({ 5, 2 }, { cfg.frames, cfg.limit })
+      assert.is_nil(cfg.out)
+      assert(require("lfs").mkdir(dir .. "/config.json"))
+      assert.equal(5, resolve("resume=" .. dir).frames)
+    end)
+
+    it("is an error where config.json is damaged, or has a key that the recipe has not; it names the file", function()
+      make '{"frames": 3'
+      local message, code = message_of(resolve, "resume=" .. dir)
+      assert.truthy(message:find(("resume: %s/config.json: Expected "):format(dir), 1, true), message)
+      assert.truthy(message:find("; the checkpoint knows the keys too: remove the file", 1, true), message)
+      assert.equal(2, code)
+      make '{"frames": 3, "frmes": 3}'
+      assert.equal(("resume: %s/config.json: unknown key 'frmes': the nearest is 'frames' (penumbra oneshot --help lists all)")
+        :format(dir), (message_of(resolve, "resume=" .. dir)))
+    end)
+
+    it("says first what is no run, or of another recipe", function()
+      assert.same({ ("resume: there is no %s/checkpoint.safetensors"):format(dir), 2 }, { message_of(resolve, "frmes=3",
+        "resume=" .. dir) })
+      make('{"sigma": 3}', "parent")
+      assert.same({ ("resume: %s/checkpoint.safetensors: belongs to the recipe 'parent', this is 'oneshot': penumbra parent "
+        .. "resume=%s goes on with it"):format(dir, dir), 2 }, { message_of(resolve, "resume=" .. dir) })
+      assert.is_nil(files.write(dir .. "/checkpoint.safetensors", "nonsense"))
+      assert.truthy(message_of(resolve, "resume=" .. dir):find(dir .. "/checkpoint.safetensors", 1, true))
+      assert.equal("mine", config.resolve({ resume = "x" }, { "resume=mine" }, { name = "x" }).resume) -- a key of its own
+    end)
   end)
 
   it("says what differs from another, apart from where a run lies and its threads", function()

@@ -303,6 +303,16 @@ describe("a run", function()
     end)
   end)
 
+  it("goes on without its config.json, by the keys in its checkpoint", function()
+    train("bare", 4, nil, { optim = { lr = 0.25 } })
+    os.remove(top .. "/bare/config.json")
+    local cfg = resolved("resume=" .. top .. "/bare")
+    assert.equal(0.25, cfg.optim.lr)
+    local _, _, _, seen = train(cfg, 6)
+    assert.same({ 5, 6 }, seen)
+    assert.equal(0.25, json.decode(files.read(top .. "/bare/config.json")).optim.lr)
+  end)
+
   it("records its keys when something was made with them, not before", function()
     local function recorded(out) return files.exists(top .. "/" .. out .. "/config.json") end
     helper.failure(function()
@@ -405,8 +415,8 @@ describe("a run", function()
     end)
 
     it("there is nothing to go on with", function()
-      local cfg = config.resolve({}, { "resume=" .. top .. "/nowhere" }, { name = "toy" })
-      helper.failure(function() pn.run(cfg) end, "resume: there is no " .. top .. "/nowhere/checkpoint.safetensors")
+      helper.failure(function() pn.run { resume = top .. "/nowhere" } end,
+        "resume: there is no " .. top .. "/nowhere/checkpoint.safetensors")
     end)
 
     it("the checkpoint is damaged, of something else, of another recipe, or holds another net", function()

@@ -195,6 +195,8 @@ function parse.group(path, text)
   return value
 end
 
+local function bare_name(name) return (name:gsub("^.*/", ""):gsub("%.lua$", "")) end
+
 -- ---- setting keys ----------------------------------------------------------------------------------------------------------
 
 -- Every path of the defaults: leaves, and groups too.
@@ -221,7 +223,8 @@ local function unknown(state, path)
     end
     if #inside > 0 then names = inside end
   end
-  usage.fail("unknown key '%s': the nearest is '%s' (penumbra %s --help lists all)", path, usage.nearest(path, names), state.name)
+  usage.fail("%sunknown key '%s': the nearest is '%s' (penumbra %s --help lists all)", state.reading or "", path,
+    usage.nearest(path, names), state.name)
 end
 
 -- Checks a value that came as Lua (from a file or a group) against its default.
@@ -263,40 +266,59 @@ local function merge(state, into, defaults, values, prefix)
   end
 end
 
-local function read_file(path)
-  local file, problem = io.open(path, "rb")
-  if not file then usage.fail("config: %s", problem) end
-  local text = file:read("*a")
-  file:close()
-  return text
-end
-
-local function load_file(state, path)
-  local text = read_file(path)
-  local values
-  if path:match("%.json$") then
-    local cjson = require "cjson"
-    local ok, decoded = pcall(cjson.decode, text)
-    if not ok then usage.fail("config: %s: %s", path, tostring(decoded)) end
-    local function drop_null(t)
-      for key, value in pairs(t) do
-        if value == cjson.null then t[key] = nil elseif type(value) == "table" then drop_null(value) end
-      end
-      return t
-    end
-    values = type(decoded) == "table" and drop_null(decoded)
-  else
-    local chunk, problem = loadstring(text, "@" .. path)
-    if not chunk then usage.fail("config: %s", problem) end
-    values = chunk()
-  end
-  if type(values) ~= "table" then usage.fail("config: %s: expects a table of keys", path) end
+-- Merges what a file gave; `from` says which, for messages.
+local function merge_file(state, values, from)
+  if type(values) ~= "table" then usage.fail("%sexpects a table of keys", from) end
   -- Positional arguments that a run wrote into its config.json are not keys.
   for i = #values, 1, -1 do values[i] = nil end
   for key in pairs(values) do
     if type(key) == "string" and key:match("^%d+$") then values[key] = nil end
   end
+  state.reading = from
   merge(state, state.values, state.defaults, values, "")
+  state.reading = nil
+end
+
+local function load_file(state, path)
+  local file, problem = io.open(path, "rb")
+  if not file then usage.fail("config: %s", problem) end
+  local text = file:read("*a")
+  file:close()
+  local values
+  if path:match("%.json$") then
+    values, problem = json.decode(text)
+    if problem then usage.fail("config: %s: %s", path, problem) end
+  else
+    local chunk
+    chunk, problem = loadstring(text, "@" .. path)
+    if not chunk then usage.fail("config: %s", problem) end
+    values = chunk()
+  end
+  merge_file(state, values, ("config: %s: "):format(path))
+end
+
+-- The configuration of the run that resume= names: of its config.json, or, where there is none that can be opened, of its
+-- checkpoint.
+local function load_run(state, dir)
+  local checkpoint = require "penumbra.checkpoint"
+  local path, from = checkpoint.path(dir), dir .. "/config.json"
+  local there = io.open(path, "r")
+  if not there then usage.fail("resume: there is no %s", path) end
+  there:close()
+  local metadata = checkpoint.metadata(path)
+  local recipe = bare_name(state.name)
+  if metadata.recipe ~= recipe then
+    usage.fail("resume: %s: belongs to the recipe '%s', this is '%s': penumbra %s resume=%s goes on with it", path,
+      tostring(metadata.recipe), recipe, tostring(metadata.recipe), dir)
+  end
+  local file = io.open(from, "r")
+  local text = file and file:read("*a")
+  if file then file:close() end
+  local values, problem = json.decode(text or metadata.config or "null")
+  if problem then usage.fail("resume: %s: %s; the checkpoint knows the keys too: remove the file", from, problem) end
+  if not text then from = path end
+  merge_file(state, values, ("resume: %s: "):format(from))
+  state.values.out, state.values.resume = nil, nil
 end
 
 local function set(state, path, text)
@@ -470,25 +492,23 @@ function config.resolve(defaults, args, about)
   end
   state.values = copy(state.defaults)
 
+  for _, text in ipairs(args) do
+    if text == "--help" or text == "-h" then
+      print(help(state))
+      usage.leave(0)
+    end
+  end
+
   -- A run that goes on keeps its configuration; the command line may change it.
   for _, text in ipairs(args) do
-    local dir = state.recipe.resume == nil and text:match("^resume=(.+)$")
-    local path = dir and dir:gsub("/+$", "") .. "/config.json"
-    local file = path and io.open(path, "r")
-    if file then
-      file:close()
-      load_file(state, path)
-      state.values.out, state.values.resume = nil, nil
-    end
+    local dir = text:match("^resume=(.+)$")
+    if dir and state.recipe.resume == nil and state.defaults.resume then load_run(state, (dir:gsub("(.)/+$", "%1"))) end
   end
 
   local given, prints = {}, false
   for _, text in ipairs(args) do
     local key, value = text:match("^([%a_][%w_.]*)=(.*)$")
-    if text == "--help" or text == "-h" then
-      print(help(state))
-      usage.leave(0)
-    elseif text == "--print" then
+    if text == "--print" then
       prints = true
     elseif key then
       set(state, key, value)
@@ -564,10 +584,7 @@ end
 --- The name a recipe goes by: its file without folder and ending.
 -- @tparam table cfg
 -- @treturn string
-function config.name(cfg)
-  local name = meta[cfg] and meta[cfg].name or "run"
-  return (name:gsub("^.*/", ""):gsub("%.lua$", ""))
-end
+function config.name(cfg) return bare_name(meta[cfg] and meta[cfg].name or "run") end
 
 --- The configuration as plain data for JSON: functions as their source text, positional arguments as "1", "2", ...
 -- @tparam table cfg

@@ -122,6 +122,16 @@ describe("recipes", function()
     assert.is_true(n > 100)
   end)
 
+  it("says what is wrong with resume= before it opens the data set", function()
+    local at = scratch .. "/oneshot"
+    local code, text = run("oneshot", "resume=" .. scratch .. "/nothing")
+    assert.same({ 2, ("penumbra: resume: there is no %s/nothing/checkpoint.safetensors\n"):format(scratch) }, { code, text })
+    code, text = run("quickstart", "resume=" .. at)
+    assert.same({ 2, ("penumbra: resume: %s/checkpoint.safetensors: belongs to the recipe 'oneshot', this is 'quickstart': "
+      .. "penumbra oneshot resume=%s goes on with it\n"):format(at, at) }, { code, text })
+    assert.truthy(succeeds("oneshot", "resume=" .. scratch .. "/nothing", "--help"):find("usage: penumbra oneshot", 1, true))
+  end)
+
   it("oneshot leaves nothing behind where its sequence is misspelt", function()
     local out = scratch .. "/misspelt"
     local code, text = run(unpack(oneshot(out, "sequence=wakl")))
