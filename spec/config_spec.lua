@@ -173,6 +173,28 @@ describe("config", function()
       end)
     end)
 
+    it("give no key of one run alone: out, resume, threads, workers; one written by hand is told", function()
+      local told = {}
+      local before = io.stderr
+      io.stderr = { write = function(_, text) told[#told + 1] = text end } -- luacheck: ignore
+      local ok, problem = pcall(function()
+        with_file(".json", '{ "frames": 4, "out": "a", "resume": "b", "threads": 3, "workers": 2 }', function(path)
+          local cfg = resolve("out=mine", "config=" .. path)
+          assert.same({ 4, "mine" }, { cfg.frames, cfg.out })
+          assert.same({}, { cfg.resume, cfg.threads, cfg.workers })
+        end)
+        assert.same({}, told)
+        with_file(".lua", "return { frames = 4, threads = 3, out = 'a' }", function(path)
+          local cfg = resolve("config=" .. path)
+          assert.same({ 4 }, { cfg.frames, cfg.threads, cfg.out })
+          assert.same({ ("config: %s: out, threads: left out, give such keys on the command line\n"):format(path) }, told)
+          assert.equal("a", config.resolve({ out = "b", frames = 1 }, { "config=" .. path }, { name = "x" }).out) -- a recipe's own
+        end)
+      end)
+      io.stderr = before -- luacheck: ignore
+      assert(ok, problem)
+    end)
+
     it("take back what a run wrote: config.plain, through JSON, resolves to the same", function()
       local cjson = require "cjson"
       local cfg = resolve("frames=3", "side_weight=function(e, n) return e + n end", "optim.lr=0.25", "skips=2c")

@@ -9,8 +9,9 @@
 --
 -- A value is typed by its default: number, boolean, string, list (comma-separated, or a Lua table), function (a Lua
 -- expression, or a name of penumbra.side_weight). An unknown key, or a value of another type, is an error.
--- `config=FILE.lua` or `config=FILE.json` reads overrides from a file, in the order of the command line. `--help` prints the
--- keys with their defaults and the comment beside each; `--print` the resolved configuration.
+-- `config=FILE.lua` or `config=FILE.json` (such as the config.json of a run) reads overrides from a file, in the order of the
+-- command line; its out, resume, threads and workers are left out: they are of that run alone. `--help` prints the keys with
+-- their defaults and the comment beside each; `--print` the resolved configuration.
 -- Positional arguments land in cfg[1], cfg[2], ... where the recipe declares them: pn.required"help", pn.optional"help" or
 -- pn.rest"help" in the list part of its table.
 -- @module penumbra.config
@@ -88,7 +89,7 @@ local common_help = {
   autotune = "on CUDA each new convolution times all its engines; the picks are kept",
   precision = "what convolutions multiply in (tf32, fp16 on CUDA); weights, statistics and losses stay f32",
   checkpoint_every = "epochs from one checkpoint to the next; 0: only at the end",
-  config = "a .lua or .json file of overrides",
+  config = "a .lua or .json file of overrides, such as a run's config.json",
 }
 
 -- ---- kinds and values ----------------------------------------------------------------------------------------------------
@@ -279,6 +280,21 @@ local function merge_file(state, values, from)
   state.reading = nil
 end
 
+-- What belongs to one run and its machine, not to the experiment.
+local own = { "out", "resume", "threads", "workers" }
+
+-- Takes these from the keys of a file, where the recipe has none of its own by that name; gives their names.
+local function drop_own(state, values)
+  local dropped = {}
+  for _, key in ipairs(own) do
+    if state.recipe[key] == nil and values[key] ~= nil then
+      values[key] = nil
+      dropped[#dropped + 1] = key
+    end
+  end
+  return dropped
+end
+
 local function load_file(state, path)
   local file, problem = io.open(path, "rb")
   if not file then usage.fail("config: %s", problem) end
@@ -293,6 +309,13 @@ local function load_file(state, path)
     chunk, problem = loadstring(text, "@" .. path)
     if not chunk then usage.fail("config: %s", problem) end
     values = chunk()
+  end
+  if type(values) == "table" then
+    local dropped = drop_own(state, values)
+    -- A run writes them into its config.json; in a file written by hand they were meant.
+    if #dropped > 0 and not path:match("%.json$") then
+      io.stderr:write(("config: %s: %s: left out, give such keys on the command line\n"):format(path, table.concat(dropped, ", ")))
+    end
   end
   merge_file(state, values, ("config: %s: "):format(path))
 end

@@ -258,9 +258,12 @@ local function open(cfg)
   if type(cfg) ~= "table" then raise("pn.run: expects a configuration, got %s", type(cfg)) end
   local self = setmetatable({
     cfg = cfg, name = config.name(cfg), seed = cfg.seed or 1, epoch = 0, step = 0, parts = {}, quiet = cfg.quiet,
-    every = cfg.checkpoint_every or 10, config = config.plain(cfg), config_text = tostring(cfg), -- a recipe may add to cfg later
-    pending = {},
+    every = cfg.checkpoint_every or 10, pending = {},
   }, Run)
+  local resume = cfg.resume
+  cfg.resume = nil -- not on record: who takes the keys from there shall not go on with this run
+  self.config, self.config_text = config.plain(cfg), tostring(cfg) -- a recipe may add to cfg later
+  cfg.resume = resume
   if cfg.threads then pn.threads(cfg.threads) end
   replay.defer(false) -- of a loop that an error ended
   self.device = device.choose(cfg.device)
