@@ -229,6 +229,20 @@ describe("a run", function()
       assert.is_nil(sessions[1].changes)
     end)
 
+    it("says nothing of a device that it was not given", function()
+      local defaults = { seed = 5, epochs = 4, quiet = false }
+      local function cfg(word) return config.resolve(defaults, { word .. top .. "/again" }, { name = "recipes/toy.lua" }) end
+      files.remove(top .. "/again")
+      local text = said(function()
+        train(cfg "out=", 4)
+        train(cfg "resume=", 4)
+        train(cfg "out=", 4)
+      end)
+      assert.truthy(text:find("going on after epoch 4", 1, true), text)
+      assert.is_nil(text:find("with another", 1, true), text)
+      assert.equal("auto", json.decode(files.read(top .. "/again/config.json")).device)
+    end)
+
     it("does not take another directory in resume=", function()
       local cfg = configuration "other"
       cfg.resume = top .. "/again/"
