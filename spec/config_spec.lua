@@ -275,6 +275,92 @@ describe("config", function()
     assert.equal(2, code)
   end)
 
+  describe("records functions", function()
+    local files = require "penumbra.files"
+    -- Defaults as a recipe file makes them; gives them, what is recorded of them, and how they print.
+    local function of_file(text)
+      local defaults_of_file, plain, printed
+      with_file(".lua", text, function(path)
+        defaults_of_file = assert(loadfile(path))()
+        local cfg = config.resolve(defaults_of_file, {}, { name = "x" })
+        plain, printed = config.plain(cfg), tostring(cfg)
+      end)
+      return defaults_of_file, plain, printed
+    end
+
+    -- What a run with such a record takes, of these defaults.
+    local function taken(defaults_of_recipe, plain)
+      local dir, pn = files.scratch(), require "penumbra"
+      pn.save(dir .. "/checkpoint.safetensors", { w = pn.zeros { 1 } }, { format = "penumbra checkpoint 1", recipe = "x" })
+      files.write(dir .. "/config.json", pn.json.pretty(plain))
+      local ok, cfg = pcall(config.resolve, defaults_of_recipe, { "resume=" .. dir }, { name = "x" })
+      files.remove(dir)
+      if not ok then error(cfg, 0) end
+      return cfg
+    end
+
+    it("that have a name, by their text", function()
+      local recipe, plain = of_file("local function half(e, n)\n  return e / n\nend\nreturn { w = half, s = -- steps\n"
+        .. "  require('penumbra.side_weight').steps }")
+      assert.equal("function(e, n)\n  return e / n\nend", plain.w)
+      assert.truthy(plain.s:find("^function%(epoch, n%)\n.* 0.5 or 0\nend$"), plain.s)
+      for i = 1, 200 do recipe.w(i, 3) end -- compiled, too
+      assert.equal(0.5, taken({ w = recipe.w, s = recipe.s }, plain).w(2, 4))
+      assert.equal(recipe.s, taken(recipe, plain).s) -- the very default, by its text
+      assert.equal(3, taken({ w = print, s = print }, plain).w(6, 2))
+    end)
+
+    it("of which two are on a line, each by its own text", function()
+      local _, plain = of_file "return { a = function(e) return e end, b = function(e) return .25 end, c = print }"
+      assert.same({ "function(e) return e end", "function(e) return .25 end" }, { plain.a, plain.b })
+      assert.same({ ["function"] = "[C]:-1" }, plain.c)
+    end)
+
+    it("that use a local of the recipe, as the recipe's own", function()
+      local recipe, plain, printed = of_file("local d = 2\nlocal function w(e) return e * d end\nreturn { w = w, x = {\n"
+        .. "  a = function() return d end, b = function() return -d end } }")
+      local place = plain.w["function"]:match "^(lua_%w+%.lua):2$"
+      assert.truthy(place)
+      assert.equal("function(e) return e * d end", plain.w.text)
+      assert.same({ ["function"] = place .. ":4" }, plain.x.a)
+      local cfg = taken(recipe, plain)
+      assert.same({ 6, 2, -2 }, { cfg.w(3), cfg.x.a(), cfg.x.b() })
+      assert.truthy(printed:find("w = function(e) return e * d end\nx.a = " .. place .. ":4\n", 1, true), printed)
+      local message = message_of(taken, { w = config.required("a weight", "function"), x = recipe.x }, plain)
+      assert.truthy(message:find(("config.json: w was the recipe's own function (%s:2), and the recipe has none now: give w=...")
+        :format(place), 1, true), message)
+    end)
+
+    it("wherever in their file these stand", function()
+      local function changes(a, b) return config.changes({ w = a }, { w = b }) end
+      local here = { ["function"] = "a.lua:3", text = "function() return d end" }
+      assert.same({}, changes(here, { ["function"] = "a.lua:40", text = here.text }))
+      assert.equal(1, #changes(here, { ["function"] = "a.lua:3", text = "function() return 2 * d end" }))
+      assert.equal(1, #changes(here, { ["function"] = "b.lua:3", text = here.text }))
+      assert.equal(1, #changes(here, "function() return 2 end"))
+      assert.equal(1, #changes(nil, here))
+    end)
+
+    it("and refuses those that are given and cannot be made again from their text", function()
+      with_file(".lua", "local decay = 2\nreturn { side_weight = function(e) return e * decay end }", function(path)
+        local message, code = message_of(resolve, "config=" .. path)
+        assert.equal(("side_weight: the function of %s:2 uses 'decay' from outside itself, which a run cannot record: write its "
+          .. "value into the function"):format(path:match "[^/]+$"), message)
+        assert.equal(2, code)
+      end)
+      with_file(".lua", "return { side_weight = math.max }", function(path)
+        assert.equal("side_weight: the text of the function of [C]:-1 cannot be told: give it lines of its own",
+          (message_of(resolve, "config=" .. path)))
+      end)
+      local given = { inner = { weight = function() return 1 end } }
+      local function group(text) return config.resolve(given, { "inner=" .. text }, { name = "x" }) end
+      local cfg = group "{weight = function(e) return e + 1 end}"
+      assert.equal("function(e) return e + 1 end", config.plain(cfg).inner.weight)
+      assert.equal("inner.weight: the function of inner:1 uses 'k' from outside itself, which a run cannot record: write its value "
+        .. "into the function", (message_of(group, "(function() local k = 2 return {weight = function() return k end} end)()")))
+    end)
+  end)
+
   it("knows the source of a default function", function()
     assert.equal("function(epoch, n) return 1 - epoch / n end", config.plain(resolve()).side_weight)
   end)

@@ -330,6 +330,25 @@ describe("a run", function()
     assert.equal(0.25, json.decode(files.read(top .. "/bare/config.json")).optim.lr)
   end)
 
+  it("goes on with the functions of its recipe, which may use the recipe's locals", function()
+    local program = require "penumbra.program"
+    local script = top .. "/closures.lua"
+    assert.is_nil(files.write(script, [[
+      local pn = require "penumbra"
+      local decay = 2
+      local function weight(epoch) return decay * epoch end
+      local cfg = pn.config { epochs = 2, weight = weight, a = function() return decay end, b = function() return -decay end }
+      local run = pn.run(cfg)
+      local net = { w = pn.zeros({ 1 }):keep(), state = function(self) return { w = self.w } end, load_state = function() end }
+      run:keep { net = net }
+      for epoch in run:epochs(cfg.epochs) do print(epoch, cfg.weight(epoch), cfg.a(), cfg.b()) end
+    ]]))
+    local function go(words) return shell.run(("%s %s %s 2>/dev/null"):format(quote(program.exe), quote(script), words)) end
+    assert.same({ "1\t2\t2\t-2\n2\t4\t2\t-2\n", 0 }, { go("out=" .. quote(top .. "/closures")) })
+    assert.same({ "3\t6\t2\t-2\n", 0 }, { go("epochs=3 resume=" .. quote(top .. "/closures")) })
+    assert.same({ "4\t8\t2\t-2\n", 0 }, { go("epochs=4 out=" .. quote(top .. "/closures")) })
+  end)
+
   it("records its keys when something was made with them, not before", function()
     local function recorded(out) return files.exists(top .. "/" .. out .. "/config.json") end
     helper.failure(function()

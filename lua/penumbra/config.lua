@@ -8,7 +8,8 @@
 --     }
 --
 -- A value is typed by its default: number, boolean, string, list (comma-separated, or a Lua table), function (a Lua
--- expression, or a name of penumbra.side_weight). An unknown key, or a value of another type, is an error.
+-- expression, or a name of penumbra.side_weight). An unknown key, or a value of another type, is an error. A run records a function
+-- as its text; the recipe's own may use its locals and have a name, one that is given must say all in its text.
 -- `config=FILE.lua` or `config=FILE.json` (such as the config.json of a run) reads overrides from a file, in the order of the
 -- command line; its out, resume, threads and workers are left out: they are of that run alone. `--help` prints the keys with
 -- their defaults and the comment beside each; `--print` the resolved configuration.
@@ -228,13 +229,42 @@ local function unknown(state, path)
     usage.nearest(path, names), state.name)
 end
 
+-- A function as it is recorded: by its text, which makes it again; a default that uses locals of its recipe, or whose text cannot
+-- be told, by where it was written: { ["function"] = "mine.lua:12" }, and its text where that is known.
+local function on_record(f)
+  local text, place, outside = recipe_text.of_function(f)
+  if text and not outside then return text end
+  return { ["function"] = place, text = text }
+end
+
+local function is_record(value) return type(value) == "table" and type(value["function"]) == "string" end
+
+-- A function that came as Lua: its text. A run that goes on makes it again from that, so what it needs must be in it.
+local function text_given(state, path, f)
+  local text, place, outside = recipe_text.of_function(f, state.given)
+  if outside then
+    usage.fail("%s: the function of %s uses '%s' from outside itself, which a run cannot record: write its value into the "
+      .. "function", path, place, outside)
+  end
+  if not text then usage.fail("%s: the text of the function of %s cannot be told: give it lines of its own", path, place) end
+  return text
+end
+
 -- Checks a value that came as Lua (from a file or a group) against its default.
 local function fit(state, path, default, value)
   local kind = kind_of(default)
-  if kind == "function" and type(value) == "string" then
-    -- The text of the default itself stands for the default, which may use locals of its recipe.
-    if type(default) == "function" and value == recipe_text.of_function(default) then return default end
-    return parse["function"](path, value), value
+  if kind == "function" then
+    if type(value) == "string" then
+      -- The text of the default itself stands for the default.
+      if type(default) == "function" and value == recipe_text.of_function(default) then return default end
+      return parse["function"](path, value), value
+    elseif is_record(value) then
+      if type(default) == "function" then return default end
+      usage.fail("%s%s was the recipe's own function (%s), and the recipe has none now: give %s=...", state and state.reading or "",
+        path, value["function"], path)
+    elseif type(value) == "function" and state then
+      return value, text_given(state, path, value)
+    end
   end
   if kind == "list" then
     if type(value) ~= "table" or not is_list(value) then wrong(path, value, kind) end
@@ -359,8 +389,13 @@ local function set(state, path, text)
   if default == nil then unknown(state, path) end
   local kind = kind_of(default)
   local value = parse[kind](path, text, default)
-  if kind == "group" then return merge(state, values, { [key] = default }, { [key] = value }, path:match("^(.*%.)") or "") end
-  values[key] = fit(state, path, default, value)
+  if kind == "group" then
+    state.given = "return " .. text
+    merge(state, values, { [key] = default }, { [key] = value }, path:match("^(.*%.)") or "")
+    state.given = nil
+    return
+  end
+  values[key] = kind == "function" and value or fit(state, path, default, value) -- its own text makes a function again
   state.sources[path] = kind == "function" and text or nil
 end
 
@@ -378,7 +413,9 @@ end
 
 local function format_value(value, path, sources)
   if type(value) == "function" then
-    return ((sources and sources[path] or recipe_text.of_function(value) or "function"):gsub("%s*\n%s*", " "))
+    local text, place = sources and sources[path], nil
+    if not text then text, place = recipe_text.of_function(value) end
+    return ((text or place):gsub("%s*\n%s*", " "))
   end
   if type(value) == "table" and getmetatable(value) == Declared then
     if value.choices then return table.concat(value.choices, " | ") end
@@ -609,13 +646,14 @@ end
 -- @treturn string
 function config.name(cfg) return bare_name(meta[cfg] and meta[cfg].name or "run") end
 
---- The configuration as plain data for JSON: functions as their source text, positional arguments as "1", "2", ...
+--- The configuration as plain data for JSON: functions as their source text (a default that its text alone does not make again as
+-- { function = "mine.lua:12" }, which stands for the recipe's own), positional arguments as "1", "2", ...
 -- @tparam table cfg
 -- @treturn table
 function config.plain(cfg)
   local sources = meta[cfg] and meta[cfg].sources or {}
   local function walk(value, path)
-    if type(value) == "function" then return sources[path] or recipe_text.of_function(value) or "function" end
+    if type(value) == "function" then return sources[path] or on_record(value) end
     if type(value) ~= "table" then return value end
     if is_list(value) and path ~= "" then
       local list = {}
@@ -636,6 +674,11 @@ local not_compared = { out = true, resume = true, threads = true, workers = true
 -- A value for a message; a key may be missing on either side.
 local function told(value) return value == nil and "nothing" or json.line(value) end
 
+-- Where a default stands in its file makes no difference.
+local function without_line(value)
+  return is_record(value) and { ["function"] = value["function"]:gsub(":%d+$", ""), text = value.text } or value
+end
+
 local function compare(before, now, prefix, into)
   local keys = {}
   for _, side in ipairs { before, now } do
@@ -643,7 +686,8 @@ local function compare(before, now, prefix, into)
   end
   for key in pairs(keys) do
     local path, was, is = prefix .. key, before[key], now[key]
-    if type(is) == "table" and type(was) == "table" and #is == 0 and #was == 0 then
+    if is_record(is) or is_record(was) then is, was = without_line(is), without_line(was) end
+    if type(is) == "table" and type(was) == "table" and #is == 0 and #was == 0 and not is_record(is) then
       compare(was, is, path .. ".", into)
     elseif not not_compared[path] and told(was) ~= told(is) then
       into[#into + 1] = ("%s: %s, was %s"):format(path, told(is), told(was))

@@ -12,24 +12,58 @@ function recipe_text.lines(file)
   return lines
 end
 
---- The text of a function in its file; nil where there is none.
-function recipe_text.of_function(f)
-  local info = debug.getinfo(f, "S")
-  local file = info.source:match("^@(.*)")
-  if not file then return nil end
-  local lines = recipe_text.lines(file)
-  local text = table.concat(lines, "\n", info.linedefined, math.min(info.lastlinedefined, #lines))
-  local from = 1
-  while true do
-    local start = text:find("function", from, true)
-    if not start then return nil end
+-- The code of a function without names and lines; equal for equal texts that use no local from outside.
+local function code_of(f)
+  local ok, code = pcall(string.dump, f, true)
+  return ok and code or nil
+end
+
+-- The texts of functions that begin on the first line of a piece of source and end on its last; a name is left out.
+local function candidates(text)
+  local found = {}
+  local _, n_lines = text:gsub("\n", "")
+  for start, after in text:gmatch("%f[%w_]()function%s*[%w_.]*%s*()%(") do
+    if text:find("\n", 1, true) and start > text:find("\n", 1, true) then break end
+    local from = text:match("^function%s*%(", start) and start or nil
+    local rest = from and text:sub(from) or "function" .. text:sub(after)
     -- The shortest piece that compiles is the function itself.
-    for stop in text:sub(start):gmatch("end()") do
-      local piece = text:sub(start, start + stop - 2)
-      if loadstring("return " .. piece) then return piece end
+    for stop in rest:gmatch("%f[%w_]end()%f[^%w_]") do
+      local piece = rest:sub(1, stop - 1)
+      local chunk = loadstring("return " .. piece)
+      if chunk then
+        if select(2, piece:gsub("\n", "")) == n_lines then found[#found + 1] = { text = piece, value = chunk() } end
+        break
+      end
     end
-    from = start + 8
   end
+  return found
+end
+
+--- The text of a function, where it can be told for certain: of several on its line it is the one with the same code.
+-- @tparam function f
+-- @tparam ?string source of the chunk that made it; else its file is read
+-- @treturn ?string nil where it cannot be told
+-- @treturn string where it was written: "mine.lua:12"
+-- @treturn ?string the first local from outside that it uses; its text alone does not make it again
+function recipe_text.of_function(f, source)
+  local info = debug.getinfo(f, "Su")
+  local file = info.source:match("^@(.*)")
+  local place = ("%s:%d"):format((info.short_src:gsub("^.*/", "")), info.linedefined)
+  local outside = info.nups > 0 and debug.getupvalue(f, 1) or nil
+  local lines = {}
+  if file then
+    lines = recipe_text.lines(file)
+  elseif source then
+    for line in (source .. "\n"):gmatch("([^\n]*)\n") do lines[#lines + 1] = line end
+  end
+  if info.what == "C" or not lines[info.lastlinedefined] then return nil, place, outside end
+  local found = candidates(table.concat(lines, "\n", info.linedefined, info.lastlinedefined))
+  if outside then return #found == 1 and found[1].text or nil, place, outside end
+  local code = code_of(f)
+  for _, candidate in ipairs(found) do
+    if code and code_of(candidate.value) == code then return candidate.text, place end
+  end
+  return nil, place
 end
 
 --- Walks the text of pn.config{...}: each key with its path, the comment on its line, and the comment lines above it.
