@@ -349,6 +349,62 @@ describe("a run", function()
     assert.same({ "4\t8\t2\t-2\n", 0 }, { go("epochs=4 out=" .. quote(top .. "/closures")) })
   end)
 
+  it("keeps its recipe and what that required, and says what has changed when it goes on", function()
+    local program = require "penumbra.program"
+    local home, out = top .. "/theirs", top .. "/theirs/out"
+    assert.is_nil(files.make_directory(home .. "/lib/deep"))
+    local function write(name, text) assert.is_nil(files.write(home .. "/" .. name, text)) end
+    local function kept(name) return files.read(out .. "/" .. name) end
+    local recipe = [[
+      local pn = require "penumbra"
+      local cfg = pn.config { epochs = 2 }
+      local run = pn.run(cfg)
+      local net = { w = pn.zeros({ 1 }):keep(), state = function(self) return { w = self.w } end, load_state = function() end }
+      run:keep { net = net }
+      local step, deep = require "lib.step", require "lib.deep" -- once the run is there
+      for epoch in run:epochs(cfg.epochs) do net.w:fill(step(epoch) + deep) end
+    ]]
+    write("mine.lua", recipe)
+    write("lib/step.lua", "return function(epoch) return epoch end")
+    write("lib/deep/init.lua", "return 1")
+    write("lib/unused.lua", "return 2")
+    local function go(words)
+      local text, code = shell.run(("cd %s && %s mine.lua %s"):format(quote(home), quote(program.exe), words))
+      assert.equal(0, code, text)
+      return text
+    end
+    assert.is_nil(go("out=out"):find("changed", 1, true))
+    assert.equal(recipe, kept "source/mine.lua")
+    assert.equal("return function(epoch) return epoch end", kept "source/lib/step.lua")
+    assert.equal("return 1", kept "source/lib/deep/init.lua")
+    for _, name in ipairs { "lib/unused.lua", "penumbra/run.lua", "penumbra.lua" } do assert.is_nil(kept("source/" .. name)) end
+    local list = json.decode(kept "run.json").sessions[1].source
+    assert.same({ "lib/deep/init.lua", "lib/step.lua", "mine.lua" }, { list[1].file, list[2].file, list[3].file })
+    assert.equal(pn.formats.sha256(home .. "/mine.lua"), list[3].sha256)
+    assert.equal("lib.step", list[2].module)
+
+    assert.is_nil(go("resume=out epochs=3"):find("changed", 1, true))
+    write("mine.lua", recipe .. "-- edited")
+    write("lib/step.lua", "return function(epoch) return 2 * epoch end")
+    assert.truthy(go("resume=out"):find("  changed since: lib/step.lua, mine.lua\n", 1, true)) -- nothing is left to train
+    assert.equal(recipe, kept "source/mine.lua")
+    os.remove(home .. "/lib/deep/init.lua")
+    write("mine.lua", (recipe:gsub(', deep = require "lib.step", require "lib.deep"', ' = require "lib.step" local deep = 1')))
+    assert.truthy(go("resume=out epochs=4"):find("  changed since: lib/deep/init.lua (gone), lib/step.lua, mine.lua\n", 1, true))
+    assert.equal("return function(epoch) return 2 * epoch end", kept "source/lib/step.lua")
+    assert.equal("return function(epoch) return epoch end", kept "source-to-epoch-3/lib/step.lua")
+    assert.equal(recipe, kept "source-to-epoch-3/mine.lua")
+    assert.is_nil(go("resume=out epochs=5"):find("changed", 1, true))
+    assert.is_false(files.exists(out .. "/source-to-epoch-4", "directory"))
+
+    files.remove(out)
+    assert.is_nil(files.make_directory(out))
+    write("out/source", "in the way")
+    local text, code = shell.run(("cd %s && %s mine.lua out=out"):format(quote(home), quote(program.exe)))
+    assert.equal(1, code)
+    assert.truthy(text:find("out/source: cannot make the directory: it is a file", 1, true), text)
+  end)
+
   it("records its keys when something was made with them, not before", function()
     local function recorded(out) return files.exists(top .. "/" .. out .. "/config.json") end
     helper.failure(function()

@@ -443,7 +443,7 @@ local function flatten(values, prefix, into)
   return into
 end
 
-local meta = setmetatable({}, { __mode = "k" }) -- cfg -> { name, sources }
+local meta = setmetatable({}, { __mode = "k" }) -- cfg -> { name, file, sources }
 
 local Config = {}
 function Config.__tostring(cfg)
@@ -605,7 +605,7 @@ function config.resolve(defaults, args, about)
   end
   demand(state.defaults, cfg, "")
 
-  meta[cfg] = { name = state.name, sources = state.sources }
+  meta[cfg] = { name = state.name, file = state.file, sources = state.sources }
   setmetatable(cfg, Config)
   if prints then
     print(cfg)
@@ -645,6 +645,11 @@ end
 -- @tparam table cfg
 -- @treturn string
 function config.name(cfg) return bare_name(meta[cfg] and meta[cfg].name or "run") end
+
+--- The file of the recipe.
+-- @tparam table cfg
+-- @treturn ?string nil where there is none, as on the prompt
+function config.file(cfg) return meta[cfg] and meta[cfg].file end
 
 --- The configuration as plain data for JSON: functions as their source text (a default that its text alone does not make again as
 -- { function = "mine.lua:12" }, which stands for the recipe's own), positional arguments as "1", "2", ...

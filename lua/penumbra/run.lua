@@ -10,7 +10,7 @@
 --     run:finish(net:segment(clip, cfg.infer), clip)
 --
 -- The directory: config.json (resolved; functions as source; there once a turn is done), run.json (seed, and for each session its
--- command, commit, versions and what keys it changed), log.jsonl,
+-- command, commit, versions, what keys it changed, SHA-256 of its sources), source/ (the recipe and what it required), log.jsonl,
 -- engines.txt (on CUDA: how each convolution is done), checkpoint.safetensors, masks/SEQUENCE/*.png, overlays/SEQUENCE/*.png (and
 -- .mp4), loss.png, scores.json, report.html.
 --
@@ -38,6 +38,7 @@ local replay = require "penumbra.replay"
 local results = require "penumbra.results"
 local scope = require "penumbra.scope"
 local sorted_keys = require "penumbra.sorted_keys"
+local source_files = require "penumbra.source"
 local usage = require "penumbra.usage"
 local pn = require "penumbra"
 
@@ -68,11 +69,17 @@ local function put(self, name, text)
   if problem then raise(problem) end
 end
 
--- Writes config.json, once a session: when something was made with these keys, not before.
+-- Writes config.json and the sources, once a session: when something was made with these, not before.
 local function write_config(self)
   if self.recorded then return end
   self.recorded = true
   put(self, "config.json", json.pretty(self.config))
+  local session, recipe = self.history.sessions[#self.history.sessions], config.file(self.cfg)
+  if not recipe then return end
+  local list, problem = source_files.keep(self.dir, source_files.collect(recipe, self.sources), session.from_epoch)
+  if problem then raise("%s", problem) end
+  session.source = list
+  put(self, "run.json", json.pretty(self.history))
 end
 
 -- The same for a run that has just begun, which may have no loop, or no turn in it. One that goes on keeps the keys it was trained
@@ -296,8 +303,15 @@ local function open(cfg)
     for _, text in ipairs(changes) do self:say("  with another %s", text) end
   end
 
+  self.sources = source_files.collect(config.file(cfg))
   local history = json.decode(self.went_on and files.read(self.dir .. "/run.json") or "null") or {}
+  self.history = history
   history.sessions = history.sessions or {}
+  for i = #history.sessions, 1, -1 do -- the last that trained
+    local changed = history.sessions[i].source and source_files.changed(history.sessions[i].source, config.file(cfg))
+    if changed and #changed > 0 then self:say("  changed since: %s", table.concat(changed, ", ")) end
+    if changed then break end
+  end
   history.recipe, history.seed = self.name, self.seed
   history.sessions[#history.sessions + 1] = {
     command = about.command(rawget(_G, "arg") or {}), commit = about.commit(), started = os.date "!%Y-%m-%dT%H:%M:%SZ",

@@ -27,7 +27,8 @@ describe("recipes", function()
     assert.equal(6, #masks)
     local scores = json(out .. "/scores.json")
     assert.is_true(scores.sequences.walk.J.mean >= 0 and scores.mean.F.mean <= 1)
-    for _, name in ipairs { "config.json", "run.json", "checkpoint.safetensors", "loss.png", "report.html" } do
+    for _, name in ipairs { "config.json", "run.json", "checkpoint.safetensors", "loss.png", "report.html", "source/oneshot.lua",
+      "source/models/fcn_i3d.lua" } do
       assert.equal("file", lfs.attributes(out .. "/" .. name, "mode"), name)
     end
   end)
