@@ -4,7 +4,8 @@
 ** directory. Lua sees `require "penumbra.program"`: { exe, home, version, catch_interrupt(mode), interrupted() }.
 **
 ** Exit codes: 0 done, 1 the work failed, 2 the command line was wrong. A failure prints its message alone;
-** PENUMBRA_TRACEBACK=1 adds the traceback. An error value may be a table { message =, code = } (penumbra.usage).
+** PENUMBRA_TRACEBACK=1 adds the traceback. An error value may be a table { message =, code = } (penumbra.usage); without a
+** message nothing is printed.
 */
 #include <limits.h>
 #include <signal.h>
@@ -21,7 +22,7 @@
 
 enum { PATH_BYTES = PATH_MAX + 64 };
 
-/* ---- SIGINT, SIGTERM, SIGHUP: the first is kept for the script to find, or raised in it; the second ends the program */
+/* ---- SIGINT: the first is kept for the script to find, or raised in it; the second ends the program -------------- */
 
 static volatile sig_atomic_t interrupted;
 static lua_State *raise_in; /* NULL: only note it */
@@ -35,24 +36,16 @@ static void raise_now(lua_State *L, lua_Debug *where) {
 static void on_interrupt(int number) {
   interrupted = 1;
   if (raise_in) lua_sethook(raise_in, raise_now, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
-  signal(number, SIG_DFL);
+  else signal(number, SIG_DFL);
 }
 
-/* What is ignored, as under nohup, stays so. */
-static void take(int number, bool wanted) {
-  if (signal(number, wanted ? on_interrupt : SIG_DFL) == SIG_IGN) signal(number, SIG_IGN);
-}
-
-/* catch_interrupt("note" | "raise" | "off"). Compiled code does not see what is raised: whoever wants it seen turns the JIT off. What a
-** cluster or a terminal that goes away sends is noted like Ctrl-C; where Ctrl-C raises, it ends the program as ever. */
+/* catch_interrupt("note" | "raise" | "off") */
 static int catch_interrupt(lua_State *L) {
   static const char *const modes[] = { "off", "note", "raise", NULL };
   int mode = luaL_checkoption(L, 1, NULL, modes);
   interrupted = 0;
   raise_in = mode == 2 ? L : NULL;
-  take(SIGINT, mode != 0);
-  take(SIGTERM, mode == 1);
-  take(SIGHUP, mode == 1);
+  signal(SIGINT, mode ? on_interrupt : SIG_DFL);
   return 0;
 }
 
@@ -117,12 +110,12 @@ static int report(lua_State *L) {
   const char *text = lua_tostring(L, -1);
   if (lua_istable(L, -1)) {
     lua_getfield(L, -1, "code");
-    bool has_code = lua_isnumber(L, -1) != 0;
-    if (has_code) code = (int)lua_tointeger(L, -1);
+    bool leaves = lua_isnumber(L, -1);
+    if (leaves) code = (int)lua_tointeger(L, -1);
     lua_pop(L, 1);
     lua_getfield(L, -1, "message");
     text = lua_tostring(L, -1);
-    if (!text && has_code) return code; /* what there was to say has been said */
+    if (!text && leaves) return code;
     if (!text) lua_pop(L, 1);
   }
   if (!text) text = luaL_callmeta(L, -1, "__tostring") ? lua_tostring(L, -1) : NULL;
