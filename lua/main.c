@@ -1,12 +1,13 @@
 /* main.c: the program penumbra: LuaJIT with our package in sight; the rest is lua/penumbra/cli.lua.
 **
 ** It finds its home (the checkout, or PREFIX/share/penumbra of an installation) from its own path, so it runs from any
-** directory. Lua sees `require "penumbra.program"`: { exe, home, version, catch_interrupt(mode), interrupted() }.
+** directory. Lua sees `require "penumbra.program"`: { exe, home, version, catch_interrupt(mode, text), interrupted() }.
 **
 ** Exit codes: 0 done, 1 the work failed, 2 the command line was wrong. A failure prints its message alone;
 ** PENUMBRA_TRACEBACK=1 adds the traceback. An error value may be a table { message =, code = } (penumbra.usage); without a
 ** message nothing is printed.
 */
+#include <errno.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -22,10 +23,19 @@
 
 enum { PATH_BYTES = PATH_MAX + 64 };
 
-/* ---- SIGINT: the first is kept for the script to find, or raised in it; the second ends the program -------------- */
+/* ---- SIGINT: the first is kept for the script to find, or raised in it; the second ends the program. What is kept for the script
+** may also be SIGTERM and SIGHUP: of a batch system, of a connection that was lost. ------------------------------------------- */
 
 static volatile sig_atomic_t interrupted;
-static lua_State *raise_in; /* NULL: only note it */
+static lua_State *raise_in;  /* NULL: only note it */
+static char first_text[256]; /* what the first one is answered with on stderr */
+
+/* A SIGHUP that was ignored from the start (nohup) stays so. */
+static void handle(void (*with)(int), bool all) {
+  signal(SIGINT, with);
+  signal(SIGTERM, all ? with : SIG_DFL);
+  if (signal(SIGHUP, all ? with : SIG_DFL) == SIG_IGN) signal(SIGHUP, SIG_IGN);
+}
 
 static void raise_now(lua_State *L, lua_Debug *where) {
   (void)where;
@@ -34,18 +44,27 @@ static void raise_now(lua_State *L, lua_Debug *where) {
 }
 
 static void on_interrupt(int number) {
+  (void)number;
   interrupted = 1;
-  if (raise_in) lua_sethook(raise_in, raise_now, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
-  else signal(number, SIG_DFL);
+  if (raise_in) {
+    lua_sethook(raise_in, raise_now, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
+  } else {
+    int before = errno;
+    handle(SIG_DFL, true);
+    (void)!write(2, first_text, strlen(first_text)); /* the terminal may be gone */
+    errno = before;
+  }
 }
 
-/* catch_interrupt("note" | "raise" | "off") */
+/* catch_interrupt("note" | "raise" | "off", text with which the first is answered at once when it is noted) */
 static int catch_interrupt(lua_State *L) {
   static const char *const modes[] = { "off", "note", "raise", NULL };
   int mode = luaL_checkoption(L, 1, NULL, modes);
+  handle(SIG_DFL, true);
   interrupted = 0;
   raise_in = mode == 2 ? L : NULL;
-  signal(SIGINT, mode ? on_interrupt : SIG_DFL);
+  snprintf(first_text, sizeof first_text, "%s", luaL_optstring(L, 2, ""));
+  if (mode) handle(on_interrupt, mode == 1);
   return 0;
 }
 

@@ -577,25 +577,69 @@ describe("a run", function()
     run:close()
   end)
 
-  it("stops at Ctrl-C after the step at hand, with a checkpoint and the line to go on with", function()
+  describe("that is told to stop", function()
     local program = require "penumbra.program"
-    local script = top .. "/stop.lua"
-    assert.is_nil(files.write(script, [[
-      local pn = require "penumbra"
-      local cfg = pn.config { out = "]] .. top .. [[/stopped" }
-      local run = pn.run(cfg)
-      local net = { w = pn.zeros({ 1 }):keep(), state = function(self) return { w = self.w } end, load_state = function() end }
-      run:keep { net = net }
-      for epoch in run:epochs(1000) do
-        if epoch == 3 then io.popen("kill -INT $PPID"):close() end
-        net.w:fill(epoch)
+    local script
+    local notice = "stopping after this epoch; Ctrl-C again stops at once\n"
+
+    -- In epoch 3, of two batches, comes a signal, so many times. Gives what the program said, its exit code, and the line to go on.
+    local function stop(signal, times, words, before)
+      local out = top .. "/stopped"
+      files.remove(out)
+      local output, code = shell.run(("%s %s %s signal=%s times=%d out=%s %s; exit $?"):format(before or "", quote(program.exe),
+        quote(script), signal, times, quote(out), words or ""))
+      return output, code, ("stopped after epoch 3; go on with: penumbra %s resume=%s\n"):format(script, out)
+    end
+
+    setup(function()
+      script = top .. "/stop.lua"
+      assert.is_nil(files.write(script, [[
+        local pn = require "penumbra"
+        local cfg = pn.config { signal = "INT", times = 1, epochs = 1000 }
+        local run = pn.run(cfg)
+        local net = { w = pn.zeros({ 1 }):keep(), state = function(self) return { w = self.w } end, load_state = function() end }
+        run:keep { net = net }
+        for epoch, _, i in run:epochs(cfg.epochs, { per_epoch = 2, batch = function() end }) do
+          if epoch == 3 and i == 1 then
+            for _ = 1, cfg.times do io.popen("kill -" .. cfg.signal .. " $PPID"):close() end
+            io.stderr:write "still here\n"
+          end
+          net.w:fill(epoch)
+        end
+        print "the end"
+      ]]))
+    end)
+
+    for _, signal in ipairs { "INT", "TERM", "HUP" } do
+      it("by SIG" .. signal .. " ends the epoch at hand, with a checkpoint and the line to go on with", function()
+        local output, code, advice = stop(signal, 1)
+        assert.equal(notice .. "still here\n" .. advice, output:sub(-#notice - #advice - 11))
+        assert.equal(130, code)
+        assert.equal(3, pn.load(top .. "/stopped/checkpoint.safetensors").w:item())
+      end)
+    end
+
+    it("a second time stops at once", function()
+      for signal, number in pairs { INT = 2, TERM = 15 } do
+        local output, code = stop(signal, 2)
+        assert.equal(128 + number, code)
+        assert.truthy(output:find(notice, 1, true), output)
+        assert.is_nil(output:find("still here", 1, true), output)
+        assert.is_false(files.exists(top .. "/stopped/checkpoint.safetensors"))
       end
-    ]]))
-    local output, code = shell.run(quote(program.exe) .. " " .. quote(script))
-    local advice = ("stopped after epoch 3; go on with: penumbra %s resume=%s/stopped\n"):format(script, top)
-    assert.truthy(output:find(advice, 1, true), output)
-    assert.equal(130, code)
-    assert.equal(3, pn.load(top .. "/stopped/checkpoint.safetensors").w:item())
+    end)
+
+    it("in its last epoch does not go on to what follows", function()
+      local output, code, advice = stop("INT", 1, "epochs=3")
+      assert.equal(advice, output:sub(-#advice))
+      assert.equal(130, code)
+    end)
+
+    it("by SIGHUP goes on where nohup has it ignored", function()
+      local output, code = stop("HUP", 2, "epochs=5", "trap '' HUP;")
+      assert.equal("the end\n", output:match "[^\n]*\n$")
+      assert.equal(0, code)
+    end)
   end)
 end)
 

@@ -15,7 +15,8 @@
 -- .mp4), loss.png, scores.json, report.html.
 --
 -- A run that goes on equals one that never stopped, bit for bit: parameters, optimiser and random streams are in the
--- checkpoint, and a source gives its batch by the number of the epoch. Ctrl-C ends the step at hand, writes a checkpoint, stops.
+-- checkpoint, and a source gives its batch by the number of the epoch. Ctrl-C, SIGTERM and SIGHUP end the epoch at hand, write a
+-- checkpoint, stop; the second stops at once.
 -- A checkpoint knows no device: it goes on anywhere. Two processes never write into one directory (penumbra.lock).
 -- out= of a run goes on with it where all keys are the same, or epochs alone has grown; with other keys only resume= does.
 --
@@ -373,15 +374,18 @@ local function rescue(self, problem)
     or "no checkpoint could be written")
 end
 
+-- Clears what is left of the progress line where a message goes.
+local function cleared(self) return self.progress and self.progress.terminal and "\r\27[K" or "" end
+
 local function stop_for_interrupt(self)
   self:settle()
-  local path = self:checkpoint()
+  local path = self.saved_epoch == self.epoch and self.checkpoint_path or self:checkpoint()
   self:close()
   if path then
-    io.stderr:write(("\27[Kstopped after epoch %d; go on with: penumbra %s resume=%s\n"):format(self.epoch,
+    io.stderr:write(("%sstopped after epoch %d; go on with: penumbra %s resume=%s\n"):format(cleared(self), self.epoch,
       (rawget(_G, "arg") or {})[0] or self.name, self.dir))
   else
-    io.stderr:write("\27[Kstopped; there is no checkpoint (run:keep names what it holds)\n")
+    io.stderr:write(cleared(self), "stopped; there is no checkpoint (run:keep names what it holds)\n")
   end
   usage.leave(130)
 end
@@ -412,7 +416,9 @@ function Run:epochs(n, source)
   self.resumed = nil -- the tensors of the checkpoint are put back by now
   if self.went_on and self.epoch >= n then self:say("nothing left to train: %d of %d epochs are done", self.epoch, n) end
   replay.defer(self.device ~= "cpu")
-  if program then program.catch_interrupt "note" end
+  if program then
+    program.catch_interrupt("note", cleared(self) .. "stopping after this epoch; Ctrl-C again stops at once\n")
+  end
   local i = per_epoch
   local watch = profile.watching
   if watch then watch.loop_begins() end
@@ -430,7 +436,7 @@ function Run:epochs(n, source)
         end
       end
       self.progress:update(self.epoch * per_epoch + (i < per_epoch and i or 0))
-      if i == per_epoch and program and program.interrupted() and self.epoch < n then stop_for_interrupt(self) end
+      if i == per_epoch and program and program.interrupted() then stop_for_interrupt(self) end
     end
     if i == per_epoch and self.epoch >= n then
       self:settle()
