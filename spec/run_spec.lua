@@ -243,6 +243,13 @@ describe("a run", function()
       assert.equal("auto", json.decode(files.read(top .. "/again/config.json")).device)
     end)
 
+    it("goes on on another device", function()
+      local cfg = configuration("again", { epochs = 4, quiet = true })
+      cfg.device = "auto"
+      local _, _, _, seen = train(cfg, 6)
+      assert.same({ 5, 6 }, seen)
+    end)
+
     it("does not take another directory in resume=", function()
       local cfg = configuration "other"
       cfg.resume = top .. "/again/"

@@ -18,7 +18,7 @@
 -- checkpoint, and a source gives its batch by the number of the epoch. Ctrl-C, SIGTERM and SIGHUP end the epoch at hand, write a
 -- checkpoint, stop; the second stops at once.
 -- A checkpoint knows no device: it goes on anywhere. Two processes never write into one directory (penumbra.lock).
--- out= of a run goes on with it where all keys are the same, or epochs alone has grown; with other keys only resume= does.
+-- out= of a run goes on with it where all keys are the same but for the device and a larger epochs; with others only resume= does.
 --
 -- Nothing in a turn waits for a CUDA device: what run:log and run:guard are given there, and what came of an optimiser's step, is
 -- read when the next turn has its batch, or the loop ends. So the device computes while the host makes ready what comes next.
@@ -243,8 +243,9 @@ local function go_on(self)
   local before, now = json.decode(metadata.config or "{}") or {}, self.config
   local changes = config.changes(before, now)
   if not self.cfg.resume then
-    -- More epochs make no other run of it.
+    -- More epochs make no other run of it, nor does another device.
     if tonumber(before.epochs) and tonumber(now.epochs) and now.epochs > before.epochs then before.epochs = now.epochs end
+    before.device = now.device
     config.hold(self.dir, "a run", before, now, (", or give resume=%s to go on with these"):format(self.dir))
   end
   self.epoch, self.step = tonumber(metadata.epoch) or 0, tonumber(metadata.step) or 0
