@@ -319,8 +319,18 @@ describe("a run", function()
     end)
 
     it("but not against its own", function()
+      local function is_free()
+        return shell.succeeds(("flock -n %s/.lock true"):format(quote(top .. "/twofold")))
+      end
       local first = pn.run(configuration "twofold")
+      first:keep { net = (toy(first)) }
+      first:checkpoint()
+      helper.failure(function() pn.run(configuration("twofold", { epochs = 3 })) end, "holds a run with other keys")
+      assert.is_false(is_free())
       pn.run(configuration "twofold"):close()
+      assert.is_true(is_free())
+      helper.failure(function() pn.run(configuration("twofold", { epochs = 3 })) end, "holds a run with other keys")
+      assert.is_true(is_free())
       first:close()
       files.remove(top .. "/twofold")
       pn.run(configuration "twofold"):close()
@@ -423,6 +433,8 @@ describe("a run", function()
     run:close()
     pn.run(configuration "loopless"):close()
     assert.is_true(recorded "loopless")
+    pn.run(configuration "own_loop"):log { loss = 1 }
+    assert.is_true(recorded "own_loop")
     for _ in pn.run(configuration "turnless"):epochs(0) do error "a turn" end
     assert.is_true(recorded "turnless")
   end)

@@ -37,26 +37,30 @@ end
 -- @tparam string dir
 -- @tparam ?boolean make the file, and say whose it is; else nothing is written, and there is no lock where there is no file
 -- @treturn ?string nil, or what went wrong: "DIR is in use by process 123"
+-- @treturn boolean was it taken by this very call?
 function lock.take(dir, make)
   local key = key_of(dir)
   local fd = key and held[key]
-  if not fd then
-    if not key and not make then return nil end
+  local is_new = not fd
+  if is_new then
+    if not key and not make then return nil, false end
     fd = ffi.C.open(path_of(dir), RDWR + CLOEXEC + (make and CREAT or 0), ffi.new("int", 438)) -- rw for all but what umask takes
     if fd < 0 then fd = ffi.C.open(path_of(dir), RDONLY + CLOEXEC) end -- of another user
-    if fd < 0 then return nil end
-    if ffi.C.flock(fd, EXCLUSIVE_AT_ONCE) ~= 0 then
-      local busy = ffi.errno() == EWOULDBLOCK
+    if fd < 0 then return nil, false end
+    local got = ffi.C.flock(fd, EXCLUSIVE_AT_ONCE) == 0
+    local busy = not got and ffi.errno() == EWOULDBLOCK
+    key = key_of(dir)
+    if not got or not key then
       ffi.C.close(fd)
-      return busy and ("%s is in use by %s"):format(dir, holder(dir)) or nil
+      return busy and ("%s is in use by %s"):format(dir, holder(dir)) or nil, false
     end
-    held[key_of(dir)] = fd
+    held[key] = fd
   end
   if make then
     local text = ("%d %s\n"):format(ffi.C.getpid(), this_host())
     if ffi.C.ftruncate(fd, 0) == 0 then ffi.C.write(fd, text, #text) end
   end
-  return nil
+  return nil, is_new
 end
 
 --- Gives the lock of a directory back; without one nothing happens.

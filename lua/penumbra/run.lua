@@ -255,8 +255,9 @@ end
 
 -- Nobody else may write here while this process lives, or the run is closed. A run that may still be refused makes no file.
 local function take_lock(self, make)
-  local problem = lock.take(self.dir, make)
+  local problem, is_new = lock.take(self.dir, make)
   if problem then usage.fail("%s: %s", self.cfg.resume and "resume" or "out", problem) end
+  return is_new
 end
 
 --- Opens a run.
@@ -285,15 +286,15 @@ local function open(cfg)
 
   self.dir = directory_of(cfg)
   self.checkpoint_path = checkpoint.path(self.dir)
+  local is_locked = take_lock(self)
   self.went_on = files.exists(self.checkpoint_path)
   if cfg.resume and not self.went_on then usage.fail("resume: there is no %s", self.checkpoint_path) end
-  take_lock(self)
   local changes
   if self.went_on then
     local ok
     ok, changes = pcall(go_on, self)
     if not ok then
-      lock.release(self.dir)
+      if is_locked then lock.release(self.dir) end
       error(changes, 0)
     end
   end
@@ -568,6 +569,7 @@ end
 -- @tparam table record name = number, tensor of one element, string or boolean
 function Run:log(record)
   if type(record) ~= "table" then raise("run:log: expects a table, got %s", type(record)) end
+  if not self.current then write_new_config(self) end
   local line, away = { epoch = self.current or self.epoch, step = self.step + 1 }, {}
   for key, value in pairs(record) do
     key = tostring(key)
