@@ -1,8 +1,7 @@
---- What a run is made of beside the framework: its recipe and the Lua files that were required, but for those in lua/ of the
--- framework, which the commit names. The run keeps them in RUN/source as they were when it read them; run.json has their SHA-256.
+--- What a run is made of beside the framework: its recipe and the Lua files that were required, but for those of this package,
+-- which the commit names. The run keeps them in RUN/source as they were when it read them; run.json has their SHA-256.
 -- What workers required is not seen.
 -- @module penumbra.source
-local binding = require "penumbra.ffi"
 local files = require "penumbra.files"
 local formats = require "penumbra.formats"
 local lfs = require "lfs"
@@ -15,6 +14,8 @@ local function absolute(path)
   return (path:gsub("/%./", "/"))
 end
 
+local package_directory = absolute(debug.getinfo(1, "S").source:match "^@(.*/)[^/]*$" or "penumbra/")
+
 local function path_of(module) return package.searchpath(module, package.path) end
 
 --- The files of a recipe and of what is required so far, with their texts.
@@ -24,7 +25,7 @@ local function path_of(module) return package.searchpath(module, package.path) e
 function source.collect(recipe, found)
   found = found or {}
   if not recipe then return found end
-  local framework, known = absolute(binding.root) .. "/lua/", {}
+  local known = {}
   for _, file in pairs(found) do known[file.path] = true end
   local function add(name, path, module)
     local text = not known[path] and files.read(path)
@@ -36,7 +37,7 @@ function source.collect(recipe, found)
   for _, module in ipairs(sorted_keys(package.loaded)) do
     local path = path_of(module)
     path = path and absolute(path)
-    if path and path:sub(1, #framework) ~= framework then
+    if path and path:sub(1, #package_directory) ~= package_directory then
       add(module:gsub("%.", "/") .. (path:match "/init%.lua$" or ".lua"), path, module)
     end
   end
