@@ -47,6 +47,7 @@ static void on_interrupt(int number) {
   (void)number;
   interrupted = 1;
   if (raise_in) {
+    signal(SIGINT, SIG_DFL); /* compiled code may not come to the hook: the second ends it */
     lua_sethook(raise_in, raise_now, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
   } else {
     int before = errno;
