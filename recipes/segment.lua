@@ -3,7 +3,7 @@
 local pn = require "penumbra"
 
 local cfg = pn.config{
-  pn.config.required "FRAMES: a folder of pictures, in the order of their names",
+  pn.config.required "FRAMES: a folder of pictures, in the order of their names and numbers",
   checkpoint = pn.config.required "checkpoint.safetensors of a run of oneshot or parent; it knows its own network",
   mask  = pn.config.optional "mask of the first frame, for infer.keep=connected",
   infer = pn.infer.defaults, -- how the clip is segmented

@@ -206,6 +206,23 @@ describe("a DAVIS tree", function()
       "Annotations/480p/run/00004.png")
   end)
 
+  it("counts its frames, whether they are written with zeros or not", function()
+    make "JPEGImages/480p/walk"
+    local function frame(i) return ("%s/JPEGImages/480p/walk/%d.png"):format(root, i) end
+    for i = 7, 12 do
+      image.write(frame(i), frame_of(i))
+    end
+    local clip = data.davis(root):sequence "walk"
+    for i = 1, 6 do
+      assert.equal(i + 6, clip:frame(i):get(1, 1, 1))
+    end
+    os.remove(frame(9))
+    helper.failure(function() data.davis(root):sequence "walk" end, "frame 9 is missing: there is 8.png, then 10.png")
+    os.remove(frame(10))
+    os.remove(frame(8))
+    helper.failure(function() data.davis(root):sequence "walk" end, "frame 8 is missing: there is 7.png, then 11.png")
+  end)
+
   it("names files of another size, and both sizes", function()
     tree("walk", 3, { 1 })
     image.write(root .. "/Annotations/480p/walk/00001.png", mask_of({ 1 }, 8, 10))
@@ -259,6 +276,18 @@ describe("a folder of frames", function()
     assert.is_false(data.folder(root .. "/in"):has_mask(1))
     image.write(root .. "/in/a_mask.png", mask_of { 1 })
     assert.equal(3, data.folder(root .. "/in", { mask = root .. "/in/a_mask.png" }).n_frames)
+  end)
+
+  it("is in the order of the numbers", function()
+    make "in"
+    for i = 1, 11, 2 do
+      image.write(("%s/in/f%d.png"):format(root, i), frame_of(i))
+    end
+    local clip = data.folder(root .. "/in")
+    for k = 1, 6 do
+      assert.equal(2 * k - 1, clip:frame(k):get(1, 1, 1))
+    end
+    assert.equal("f11", clip:frame_name(6))
   end)
 
   it("says what is wrong", function()

@@ -237,6 +237,22 @@ describe("reading images", function()
     assert.same({ "b" }, select(2, image.files(path "list", "png")))
     helper.failure(function() image.files(path "nolist") end, "nolist: no such directory")
   end)
+
+  it("lists them in the order of their numbers, however these are written", function()
+    lfs.mkdir(path "numbers")
+    local order = {
+      "1", "02", "2", "9", "10", "1234567890123456789", "12345678901234567890", "f", "f0", "f1", "f1.5", "f3b2", "f3b11",
+      "f3c1", "f11", "f-1", "g1",
+    }
+    for i = #order, 1, -1 do
+      save("numbers/" .. order[i] .. ".png", "x")
+    end
+    save("numbers/f1.jpg", "x")
+    local paths, names = image.files(path "numbers")
+    table.insert(order, 10, "f1")
+    assert.same(order, names)
+    assert.same({ path "numbers/f1.jpg", path "numbers/f1.png" }, { paths[10], paths[11] })
+  end)
 end)
 
 describe("the size of a JPEG", function()

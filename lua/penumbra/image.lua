@@ -11,6 +11,7 @@ local ffi = require "ffi"
 local lfs = require "lfs"
 local binding = require "penumbra.ffi"
 local named = require "penumbra.named"
+local natural = require "penumbra.natural"
 local raise = require "penumbra.raise"
 
 local C, check, out, wrap, ptr = binding.C, binding.check, binding.out, binding.wrap, binding.ptr
@@ -28,7 +29,7 @@ end
 
 -- ---- files ------------------------------------------------------------------------------------------------------------
 
---- The picture files of a directory, sorted by name.
+--- The picture files of a directory, sorted by name, where digits count as numbers: f2 before f10.
 -- @tparam string directory
 -- @tparam ?string extension "jpg" or "png"; both when not given
 -- @treturn {string} paths
@@ -46,8 +47,8 @@ function image.files(directory, extension)
       files[#files + 1] = { file = file, name = name }
     end
   end
-  table.sort(files, function(a, b)
-    return a.file < b.file
+  natural.sort(files, function(entry)
+    return entry.name, entry.file
   end)
   local paths, names = {}, {}
   for i, entry in ipairs(files) do

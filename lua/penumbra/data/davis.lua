@@ -331,7 +331,7 @@ local function check_numbers(directory, paths, names)
   for i = 2, #names do
     local before, here = tonumber(names[i - 1]), tonumber(names[i])
     if before and here and here ~= before + 1 then
-      local lost = ("%0" .. #names[i] .. "d"):format(before + 1)
+      local lost = ("%0" .. #names[i - 1] .. "d"):format(before + 1)
       raise("%s: frame %s is missing: there is %s, then %s", directory, lost, paths[i - 1]:match("[^/]+$"),
         paths[i]:match("[^/]+$"))
     end
@@ -494,7 +494,8 @@ end
 
 -- ---- a plain folder ----------------------------------------------------------------------------------------------------------
 
---- A folder of frames (.jpg or .png, in the order of their names), with a mask for the first or masks by name.
+--- A folder of frames (.jpg or .png, in the order of their names and numbers: f2 before f10), with a mask for the first or masks
+-- by name.
 -- @tparam string path
 -- @tparam ?table how mask: a PNG for the first frame, or a folder of PNGs named as the frames; object; name; cache_bytes
 -- @treturn Clip
