@@ -466,6 +466,58 @@ describe("after each frame", function()
   end)
 end)
 
+describe("an answer that is not finite", function()
+  local nn = pn.nn
+  local function network()
+    local net = nn.sequential { nn.conv3d { from = 3, to = 2, kernel = 1 }, nn.conv3d { from = 2, to = 1, kernel = 1 } }
+    net.logits = function(self, x) return self(x) end
+    return net
+  end
+
+  it("is an error that names the frame, and the layer", function()
+    local net = network()
+    infer.segment(net, moving(5, 8, 8), { frames = 4, stride = 2 })
+    net:state()["2.weight"]:fill(0 / 0)
+    local clip = moving(5, 8, 8)
+    local message = helper.failure(function() infer.segment(net, clip, { frames = 4, stride = 2 }) end,
+      "infer: frame 1: the network's answer is not finite: ", "sequential.2: conv3d: ")
+    assert.is_nil(message:find("infer.lua", 1, true))
+    assert.is_true(net.training)
+    assert.is_false(pn.C.pn_trapping_nan())
+    local named = { n_frames = 5, frame_name = function(_, i) return ("%05d"):format(i + 6) end }
+    function named.frame(_, i) return pn.image.frame(clip, i):clone() end
+    helper.failure(function() infer.segment(net, named, { frames = 4, stride = 2 }) end, "infer: frame 1 (00007): the network's")
+  end)
+
+  it("is found in the frame that has it, and where it does not come again", function()
+    local net, seen = network(), 0
+    function net.logits(self, x)
+      seen = seen + 1
+      local y = self(x)
+      return seen == 4 and y:fill(0 / 0) or y
+    end
+    helper.failure(function()
+      infer.segment(net, moving(9, 8, 8), { slow = 1, frames = 2, stride = 2, ends = "inside" })
+    end, "infer: frame 7: the network's answer was not finite; run again, every layer is")
+  end)
+
+  it("is found in one pixel of a tile of a frame shown smaller", function()
+    local clip = helper.growing_square({ 4, 12, 12, 12 }, 24, 24, 4)
+    local net = seeing()
+    local logits = net.logits
+    function net.logits(self, x)
+      local y = logits(self, x)
+      if x:size(5) < 24 then y:set(0 / 0, 1, 1, 1, 12, 12) end
+      return y
+    end
+    helper.failure(function()
+      infer.segment(net, clip, {
+        slow = 1, frames = 1, stride = 1, ends = "inside", calibrate = 0, first_mask = pn.image.frame(truth(clip), 1),
+      })
+    end, "infer: frame 4: the network's answer is not finite: ", "resize3d")
+  end)
+end)
+
 describe("keep_connected", function()
   local function mask_of(rows)
     local t = pn.zeros { 1, #rows, #rows[1], dtype = "u8" }

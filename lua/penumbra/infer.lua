@@ -366,9 +366,18 @@ local function unlearning(net, f, ...)
   end
 end
 
+local function contains(list, value)
+  for _, entry in ipairs(list) do
+    if entry == value then
+      return true
+    end
+  end
+  return false
+end
+
 -- ---- the door ----------------------------------------------------------------------------------------------------------------
 
---- Segments a clip.
+--- Segments a clip. A frame of which the network's answer is not finite is an error that names it, and the layer.
 -- @param net a module with `net:logits(x)`: real (1,3,T,H,W) to logits (1,1,T,H,W); net.input is its pixel rule (image.to_clip)
 -- @param clip tensor u8 (T,H,W,3), or a clip with n_frames and :frame(i) -> u8 (H,W,3)
 -- @tparam ?table options see `infer.defaults`; and first_mask = u8 (H,W), the annotated mask of frame 1; progress =
@@ -431,15 +440,46 @@ function infer.segment(net, clip, options)
   local threshold, first_j = o.threshold, nil
   local before = o.first_mask -- what the next mask must touch, where only connected ones are kept
   local smaller = 1
+  local sizes = {} -- by window that was run: how many times smaller it was shown
+
+  local function seen_by(start)
+    local seen = {}
+    for t = 1, o.frames do
+      seen[t] = math.ceil(infer.reflect(start + t - 1, n_shown, o.ends) / o.slow)
+    end
+    return seen
+  end
+
+  -- Frame i is not finite: the windows that saw it are run again, with the trap on.
+  local function refuse(i)
+    local frame = type(clip) == "table" and clip.frame_name and ("frame %d (%s)"):format(i, clip:frame_name(i)) or "frame " .. i
+    for k in ipairs(sizes) do
+      local seen = seen_by(starts[k])
+      if contains(seen, i) then
+        binding.C.pn_trap_nan(true)
+        local ok, problem = pcall(unlearning, net, sums.window, seen, sizes[k])
+        binding.C.pn_trap_nan(false)
+        if not ok then
+          raise("infer: %s: the network's answer is not finite: %s", frame, (tostring(problem):gsub("^%S+%.lua:%d+: ", "")))
+        end
+      end
+    end
+    raise("infer: %s: the network's answer was not finite; run again, every layer is", frame)
+  end
+
   local function finish(i, sum)
-    local total = totals[i]
+    local total, check = totals[i], 0
     local to = mask_data + (i - 1) * pixels
     local chance = probabilities and probabilities:data() + (i - 1) * pixels
     for y = 0, h - 1 do
       for x = 0, w - 1 do
         local p = y * w + x
         sum[p] = sum[p] / (total * total_y[y] * total_x[x])
+        check = check + sum[p]
       end
+    end
+    if check - check ~= 0 then -- of NaN and of infinities
+      refuse(i)
     end
     if coarse[i] and o.guided > 0 then
       follow_edges(sum, h, w, o.guided, read, i)
@@ -466,15 +506,8 @@ function infer.segment(net, clip, options)
     sums.spare(sum)
   end
 
-  local function seen_by(start)
-    local seen = {}
-    for t = 1, o.frames do
-      seen[t] = math.ceil(infer.reflect(start + t - 1, n_shown, o.ends) / o.slow)
-    end
-    return seen
-  end
-
   local function window(seen)
+    sizes[#sizes + 1] = smaller
     unlearning(net, sums.window, seen, smaller)
     for t = 1, o.frames do
       totals[seen[t]] = (totals[seen[t]] or 0) + weights[t]
