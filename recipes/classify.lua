@@ -12,6 +12,7 @@ local cfg = pn.config{
   device  = "auto",                -- cpu, cuda, cuda:1 ...; auto: cuda where there is a card, else cpu
   precision = pn.choice("f32", "tf32", "bf16", "fp16"), -- what convolutions multiply in (tf32, fp16 on CUDA)
 }
+for _, key in ipairs { "top", "frames", "size" } do pn.named.whole("classify", key, cfg[key], 1) end
 if cfg.threads then pn.threads(cfg.threads) end
 local device = pn.device.choose(cfg.device)
 pn.precision(cfg.precision, device)

@@ -264,6 +264,11 @@ describe("recipes", function()
     code, text = run("classify", scratch .. "/nothing.gif")
     assert.is_true(code ~= 0)
     assert.is_truthy(text:find("no such file or folder", 1, true), text)
+    for key, value in pairs { frames = "0", size = "-3", top = "1.5" } do
+      code, text = run("classify", tree .. "/JPEGImages/480p/walk", key .. "=" .. value, "weights=absent.safetensors")
+      assert.equal(1, code)
+      assert.is_truthy(text:find(("classify: %s is %s, expects a whole number from 1"):format(key, value), 1, true), text)
+    end
     code, text = run("segment", tree .. "/JPEGImages/480p/walk", "checkpoint=" .. tree .. "/ImageSets/2016/val.txt",
       "out=" .. scratch .. "/none3")
     assert.is_true(code ~= 0, text)
