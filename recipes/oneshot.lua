@@ -1,10 +1,14 @@
 -- recipes/oneshot.lua: learn one object from its first mask, then find it in every frame: penumbra oneshot sequence=camel
+-- One's own: penumbra oneshot video=holiday.mp4 mask=first.png (a folder of frames will do; the mask is of the first frame)
 -- All sequences of a set, one after another, in one table: penumbra each oneshot set=val
 local pn = require "penumbra"
 
 local cfg = pn.config{
   davis    = "davis2016",           -- root of the data set
   sequence = "blackswan",           -- whose first frame and mask are learnt
+  video    = pn.config.optional "a video, or a folder of frames, in place of a sequence",
+  mask     = pn.config.optional "of the first frame of video: a PNG, black where the object is not",
+  object   = 0,                     -- whose number in the first mask; 0: any value but 0 is the object
   weights  = "i3d_rgb.safetensors", -- of I3D (penumbra fetch i3d brings them), or the checkpoint of a parent; "" for none
   seed     = 1,
   -- the network
@@ -31,7 +35,8 @@ local cfg = pn.config{
   online = pn.online.defaults,      -- what is learnt on the way; every = 0: nothing
 }
 
-local clip   = pn.data.davis(cfg.davis):sequence(cfg.sequence)
+local clip   = pn.data.clip(cfg)
+cfg.sequence = clip.name
 pn.infer.with(cfg.infer) -- what is wrong there shows now, not after the training
 pn.online.with(cfg.online)
 local run    = pn.run(cfg)

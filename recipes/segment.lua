@@ -1,15 +1,16 @@
--- recipes/segment.lua: masks for a folder of frames, by a network that a run of oneshot or parent has trained:
--- penumbra segment FRAMES checkpoint=out/RUN/checkpoint.safetensors
+-- recipes/segment.lua: masks for a video, or a folder of frames, by a network that a run of oneshot or parent has trained:
+-- penumbra segment CLIP checkpoint=out/RUN/checkpoint.safetensors
 local pn = require "penumbra"
 
 local cfg = pn.config{
-  pn.config.required "FRAMES: a folder of pictures, in the order of their names and numbers",
+  pn.config.required "CLIP: a video, or a folder of pictures, in the order of their names and numbers",
   checkpoint = pn.config.required "checkpoint.safetensors of a run of oneshot or parent; it knows its own network",
-  mask  = pn.config.optional "mask of the first frame, for infer.keep=connected",
-  infer = pn.infer.defaults, -- how the clip is segmented
+  mask   = pn.config.optional "mask of the first frame, for infer.keep=connected, and to know the size and the best threshold",
+  object = 0,                 -- whose number in the mask; 0: any value but 0 is the object
+  infer  = pn.infer.defaults, -- how the clip is segmented
 }
 
-local clip = pn.data.folder(cfg[1], { mask = cfg.mask })
+local clip = pn.data.own(cfg[1], { mask = cfg.mask, object = cfg.object })
 pn.infer.with(cfg.infer) -- what is wrong there shows before anything is written
 local run  = pn.run(cfg)
 local file = pn.formats.open(pn.weights.find(cfg.checkpoint))

@@ -303,6 +303,82 @@ describe("a folder of frames", function()
   end)
 end)
 
+describe("a clip of one's own", function()
+  local function folder()
+    make "holiday"
+    for i = 1, 3 do
+      image.write(("%s/holiday/%d.png"):format(root, i), frame_of(i))
+    end
+    image.write(root .. "/first.png", mask_of { 2, 5 })
+    return root .. "/holiday/", root .. "/first.png"
+  end
+
+  it("is a folder of frames, with any or one object of its mask", function()
+    local path, mask = folder()
+    local clip = data.own(path, { mask = mask, quiet = true })
+    assert.same({ "holiday", 3, true, false }, { clip.name, clip.n_frames, clip:has_mask(1), clip:has_mask(2) })
+    assert.same({ 1, 1 }, { clip:mask(1):get(2, 2), clip:mask(1):get(2, 5) })
+    clip = data.own(path, { mask = mask, object = 5 })
+    assert.same({ 0, 1 }, { clip:mask(1):get(2, 2), clip:mask(1):get(2, 5) })
+    assert.is_false(data.own(path):has_mask(1))
+    lfs.link("holiday", root .. "/link", true)
+    image.write(root .. "/holiday/0 mask.png", mask_of { 1 }) -- among its frames, by another path
+    assert.equal(3, data.own(root .. "/link", { mask = root .. "/holiday/0 mask.png" }).n_frames)
+  end)
+
+  it("is a video, whose frames go when it does", function()
+    if not pn.video.available() then return pending "ffmpeg is not installed" end
+    folder()
+    local path = pn.video.write { path = root .. "/my clip.v2.mp4", frames = root .. "/holiday" }
+    local clip = data.own(path, { mask = root .. "/first.png", object = 2 })
+    assert.same({ "my clip.v2", 3, 8, 12 }, { clip.name, clip.n_frames, clip.height, clip.width })
+    assert.same({ "00002", 1, 0 }, { clip:frame_name(3), clip:mask(1):get(2, 2), clip:mask(1):get(2, 5) })
+    local frames = clip:paths(1):match "^(.*)/[^/]+$"
+    assert.is_true(pn.files.exists(frames, "directory"))
+    clip = nil -- luacheck: ignore
+    collectgarbage()
+    collectgarbage()
+    assert.is_false(pn.files.exists(frames, "directory"))
+  end)
+
+  it("or a sequence is what the keys of a recipe name", function()
+    local path, mask = folder()
+    tree("pair", 2, { 1, 2 })
+    local cfg = { davis = root, sequence = "pair", object = 2, video = "", quiet = true }
+    local clip = data.clip(cfg)
+    assert.same({ "pair", 2, 0, 1 }, { clip.name, clip.n_frames, clip:mask(2):get(2, 2), clip:mask(2):get(2, 5) })
+    cfg.object = 0
+    assert.equal(1, data.clip(cfg):mask(2):get(2, 2))
+    cfg.video, cfg.mask = path, mask
+    assert.equal("holiday", data.clip(cfg).name)
+    cfg.object = 5
+    assert.equal(0, data.clip(cfg):mask(1):get(2, 2))
+  end)
+
+  it("says what is wrong", function()
+    local path, mask = folder()
+    helper.failure(function() data.own() end, "own: expects the path of a video or of a folder of frames, got nothing")
+    helper.failure(function() data.own(root .. "/none.mp4", { mask = mask }) end, "none.mp4: no such video, or folder of frames")
+    helper.failure(function() data.own(path, { mask = root .. "/none.png" }) end, "mask: ", "none.png: no such file")
+    helper.failure(function() data.own(path, { object = 2 }) end, "own: object is 2, but there is no mask that says where it is")
+    helper.failure(function() data.own(path, { mask = mask, object = 300 }) end, "own: object is 300, expects a whole number")
+    helper.failure(function() data.own(path, { mask = mask, object = 3 }) end, "first.png: object 3 is not in the mask",
+      "objects there: 2, 5")
+    image.write(mask, mask_of {})
+    helper.failure(function() data.own(path, { mask = mask }) end, "first.png: the mask of the first frame is empty")
+    image.write(mask, mask_of({ 1 }, 8, 10))
+    helper.failure(function() data.own(path, { mask = mask }) end, "a mask of another size", "first.png is 8 x 10", "8 x 12")
+    save("text.mp4", "not a video")
+    helper.failure(function() data.own(root .. "/text.mp4") end, "text.mp4: cannot read the video")
+    helper.failure(function() data.clip { video = path, mask = "" } end, "clip: video=", "needs mask=FILE.png")
+    helper.failure(function() data.clip { davis = root, sequence = "a", mask = mask } end, "first.png goes with video=")
+    tree("pair", 2, { 1, 2 })
+    helper.failure(function() data.clip { davis = root, sequence = "pair", object = 3 } end, "object 3 is not in the mask",
+      "objects there: 1, 2")
+    helper.failure(function() data.clip { davis = root, sequence = "pair", object = -1 } end, "clip: object is -1")
+  end)
+end)
+
 describe("the painted tree", function()
   local how = { sequences = { "walk", "stroll" }, frames = 6, height = 48, width = 80 }
 

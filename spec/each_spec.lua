@@ -130,6 +130,25 @@ describe("each", function()
     assert.truthy(files.exists(out .. "/masks/walk/00005.png"))
   end)
 
+  it("scores the object that is asked for, also beside its first mask, and what was done before", function()
+    local pair, out = scratch .. "/pair", scratch .. "/object"
+    pn.data.toy.write(pair, { sequences = { "walk" }, frames = 6, height = 48, width = 64 })
+    for i, path in ipairs(pn.image.files(pair .. "/Annotations/480p/walk")) do
+      local mask = pn.image.read_mask(path)
+      for x = 1, 6 do mask:set(2, i, x + i) end
+      pn.image.write(path, mask)
+    end
+    local rows = {}
+    for k = 1, 2 do
+      local code, text = each(out, "davis=" .. pair, "object=2")
+      assert.equal(0, code, text)
+      assert.equal(k == 1, text:find("done before", 1, true) == nil)
+      rows[k] = files.read(out .. "/report.html"):match "report.html\">walk</a>([^\n]*)"
+    end
+    assert.truthy(rows[1])
+    assert.equal(rows[1], rows[2])
+  end)
+
   it("stops at Ctrl-C with what is done", function()
     local out = scratch .. "/stopped"
     local code, text = each(out, "sequences=walk,stroll", "epochs=1000000",
@@ -157,6 +176,7 @@ describe("each", function()
       { 2, "recipes/parent.lua has no key 'sequence': it cannot be run on the sequences of a set", "parent", davis, out },
       { 2, "each: sequence= is not given here: sequences=a,b or set=NAME", "oneshot", davis, out, "sequence=walk" },
       { 2, "each: resume= is not given here: the same out= goes on", "oneshot", davis, "resume=x" },
+      { 2, "each: video= is one clip, not the sequences of a set: penumbra oneshot video=x.mp4", "oneshot", davis, "video=x.mp4" },
       { 2, "unknown key 'epochz': the nearest is 'epochs'", "oneshot", davis, out, "epochz=3" },
       { 1, "has no set 'vall', did you mean 'val'?", "oneshot", davis, out, "set=vall" },
       { 1, "has no sequence 'wakl', did you mean 'walk'?", "oneshot", davis, out, "sequences=stroll,wakl" },

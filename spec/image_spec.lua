@@ -586,6 +586,12 @@ describe("masks as shapes", function()
     helper.failure(function() image.select(pn.zeros { 2, 2 }) end, "select: expected element type u8, got f")
   end)
 
+  it("say which objects they hold", function()
+    assert.same({ 2, 7, 255 }, image.objects(pn.tensor({ { 7, 0, 2 }, { 255, 2, 2 } }, { dtype = "u8" })))
+    assert.same({}, image.objects(pn.zeros { 2, 3, dtype = "u8" }))
+    helper.failure(function() image.objects "a.png" end, "objects: ")
+  end)
+
   it("fall into components, the largest first", function()
     local mask = u8 {
       { 1, 0, 0, 1, 1, 0, 1 },

@@ -3,6 +3,8 @@
 local lfs = require "lfs"
 local pn = require "penumbra"
 local helper = require "spec.helper"
+local program = require "penumbra.program"
+local shell = require "penumbra.shell"
 
 local video, image = pn.video, pn.image
 
@@ -72,6 +74,35 @@ it("takes a folder or a list of files, and scales", function()
   assert.near(40, brightness(paths[2]), 6)
 end)
 
+it("gives the folder of frames behind a path", function()
+  assert.same({ directory, n = 1 }, { n = select("#", video.folder(directory)), (video.folder(directory)) })
+  if not video.available() then
+    pending "ffmpeg is not installed"
+    return
+  end
+  local path = video.write { path = directory .. "/three.mp4", frames = frames(3, 16, 16) }
+  local folder, keeper = video.folder(path)
+  assert.equal(3, #image.files(folder))
+  assert.equal("userdata", type(keeper))
+  keeper = nil -- luacheck: ignore
+  collectgarbage()
+  collectgarbage()
+  assert.is_nil(lfs.attributes(folder))
+  -- Also when the program ends, by itself or by an error, with the clip still in use.
+  for _, ending in ipairs { "", "error 'and out'" } do
+    local script, said = directory .. "/end.lua", directory .. "/end.txt"
+    local file = assert(io.open(script, "w"))
+    file:write(("local pn = require 'penumbra'; clip = pn.data.own(%q); io.open(%q, 'w'):write((clip:paths(1))); %s"):format(path,
+      said, ending))
+    file:close()
+    local _, code = shell.run(shell.quote(program.exe) .. " " .. shell.quote(script))
+    assert.equal(ending == "" and 0 or 1, code)
+    local frame = pn.files.read(said)
+    assert.truthy(frame:match "/00000.jpg$")
+    assert.is_nil(lfs.attributes((frame:gsub("/[^/]+$", ""))))
+  end
+end)
+
 it("says what is wrong, and keeps what stood there", function()
   helper.failure(function() video.write { path = "a.avi", frames = frames(1, 8, 8) } end,
     "a.avi: a video is written as .mp4 or .gif")
@@ -113,12 +144,12 @@ it("says what is wrong, and keeps what stood there", function()
 end)
 
 it("says when the program is not there", function()
-  local program = video.program
+  local before = video.program
   video.program = "no-such-program"
   assert.is_false(video.available())
   local ok, problem = pcall(video.write, { path = "a.mp4", frames = frames(1, 8, 8) })
   local ok2, problem2 = pcall(video.read, { path = "spec/video_spec.lua", directory = directory .. "/q" })
-  video.program = program
+  video.program = before
   assert.is_false(ok or ok2)
   assert.truthy(problem:find("video.write: the program no-such-program is not installed (on Debian: apt-get install ffmpeg)", 1,
     true))

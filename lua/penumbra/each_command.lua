@@ -62,7 +62,9 @@ local function resolve(path, rest, run_file)
     end
   end
   local about = { name = rest[0], file = path }
-  return config.resolve(declared, with(rest, "sequence=" .. rest[0]), about)
+  local cfg = config.resolve(declared, with(rest, "sequence=" .. rest[0]), about)
+  if cfg.video then usage.fail("each: video= is one clip, not the sequences of a set: penumbra %s video=%s", rest[0], cfg.video) end
+  return cfg
 end
 
 -- The names to run, each of them there and sound.
@@ -214,7 +216,9 @@ local function run(arguments, find, run_file)
   local cfg = resolve(path, rest, run_file)
 
   local pn = require "penumbra"
-  local self = setmetatable({ cfg = cfg, dataset = pn.data.davis(cfg.davis), rows = {}, copied = {}, failures = {} }, Each)
+  local object = type(cfg.object) == "number" and cfg.object > 0 and cfg.object or nil
+  local dataset = pn.data.davis(cfg.davis, { object = object })
+  local self = setmetatable({ cfg = cfg, dataset = dataset, rows = {}, copied = {}, failures = {} }, Each)
   self.names = names_of(ours, self.dataset)
   self.dir = (ours.out or ("out/each-%s-%s"):format(config.name(cfg), os.date "%Y%m%d-%H%M%S")):gsub("(.)/+$", "%1")
   open(self.dir, arguments, cfg)

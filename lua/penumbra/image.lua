@@ -278,6 +278,23 @@ function image.select(mask, object)
   return made(C.pn_mask_select, ptr(mask, "select"), number)
 end
 
+--- The object numbers of a mask, in order; none where it is empty.
+-- @treturn {int}
+function image.objects(mask)
+  local seen, list = {}, {}
+  local dense = ptr(mask, "objects") ~= nil and mask:contiguous()
+  local p = dense:data()
+  for k = 0, mask:count() - 1 do
+    seen[p[k]] = true
+  end
+  for object = 1, 255 do
+    if seen[object] then
+      list[#list + 1] = object
+    end
+  end
+  return list
+end
+
 --- The smallest window that holds the object: { top, left, height, width, area = pixels }; nil when the mask is empty.
 function image.box(mask)
   local box, area = sizes(4), sizes(1)

@@ -2,11 +2,13 @@
 --
 --     pn.video.write{ path = "camel.mp4", frames = "out/overlays", fps = 24 }   -- or .gif; a folder, a list of paths, or a tensor
 --     local paths = pn.video.read{ path = "dog.mp4", directory = "dog" }        -- dog/00000.jpg, dog/00001.jpg, ...
+--     local folder, keeper = pn.video.folder "dog.mp4"                          -- frames that go when keeper does
 
 local ffi = require "ffi"
 local lfs = require "lfs"
-local image = require "penumbra.image"
 local binding = require "penumbra.ffi"
+local files = require "penumbra.files"
+local image = require "penumbra.image"
 local named = require "penumbra.named"
 local raise = require "penumbra.raise"
 local shell = require "penumbra.shell"
@@ -188,6 +190,31 @@ function video.read(how)
     raise("%s: cannot read the video: %s", how.path, problem or "it holds no frames")
   end
   return paths
+end
+
+--- The folder of frames behind a path: the path itself where it is a folder, else the frames of a video, taken apart into a folder
+-- of their own.
+-- @tparam string path
+-- @treturn string folder
+-- @treturn ?userdata where it was a video: the folder goes when this is collected, or the program ends
+function video.folder(path)
+  if lfs.attributes(path, "mode") == "directory" then
+    return path
+  end
+  local folder = files.scratch()
+  local ok, paths = pcall(video.read, { path = path, directory = folder })
+  if not ok then
+    files.remove(folder)
+    error(paths, 0)
+  end
+  local keeper = newproxy(true)
+  getmetatable(keeper).__gc = function() -- also while Lua closes, when lfs may open no directory any more
+    for _, frame in ipairs(paths) do
+      os.remove(frame)
+    end
+    os.remove(folder)
+  end
+  return folder, keeper
 end
 
 return video

@@ -168,6 +168,44 @@ describe("recipes", function()
     assert.is_false(files.exists(scratch .. "/online-wrong", "directory"))
   end)
 
+  it("oneshot learns a clip of one's own, as it learns a sequence, and segment takes it too", function()
+    if not pn.video.available() then return pending "ffmpeg is not installed" end
+    local frames, mask = tree .. "/JPEGImages/480p/walk", scratch .. "/first.png"
+    local video = pn.video.write { path = scratch .. "/my clip.mp4", frames = frames }
+    local first = pn.image.read_mask(tree .. "/Annotations/480p/walk/00000.png"):clone()
+    first:set(4, 1, 1)
+    pn.image.write(mask, first)
+    local out = scratch .. "/own"
+    local text = succeeds(unpack(oneshot(out, "video=" .. video, "mask=" .. mask)))
+    assert.truthy(text:find(mask .. " marks 2 objects (1, 4), taken as one; object=N takes one of them", 1, true), text)
+    assert.truthy(text:find("my clip: frame 2 has no mask: nothing to score against", 1, true), text)
+    for _, name in ipairs { "masks/my clip/00005.png", "overlays/my clip/00000.png", "my clip.mp4", "report.html" } do
+      assert.is_true(files.exists(out .. "/" .. name), name)
+    end
+    assert.same({ "my clip", video }, { json(out .. "/config.json").sequence, json(out .. "/config.json").video })
+    assert.is_false(files.exists(out .. "/scores.json"))
+    -- The folder with the same mask as the sequence has: the same bits.
+    text = succeeds(unpack(oneshot(scratch .. "/own-folder", "video=" .. frames, "mask=" .. mask, "object=1")))
+    assert.is_nil(text:find("objects", 1, true), text)
+    succeeds(unpack(oneshot(scratch .. "/own-sequence")))
+    local a = pn.formats.load(scratch .. "/own-folder/checkpoint.safetensors")
+    local b = pn.formats.load(scratch .. "/own-sequence/checkpoint.safetensors")
+    for name, t in pairs(a) do helper.assert_same_bits(t, b[name], name) end
+    succeeds("segment", video, "checkpoint=" .. out .. "/checkpoint.safetensors", "infer.frames=4", "mask=" .. mask, "object=4",
+      "out=" .. scratch .. "/own-segment")
+    assert.equal(6, #pn.image.files(scratch .. "/own-segment/masks/my clip", "png"))
+    for _, case in ipairs {
+      { "needs mask=FILE.png", "video=" .. video },
+      { "object 3 is not in the mask of the first frame (objects there: 1, 4)", "video=" .. video, "mask=" .. mask, "object=3" },
+      { "object 3 is not in the mask of the first frame (objects there: 1)", "object=3" },
+    } do
+      local code, message = run(unpack(oneshot(scratch .. "/own-wrong", unpack(case, 2))))
+      assert.equal(1, code)
+      assert.truthy(message:find(case[1], 1, true), message)
+      assert.is_false(files.exists(scratch .. "/own-wrong", "directory"))
+    end
+  end)
+
   it("oneshot searches for hard negatives, and goes on with them as if it had not been stopped", function()
     local straight, halting = scratch .. "/mined", scratch .. "/mined-halting"
     local keys = { "mine_every=1", "lucid.focus=1", "batchnorm=batch", "side_weight=constant", "balance=constant" }

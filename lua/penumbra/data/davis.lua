@@ -102,21 +102,6 @@ local kinds = {
   },
 }
 
--- Object numbers present in a mask, as text.
-local function objects_of(mask)
-  local seen, list = {}, {}
-  local p = mask:data()
-  for k = 0, mask:count() - 1 do
-    seen[p[k]] = true
-  end
-  for id = 1, 255 do
-    if seen[id] then
-      list[#list + 1] = tostring(id)
-    end
-  end
-  return #list > 0 and table.concat(list, ", ") or "none"
-end
-
 kinds.mask = {
   path = function(clip, i)
     return clip.mask_paths[i] or raise("%s: frame %d (%s) has no mask; expected %s", clip.name, i, clip.frame_paths[i],
@@ -128,11 +113,12 @@ kinds.mask = {
     local masks = clip.object == "all" and stored or image.select(stored, clip.object)
     for m, path in ipairs(paths) do -- the first must name the object
       if path == clip.mask_paths[1] and not image.box(image.frame(masks, m)) then
-        local ids = objects_of(image.frame(stored, m))
-        if ids == "none" then
+        local ids = image.objects(image.frame(stored, m))
+        if #ids == 0 then
           raise("%s: the mask of the first frame is empty: it names no object to follow", path)
         end
-        raise("%s: object %s is not in the mask of the first frame (objects there: %s)", path, tostring(clip.object), ids)
+        raise("%s: object %s is not in the mask of the first frame (objects there: %s)", path, tostring(clip.object),
+          table.concat(ids, ", "))
       end
     end
     return masks
@@ -324,6 +310,11 @@ local function frame_files(directory)
     end
   end
   return kept_paths, kept_names
+end
+
+local function is_same_file(a, b)
+  return a:match "[^/]+$" == b:match "[^/]+$" and lfs.attributes(a, "ino") == lfs.attributes(b, "ino")
+    and lfs.attributes(a, "dev") == lfs.attributes(b, "dev")
 end
 
 -- Numbered frames must follow each other without a gap.
@@ -523,7 +514,7 @@ function davis.folder(path, how)
     elseif mode == "file" then
       mask_paths[1] = how.mask
       for i = #paths, 1, -1 do -- the mask may lie among the frames
-        if paths[i] == how.mask then
+        if is_same_file(paths[i], how.mask) then
           table.remove(paths, i)
           table.remove(names, i)
         end
