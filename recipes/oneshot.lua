@@ -89,5 +89,6 @@ cfg.infer.after_frame = pn.online.learner(clip, stream, cfg, function(batch)
 end)
 cfg.infer.first_mask, cfg.infer.progress = clip:mask(1), pn.infer.line()
 local masks, _, found = net:segment(clip, cfg.infer)
+clip.found = found -- for scores.json
 if found.first_j then run:say("frame 1   J %.1f at threshold %.2f", 100 * found.first_j, found.threshold) end
 run:finish(masks, clip)

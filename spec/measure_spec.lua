@@ -247,8 +247,20 @@ describe("evaluate", function()
         assert.near(result.sequences.boat[which][key], read.sequences.boat[which][key], 1e-9)
         assert.near(result.mean[which][key], read.mean[which][key], 1e-9)
       end
+      assert.same(result.sequences.bird[which].per_frame, read.sequences.bird[which].per_frame)
     end
     assert.is_nil(lfs.attributes(json .. ".part"))
+  end)
+
+  it("writes what was found on first frames, also where nothing was scored", function()
+    local result = { order = {}, first_frame = { ["a \"b\""] = { J = 0.5, threshold = 0.75 }, a = { threshold = 0.25 } } }
+    local read = cjson.decode(measure.json(result))
+    assert.same({ sequences = {}, first_frame = result.first_frame }, read)
+    result = measure.evaluate { masks = masks, davis = root }
+    result.first_frame = { bird = { J = 1, threshold = 0.5 } }
+    read = cjson.decode(measure.json(result))
+    assert.same({ 1, 0.5 }, { read.first_frame.bird.J, read.first_frame.bird.threshold })
+    assert.equal(result.mean.J.mean, read.mean.J.mean)
   end)
 
   it("needs only the masks that count, and notes the others", function()

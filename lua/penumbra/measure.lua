@@ -16,6 +16,7 @@ local named = require "penumbra.named"
 local nearest = require "penumbra.nearest"
 local published = require "penumbra.published"
 local raise = require "penumbra.raise"
+local sorted_keys = require "penumbra.sorted_keys"
 
 local C, check, ptr = binding.C, binding.check, binding.ptr
 
@@ -328,6 +329,14 @@ local function json_score(s)
     for i, key in ipairs(keys) do
       fields[i] = ('"%s": %s'):format(key, json_number(s[which][key]))
     end
+    local frames = s[which].per_frame
+    if frames then
+      local values = {}
+      for i, value in ipairs(frames) do
+        values[i] = json_number(value)
+      end
+      fields[#fields + 1] = ('"per_frame": [%s]'):format(table.concat(values, ", "))
+    end
     parts[#parts + 1] = ('"%s": {%s}'):format(which, table.concat(fields, ", "))
   end
   return "{" .. table.concat(parts, ", ") .. "}"
@@ -339,13 +348,28 @@ local function json_string(text)
   end) .. '"'
 end
 
---- A result as JSON: {"sequences": {"camel": {"J": {"mean":, "recall":, "decay":}, "F": {...}}, ...}, "mean": {...}}, values 0-1.
+-- "name": { rows }, a row a line.
+local function json_rows(name, rows)
+  return ('  "%s": {%s}'):format(name, #rows > 0 and "\n" .. table.concat(rows, ",\n") .. "\n  " or "")
+end
+
+--- A result as JSON: {"sequences": {"camel": {"J": {"mean":, "recall":, "decay":, "per_frame": []}, "F": {...}}, ...},
+-- "mean": {...}}, values 0-1; per_frame begins with the second frame. And {"first_frame": {"camel": {"J":, "threshold":}}} where
+-- the result has first_frame: of each sequence what infer.segment found there. The mean is left out where there are no sequences.
 function measure.json(result)
-  local rows = {}
+  local rows, first_rows, parts = {}, {}, {}
   for i, name in ipairs(result.order) do
     rows[i] = ("    %s: %s"):format(json_string(name), json_score(result.sequences[name]))
   end
-  return ('{\n  "sequences": {\n%s\n  },\n  "mean": %s\n}\n'):format(table.concat(rows, ",\n"), json_score(result.mean))
+  for i, name in ipairs(sorted_keys(result.first_frame or {})) do
+    local found = result.first_frame[name]
+    first_rows[i] = ('    %s: {%s"threshold": %s}'):format(json_string(name),
+      found.J and ('"J": %s, '):format(json_number(found.J)) or "", json_number(found.threshold))
+  end
+  parts[1] = json_rows("sequences", rows)
+  parts[#parts + 1] = #rows > 0 and ('  "mean": %s'):format(json_score(result.mean)) or nil
+  parts[#parts + 1] = #first_rows > 0 and json_rows("first_frame", first_rows) or nil
+  return "{\n" .. table.concat(parts, ",\n") .. "\n}\n"
 end
 
 --- Writes a result as JSON; what stood at the path stays whole until the new file is complete.

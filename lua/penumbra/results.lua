@@ -2,6 +2,7 @@
 --
 -- A place says where: dir, seed, epoch, config_text, quiet, and, once something is scored, scores. It is plain data, so that a
 -- worker can do all this beside what follows: `results.beside(pool)` opens a queue for that, which run:finish then uses.
+-- Where a clip says how it was segmented (`clip.found`, the third result of infer.segment), scores.json has it under first_frame.
 -- @module penumbra.results
 local ffi = require "ffi"
 local files = require "penumbra.files"
@@ -99,8 +100,24 @@ function results.report(place)
   return path
 end
 
+-- scores.json: of all clips scored, and what is known of their first frames.
+local function write_scores(place)
+  local result = place.result or { order = {} }
+  result.first_frame = place.first_frame
+  measure.write_json(place.dir .. "/scores.json", result)
+end
+
+-- Takes note of how a clip was segmented.
+local function note_found(place, clip)
+  if type(clip.found) == "table" then
+    place.first_frame = place.first_frame or {}
+    place.first_frame[clip.name] = { J = clip.found.first_j, threshold = clip.found.threshold }
+  end
+end
+
 -- Adds a clip to the scores of a place; nil where there is nothing to score against.
 local function add_scores(place, masks, clip)
+  if place.first_frame then write_scores(place) end
   for i = 2, clip.n_frames - 1 do
     if not clip:has_mask(i) then return say(place, "%s: frame %d has no mask: nothing to score against", clip.name, i) end
   end
@@ -116,13 +133,14 @@ local function add_scores(place, masks, clip)
   place.scores = all
   place.result = measure.summary(all.order, all.scores)
   place.result.baseline = measure.summary(all.order, all.copied)
-  measure.write_json(place.dir .. "/scores.json", place.result)
+  write_scores(place)
   return all.scores[clip.name]
 end
 
 --- See run:score.
 function results.score(place, masks, clip)
   check_masks("run:score", masks, clip)
+  note_found(place, clip)
   local score = add_scores(place, masks, clip)
   if score and not place.quiet then measure.print(place.result) end
   results.report(place)
@@ -184,6 +202,7 @@ end
 --- See run:finish.
 function results.finish(place, masks, clip)
   check_masks("run:finish", masks, clip)
+  note_found(place, clip)
   if not queue or not clip.made_by then
     return results.score(place, results.save_masks(place, masks, clip), clip)
   end

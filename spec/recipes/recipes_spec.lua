@@ -19,7 +19,7 @@ describe("recipes", function()
 
   it("oneshot trains, segments every frame, scores, and leaves a run to look at", function()
     local out = scratch .. "/oneshot"
-    succeeds(unpack(oneshot(out)))
+    local text = succeeds(unpack(oneshot(out)))
     local lines = log_lines(out)
     assert.equal(2, #lines)
     assert.is_true(lines[2].loss > 0 and lines[2].fused_loss > 0)
@@ -27,6 +27,9 @@ describe("recipes", function()
     assert.equal(6, #masks)
     local scores = json(out .. "/scores.json")
     assert.is_true(scores.sequences.walk.J.mean >= 0 and scores.mean.F.mean <= 1)
+    assert.same({ 4, 4 }, { #scores.sequences.walk.J.per_frame, #scores.sequences.walk.F.per_frame })
+    local first = scores.first_frame.walk
+    assert.truthy(text:find(("frame 1   J %.1f at threshold %.2f"):format(100 * first.J, first.threshold), 1, true), text)
     for _, name in ipairs { "config.json", "run.json", "checkpoint.safetensors", "loss.png", "report.html", "source/oneshot.lua",
       "source/models/fcn_i3d.lua" } do
       assert.equal("file", lfs.attributes(out .. "/" .. name, "mode"), name)
@@ -183,7 +186,10 @@ describe("recipes", function()
       assert.is_true(files.exists(out .. "/" .. name), name)
     end
     assert.same({ "my clip", video }, { json(out .. "/config.json").sequence, json(out .. "/config.json").video })
-    assert.is_false(files.exists(out .. "/scores.json"))
+    local found = json(out .. "/scores.json")
+    assert.same({}, found.sequences)
+    assert.is_nil(found.mean)
+    assert.is_true(found.first_frame["my clip"].J >= 0 and found.first_frame["my clip"].threshold > 0)
     -- The folder with the same mask as the sequence has: the same bits.
     text = succeeds(unpack(oneshot(scratch .. "/own-folder", "video=" .. frames, "mask=" .. mask, "object=1")))
     assert.is_nil(text:find("objects", 1, true), text)

@@ -68,7 +68,8 @@ end
 
 -- ---- a clip: the frames and masks of one video ----------------------------------------------------------------------------
 
---- One video. Fields: name, n_frames, height, width, object (nil: any).
+--- One video. Fields: name, n_frames, height, width, object (nil: any); found, where a recipe says there how it segmented the clip
+-- (penumbra.results).
 local Clip = {}
 Clip.__index = Clip
 
