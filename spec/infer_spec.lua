@@ -518,6 +518,48 @@ describe("an answer that is not finite", function()
   end)
 end)
 
+describe("the settings of a checkpoint's run", function()
+  local of_run, files = require "penumbra.infer_of_run", require "penumbra.files"
+  local directory = helper.directory(teardown)
+  local path = directory .. "/checkpoint.safetensors"
+  local function settings(recorded, given, how)
+    return of_run.settings(path, { infer = recorded }, given or {}, how or { clip = "a" })
+  end
+
+  it("hold where nothing else is given, and are told where they are not the defaults", function()
+    local recorded = { frames = 4, stride = 12, keep = "connected", calibrate = 0, size = "large", ends = "hold", gone = 3 }
+    local resolved, taken = settings(recorded, { frames = 8, keep = "all" })
+    assert.same({ 8, 12, "all", 0, 224, "hold" }, { resolved.frames, resolved.stride, resolved.keep, resolved.calibrate,
+      resolved.size, resolved.ends })
+    assert.equal("calibrate=0 ends=hold", taken)
+    for _, none in ipairs { {}, { stride = 12 } } do
+      resolved, taken = settings(none)
+      assert.same(infer.with(), resolved)
+      assert.is_nil(taken)
+    end
+    assert.same(infer.with(), (of_run.settings(path, {}, {}, { clip = "a" }))) -- of a parent
+    helper.failure(function() settings({ frames = 4 }, { stride = 0 }) end, "infer: stride is 0")
+    helper.failure(function() settings { frames = 0 } end, "infer: frames is 0")
+  end)
+
+  it("go with the threshold that was found on its first frame, unless there is a mask", function()
+    local function scores(text) assert.is_nil(files.write(directory .. "/scores.json", text)) end
+    local function threshold(...) return (settings({}, ...)).threshold end
+    scores '{"first_frame": {"a": {"J": 1, "threshold": 0.65}, "b": {"threshold": 0.7}}}'
+    local resolved, taken = settings({ threshold = 0.4 }, {}, { clip = "b" })
+    assert.equal(0.7, resolved.threshold)
+    assert.equal("threshold=0.7 (found on its first frame)", taken)
+    assert.same({ 0.65, 0.5, 0.6 }, { threshold(), threshold({}, { clip = "c" }), threshold { threshold = 0.6 } })
+    assert.equal(0.5, threshold({}, { clip = "a", has_mask = true }))
+    scores '{"first_frame": {"a": {"threshold": 0.65}}}'
+    assert.equal(0.65, threshold({}, { clip = "c" }))
+    for _, text in ipairs { "{", "[]", '{"sequences": {}}', '{"first_frame": {"a": {}}}', '{"first_frame": [1]}' } do
+      scores(text)
+      assert.equal(0.5, threshold(), text)
+    end
+  end)
+end)
+
 describe("keep_connected", function()
   local function mask_of(rows)
     local t = pn.zeros { 1, #rows, #rows[1], dtype = "u8" }

@@ -212,6 +212,27 @@ describe("recipes", function()
     end
   end)
 
+  it("segment does as the run of its checkpoint did, but for what is given", function()
+    local out, frames = scratch .. "/as", tree .. "/JPEGImages/480p/walk"
+    succeeds(unpack(oneshot(out, "online.every=0", "infer.ends=hold")))
+    local function segment(name, ...)
+      local text = succeeds("segment", frames, "checkpoint=" .. out .. "/checkpoint.safetensors",
+        "out=" .. scratch .. "/as-" .. name, ...)
+      return text, pn.image.read_masks(pn.image.files(scratch .. "/as-" .. name .. "/masks/walk", "png"))
+    end
+    local text, masks = segment("same", "mask=" .. tree .. "/Annotations/480p/walk/00000.png")
+    helper.assert_same_bits(masks, pn.image.read_masks(pn.image.files(out .. "/masks/walk", "png")))
+    local taken = "as the run of the checkpoint: ends=hold frames=4 keep=connected stride=4"
+    assert.truthy(text:find(taken .. "\n", 1, true), text)
+    text = segment "without"
+    local threshold = json(out .. "/scores.json").first_frame.walk.threshold
+    assert.truthy(text:find(("%s threshold=%.4g (found on its first frame)"):format(taken, threshold), 1, true), text)
+    assert.equal(threshold, json(scratch .. "/as-without/config.json").infer.threshold)
+    text = segment("given", "infer.frames=16", "infer.stride=12", "infer.keep=all", "infer.ends=mirror", "infer.threshold=0.5")
+    assert.is_nil(text:find("as the run", 1, true), text)
+    assert.equal(16, json(scratch .. "/as-given/config.json").infer.frames)
+  end)
+
   it("oneshot searches for hard negatives, and goes on with them as if it had not been stopped", function()
     local straight, halting = scratch .. "/mined", scratch .. "/mined-halting"
     local keys = { "mine_every=1", "lucid.focus=1", "batchnorm=batch", "side_weight=constant", "balance=constant" }
