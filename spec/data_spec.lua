@@ -247,12 +247,18 @@ describe("a DAVIS tree", function()
       "object 2 is not in the mask of the first frame", "objects there: 1, 3")
   end)
 
-  it("names a frame that cannot be decoded", function()
+  it("names a frame or a mask that is cut off when it is opened, and one that cannot be decoded", function()
     data.toy.write(root, { sequences = { "walk" }, frames = 2, height = 40, width = 56 })
-    local whole = load "JPEGImages/480p/walk/00001.jpg"
+    for _, path in ipairs { "Annotations/480p/walk/00001.png", "JPEGImages/480p/walk/00001.jpg" } do
+      local whole = load(path)
+      save(path, whole:sub(1, math.floor(#whole / 2)))
+      helper.failure(function() data.davis(root):sequence "walk" end, path .. ": the file is cut off")
+      save(path, whole)
+    end
+    local clip, whole = data.davis(root):sequence "walk", load "JPEGImages/480p/walk/00001.jpg"
     save("JPEGImages/480p/walk/00001.jpg", whole:sub(1, math.floor(#whole / 2)))
-    helper.failure(function() data.davis(root):sequence("walk"):frame(2) end, "walk/00001.jpg")
-    helper.failure(function() data.davis(root):sequence("walk"):frames() end, "walk/00001.jpg")
+    helper.failure(function() clip:frame(2) end, "walk/00001.jpg")
+    helper.failure(function() clip:frames() end, "walk/00001.jpg")
     save("JPEGImages/480p/walk/00001.jpg", "not a picture")
     helper.failure(function() data.davis(root):sequence "walk" end, "walk/00001.jpg")
   end)

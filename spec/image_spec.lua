@@ -209,6 +209,23 @@ describe("reading images", function()
     helper.failure(function() image.size(save("head.jpg", whole:sub(1, 30))) end, "head.jpg: cannot find the size")
   end)
 
+  it("knows from its end whether a file is whole", function()
+    local files = { jpg = load_bytes "spec/fixtures/ramp.jpg", png = png(2, 1, 8, 0, { "\7\9" }) }
+    for kind, whole in pairs(files) do
+      image.check_end(save("whole." .. kind, whole))
+      image.check_end(save("longer." .. kind, whole .. ("\0"):rep(5000)))
+      for _, part in ipairs { 0.3, 0.8 } do
+        local size = math.floor(#whole * part)
+        helper.failure(function() image.check_end(save("short." .. kind, whole:sub(1, size))) end,
+          ("short.%s: the file is cut off (%d bytes, no end marker)"):format(kind, size))
+      end
+    end
+    helper.failure(function() image.check_end(save("text.jpg", "hello")) end, "text.jpg: neither a JPEG nor a PNG")
+    helper.failure(function() image.check_end(save("empty.jpg", "")) end, "empty.jpg: neither a JPEG nor a PNG")
+    helper.failure(function() image.check_end(path "nowhere.jpg") end, "cannot read ", "nowhere.jpg: No such file")
+    helper.failure(function() image.check_end() end, "check_end: expects a path, got nothing")
+  end)
+
   it("says what is wrong with a file, and which", function()
     helper.failure(function() image.read(path "nowhere.jpg") end, "nowhere.jpg: cannot read", "No such file")
     helper.failure(function() image.read(save("text.jpg", "hello, this is not a picture")) end,

@@ -106,6 +106,35 @@ function image.size(path)
   return tonumber(size[0]), tonumber(size[1]), tonumber(size[2])
 end
 
+local ends = { ["\255\216"] = "\255\217", ["\137P"] = "IEND" } -- of JPEG and PNG, by how they begin
+
+--- Fails where a JPEG or PNG is cut off: where it lacks its end marker. Reads its first bytes and its last ones alone, unless more
+-- follows the marker.
+-- @tparam string path
+function image.check_end(path)
+  local file, problem = io.open(named.text("check_end", path), "rb")
+  if not file then
+    raise("cannot read %s", problem)
+  end
+  local marker = ends[file:read(2) or ""]
+  if marker then
+    local size = file:seek "end"
+    file:seek("set", math.max(0, size - 12)) -- as long as the last chunk of a PNG
+    local found = (file:read "*a" or ""):find(marker, 1, true)
+    if not found then
+      file:seek "set"
+      found = (file:read "*a" or ""):find(marker, 1, true)
+    end
+    problem = not found and ("%s: the file is cut off (%d bytes, no end marker)"):format(path, size)
+  else
+    problem = path .. ": neither a JPEG nor a PNG"
+  end
+  file:close()
+  if problem then
+    raise("%s", problem)
+  end
+end
+
 --- Writes a PNG; what stood at the path stays whole until the new file is complete.
 -- @tparam string path
 -- @tparam Tensor picture u8 (H,W,1|3|4), or a mask (H,W)

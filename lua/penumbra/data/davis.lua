@@ -6,8 +6,8 @@
 --     ROOT/ImageSets/2016/SET.txt, 2017/SET.txt    a line a sequence
 --
 -- Frames are u8 (H,W,3), masks u8 (H,W); frame numbers count from 1. What is wrong with a video is found when it is opened,
--- from the headers of its files, not after an hour of training. Decoded pictures are kept in a cache and shared: do not write
--- into what a clip returns (`:clone()` it first).
+-- from the headers and the ends of its files, not after an hour of training. Decoded pictures are kept in a cache and shared: do
+-- not write into what a clip returns (`:clone()` it first).
 
 local ffi = require "ffi"
 local lfs = require "lfs"
@@ -247,8 +247,9 @@ local function new_clip(clip)
   local paths = clip.frame_paths
   clip.n_frames = #paths
   clip.height, clip.width = image.size(paths[1])
-  for i = 2, #paths do
+  for i = 1, #paths do
     local h, w = image.size(paths[i])
+    image.check_end(paths[i])
     if h ~= clip.height or w ~= clip.width then
       raise("frames of mixed size: %s is %d x %d, %s is %d x %d", paths[i], h, w, paths[1], clip.height, clip.width)
     end
@@ -257,6 +258,7 @@ local function new_clip(clip)
     local path = clip.mask_paths[i]
     if path then
       local h, w = image.size(path)
+      image.check_end(path)
       if h ~= clip.height or w ~= clip.width then
         raise("a mask of another size: %s is %d x %d, its frame %s is %d x %d", path, h, w, paths[i], clip.height, clip.width)
       end
