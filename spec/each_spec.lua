@@ -93,7 +93,12 @@ describe("each", function()
     local bytes = files.read(frame)
     assert.is_nil(files.write(frame, bytes:sub(1, #bytes / 2)))
     local out = scratch .. "/failing"
-    local code, text = each(out, "davis=" .. broken)
+    local code, text = each(out, "davis=" .. broken) -- what shows when it is opened shows before anything runs
+    assert.equal(1, code, text)
+    assert.truthy(text:find("walk/00003.jpg: the file is cut off", 1, true), text)
+    assert.is_false(files.exists(out, "directory"))
+    assert.is_nil(files.write(frame, (bytes:gsub("\255\196", "\255\254")))) -- without its tables
+    code, text = each(out, "davis=" .. broken)
     assert.equal(1, code, text)
     assert.truthy(text:find("walk: failed: ", 1, true), text)
     local last = "1 of 2 sequences failed: walk; the same command with out=" .. out .. " tries them again"

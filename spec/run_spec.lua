@@ -704,6 +704,22 @@ describe("masks and scores", function()
     run:close()
   end)
 
+  it("are scored before pictures are made, for which there may be no room", function()
+    local clip = clip_of(5, true)
+    local run = pn.run(configuration "crowded")
+    assert.is_nil(files.write(run.dir .. "/masks", "in the way"))
+    helper.failure(function() run:finish(clip:masks(), clip) end, "crowded/masks", "cannot make the directory")
+    assert.equal(1, json.decode(files.read(run.dir .. "/scores.json")).sequences.toy.J.mean)
+    run:close()
+    local place = { dir = top .. "/crowded-work", quiet = true } -- what a worker does
+    assert.is_nil(files.make_directory(place.dir) or files.write(place.dir .. "/masks", "in the way"))
+    package.loaded["spec.toy"] = { clip = clip_of }
+    helper.failure(function() require("penumbra.results").work(place, clip:masks(), "spec.toy", "clip", 5, true) end,
+      "crowded-work/masks", "cannot make the directory")
+    package.loaded["spec.toy"] = nil
+    assert.equal(1, json.decode(files.read(place.dir .. "/scores.json")).sequences.toy.J.mean)
+  end)
+
   it("are not scored where there is nothing to score against", function()
     local run = pn.run(configuration "unscored")
     local clip = clip_of(3, false)

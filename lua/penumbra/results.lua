@@ -137,12 +137,17 @@ local function add_scores(place, masks, clip)
   return all.scores[clip.name]
 end
 
---- See run:score.
-function results.score(place, masks, clip)
-  check_masks("run:score", masks, clip)
+local function print_scores(place, masks, clip)
   note_found(place, clip)
   local score = add_scores(place, masks, clip)
   if score and not place.quiet then measure.print(place.result) end
+  return score
+end
+
+--- See run:score.
+function results.score(place, masks, clip)
+  check_masks("run:score", masks, clip)
+  local score = print_scores(place, masks, clip)
   results.report(place)
   return score
 end
@@ -153,8 +158,8 @@ end
 function results.work(place, masks, module, name, ...)
   local clip = require(module)[name](...)
   place.lines = {}
-  results.save_masks(place, masks, clip)
   add_scores(place, masks, clip)
+  results.save_masks(place, masks, clip)
   results.report(place)
   return place.scores, place.lines
 end
@@ -199,13 +204,16 @@ function Beside:close()
   self.pool:close()
 end
 
---- See run:finish.
+--- See run:finish. Numbers are written before pictures, for which there may be no room.
 function results.finish(place, masks, clip)
   check_masks("run:finish", masks, clip)
-  note_found(place, clip)
   if not queue or not clip.made_by then
-    return results.score(place, results.save_masks(place, masks, clip), clip)
+    local score = print_scores(place, masks, clip)
+    results.save_masks(place, masks, clip)
+    results.report(place)
+    return score
   end
+  note_found(place, clip)
   for job in pairs(queue.jobs) do -- a place with several clips: one after the other, for they share its scores
     if job.place == place and take(queue, job).problem then raise("%s", place.problem) end
   end
