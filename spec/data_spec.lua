@@ -84,7 +84,7 @@ describe("a DAVIS tree", function()
     local frames, masks = clip:gather { 5, 1, 1 }
     assert.same({ 4, 0, 0 }, { frames:get(1, 1, 1, 1), frames:get(2, 1, 1, 1), frames:get(3, 1, 1, 1) })
     helper.assert_shape(masks, 3, 8, 12)
-    assert.equal("walk: 5 frames of 8 x 12, 5 masks", tostring(clip))
+    assert.equal("walk: 5 frames of 8 x 12 (height x width), 5 masks", tostring(clip))
     local frame_path, mask_path = clip:paths(2)
     assert.truthy(frame_path:find("JPEGImages/480p/walk/00001.png", 1, true))
     assert.truthy(mask_path:find("Annotations/480p/walk/00001.png", 1, true))
@@ -167,7 +167,7 @@ describe("a DAVIS tree", function()
     for i = 1, 3 do
       image.write(clip:paths(i), frame_of(i, 4, 6))
     end
-    helper.failure(function() clip:frames() end, "00000.png: is no longer 8 x 12, as it was when the clip was opened")
+    helper.failure(function() clip:frames() end, "00000.png: is no longer 8 x 12 (height x width), as it was when")
     helper.failure(function() clip:frame(2) end, "00001.png: is no longer 8 x 12")
   end)
 
@@ -227,10 +227,11 @@ describe("a DAVIS tree", function()
     tree("walk", 3, { 1 })
     image.write(root .. "/Annotations/480p/walk/00001.png", mask_of({ 1 }, 8, 10))
     helper.failure(function() data.davis(root):sequence "walk" end, "a mask of another size",
-      "Annotations/480p/walk/00001.png is 8 x 10", "JPEGImages/480p/walk/00001.png is 8 x 12")
+      "Annotations/480p/walk/00001.png is 8 x 10 (height x width), its frame ", "JPEGImages/480p/walk/00001.png is 8 x 12")
     tree("run", 3, { 1 })
     image.write(root .. "/JPEGImages/480p/run/00002.png", frame_of(3, 6, 12))
-    helper.failure(function() data.davis(root):sequence "run" end, "frames of mixed size", "run/00002.png is 6 x 12",
+    helper.failure(function() data.davis(root):sequence "run" end, "frames of mixed size",
+      "run/00002.png is 6 x 12 (height x width), ",
       "run/00000.png is 8 x 12")
   end)
 

@@ -246,7 +246,7 @@ describe("a dream", function()
     end
     dreams:focus(nil)
     assert.not_equal("focus", select(3, dreams:clip(1)).window.rule)
-    helper.failure(function() dreams:focus(pn.zeros { 5, 5, dtype = "u8" }) end, "expects a mask of 96 x 160, got 5,5")
+    helper.failure(function() dreams:focus(pn.zeros { 5, 5, dtype = "u8" }) end, "a mask of 96 x 160 (height x width), got 5,5")
   end)
 
   it("serves objects of any shape: a dot, a line, a frame-wide strip", function()

@@ -128,7 +128,7 @@ it("says what is wrong, and keeps what stood there", function()
   image.write(directory .. "/1.png", image.frame(frames(1, 16, 16), 1))
   image.write(directory .. "/2.png", image.frame(frames(1, 16, 18), 1))
   helper.failure(function() video.write { path = kept, frames = { directory .. "/1.png", directory .. "/2.png" } } end,
-    "frame 2 is 18 x 16 (width x height), the first is 16 x 16")
+    "frame 2 is 16 x 18 (height x width), the first is 16 x 16")
   assert.equal(bytes, lfs.attributes(kept, "size"))
   assert.is_nil(lfs.attributes(kept .. ".part"))
 

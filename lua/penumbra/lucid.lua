@@ -455,7 +455,7 @@ function Stream:focus(mask)
   end
   ptr(mask, "focus")
   if mask:dims() ~= 2 or mask:size(1) ~= self.height or mask:size(2) ~= self.width then
-    raise("focus: expects a mask of %d x %d, got %s", self.height, self.width, table.concat(mask:shape(), ","))
+    raise("focus: expects a mask of %d x %d (height x width), got %s", self.height, self.width, table.concat(mask:shape(), ","))
   end
   local dense = mask:contiguous()
   local p, n = dense:data(), 0

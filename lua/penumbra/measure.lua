@@ -185,7 +185,7 @@ local function read_sequence(name, masks_directory, truth_directory, notes)
     local h, w = image.size(path)
     local truth_h, truth_w = image.size(inner[i])
     if h ~= truth_h or w ~= truth_w then
-      raise("measure.evaluate: %s is %d x %d (width x height), but %s is %d x %d", path, w, h, inner[i], truth_w, truth_h)
+      raise("measure.evaluate: %s is %d x %d (height x width), but %s is %d x %d", path, h, w, inner[i], truth_h, truth_w)
     end
   end
   return image.read_masks(mask_paths), image.read_masks(truth_paths)

@@ -137,7 +137,7 @@ function video.write(how)
     local i, picture = 1, first
     while picture do
       if picture:size(1) ~= h or picture:size(2) ~= w then
-        raise("video.write: frame %d is %d x %d (width x height), the first is %d x %d", i, picture:size(2), picture:size(1), w, h)
+        raise("video.write: frame %d is %d x %d (height x width), the first is %d x %d", i, picture:size(1), picture:size(2), h, w)
       end
       local shown = width and image.resize(picture, { height, width }) or picture:contiguous()
       pipe:write(ffi.string(shown:data(), shown:count()))

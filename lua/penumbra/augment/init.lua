@@ -183,7 +183,7 @@ function augment.crop(rng, mask, how)
   ptr(mask, "crop")
   local H, W = mask:size(1), mask:size(2)
   if h > H or w > W then
-    raise("crop: a window of %d x %d does not fit a frame of %d x %d", h, w, H, W)
+    raise("crop: a window of %d x %d (height x width) does not fit a frame of %d x %d", h, w, H, W)
   end
   local function drawn()
     local window = { rng:integer(1, H - h + 1), rng:integer(1, W - w + 1), h, w }

@@ -130,7 +130,7 @@ kinds.mask = {
 local function read_paths(clip, kind, paths)
   local read = kind.read(clip, paths)
   if read:size(2) ~= clip.height or read:size(3) ~= clip.width then
-    raise("%s: is no longer %d x %d, as it was when the clip was opened", paths[1], clip.height, clip.width)
+    raise("%s: is no longer %d x %d (height x width), as it was when the clip was opened", paths[1], clip.height, clip.width)
   end
   return read
 end
@@ -238,7 +238,7 @@ local function describe(clip)
   for i = 1, clip.n_frames do
     n = n + (clip.mask_paths[i] and 1 or 0)
   end
-  return ("%s: %d frames of %d x %d, %d masks"):format(clip.name, clip.n_frames, clip.height, clip.width, n)
+  return ("%s: %d frames of %d x %d (height x width), %d masks"):format(clip.name, clip.n_frames, clip.height, clip.width, n)
 end
 Clip.__tostring = describe
 
@@ -251,7 +251,8 @@ local function new_clip(clip)
     local h, w = image.size(paths[i])
     image.check_end(paths[i])
     if h ~= clip.height or w ~= clip.width then
-      raise("frames of mixed size: %s is %d x %d, %s is %d x %d", paths[i], h, w, paths[1], clip.height, clip.width)
+      raise("frames of mixed size: %s is %d x %d (height x width), %s is %d x %d", paths[i], h, w, paths[1], clip.height,
+        clip.width)
     end
   end
   for i = 1, #paths do
@@ -260,7 +261,8 @@ local function new_clip(clip)
       local h, w = image.size(path)
       image.check_end(path)
       if h ~= clip.height or w ~= clip.width then
-        raise("a mask of another size: %s is %d x %d, its frame %s is %d x %d", path, h, w, paths[i], clip.height, clip.width)
+        raise("a mask of another size: %s is %d x %d (height x width), its frame %s is %d x %d", path, h, w, paths[i], clip.height,
+          clip.width)
       end
     end
   end
