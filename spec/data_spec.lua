@@ -328,6 +328,7 @@ describe("a clip of one's own", function()
     clip = data.own(path, { mask = mask, object = 5 })
     assert.same({ 0, 1 }, { clip:mask(1):get(2, 2), clip:mask(1):get(2, 5) })
     assert.is_false(data.own(path):has_mask(1))
+    assert.same({ "clip", "clip" }, { data.own(path .. ".").name, data.own(path .. "../holiday/./").name })
     lfs.link("holiday", root .. "/link", true)
     image.write(root .. "/holiday/0 mask.png", mask_of { 1 }) -- among its frames, by another path
     assert.equal(3, data.own(root .. "/link", { mask = root .. "/holiday/0 mask.png" }).n_frames)

@@ -41,7 +41,7 @@ end
 -- @tparam string path a video (through ffmpeg), or a folder of frames
 -- @tparam ?table how mask: a PNG for the first frame, or a folder of PNGs named as the frames; object: its number in the mask
 --   (default, or 0: any value but 0 is object); quiet: says nothing of a mask of several objects
--- @treturn Clip named as the file or the folder
+-- @treturn Clip named as the file or the folder; "clip" where that has no name of its own, as "."
 function own.open(path, how)
   how = named("own", how, { mask = named.optional, object = named.optional, quiet = false })
   named.text("own", path, "the path of a video or of a folder of frames")
@@ -55,7 +55,10 @@ function own.open(path, how)
   if mask == nil and object then
     raise("own: object is %d, but there is no mask that says where it is", object)
   end
-  local name = path:gsub("/+$", ""):match "[^/]+$" or path
+  local name = path:match "([^/]+)/*$" or "."
+  if name == "." or name == ".." then
+    name = "clip" -- names folders of results
+  end
   local folder, keeper = video.folder(path)
   local clip = davis.folder(folder, { mask = mask, object = object, name = keeper and name:gsub("(.)%.%w+$", "%1") or name })
   clip.keeper = keeper -- the frames of a video are there as long as the clip is
