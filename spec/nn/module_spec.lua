@@ -348,4 +348,82 @@ describe("a layer of one's own", function()
     helper.failure(function() gate:add_parameter("x", 3) end, "gate: 'x' is no tensor but a number")
     helper.failure(function() nn.class "a b" end, "class: expects a name, got a b")
   end)
+
+  local function of(net)
+    return names(net:parameters())
+  end
+
+  it("has for children the modules assigned to its fields", function()
+    local Block = nn.class "block"
+    function Block:new(options)
+      self.conv = nn.conv3d { from = options.from, to = options.from }
+      self.act = nn.relu()
+      self.other = options.other
+      self.width = options.from
+    end
+    function Block:forward(x)
+      return self.act(self.conv(x))
+    end
+    local net = nn.sequential { { "block", Block { from = 2 } } }
+    assert.equal("block.conv.weight block.conv.bias", of(net))
+    assert.equal("conv act", names(net.block:children()))
+    assert.equal(2, net.block.width)
+    net(pn.ones { 1, 2, 1, 2, 2 }):sum():backward()
+    assert.is_truthy(net.block.conv.weight:grad())
+    assert.is_truthy(tostring(net):find "block.conv%s+conv3d")
+    assert.equal("conv act other", names(Block { from = 1, other = nn.relu() }:children()))
+    net.head = nn.conv3d { from = 2, to = 1 }
+    assert.equal("block.conv.weight block.conv.bias head.weight head.bias", of(net))
+    helper.assert_shape(net(pn.ones { 1, 2, 1, 2, 2 }), 1, 1, 1, 2, 2)
+    helper.failure(function() net.load = nn.relu() end, "sequential: the name 'load' is taken")
+  end)
+
+  it("has another child where one is assigned in its place, and none where it is nil", function()
+    local net = build()
+    local head = nn.conv3d { from = 4, to = 5, bias = false }
+    net.head = head
+    assert.equal("stem.conv.weight stem.bn.beta head.weight", of(net))
+    assert.equal("head", head.name)
+    assert.equal(head, net.head)
+    helper.assert_shape(net(pn.zeros { 1, 3, 1, 4, 4 }), 1, 5, 1, 2, 2)
+    net[2] = nn.conv3d { from = 4, to = 6 }
+    assert.equal(6, net.head.n_to)
+    helper.assert_shape(net(pn.zeros { 1, 3, 1, 4, 4 }), 1, 6, 1, 2, 2)
+    net.head = nil
+    assert.is_nil(net.head)
+    assert.equal("stem.conv.weight stem.bn.beta", of(net))
+    net.head = 3
+    assert.equal(3, net.head)
+    helper.failure(function() net.stem = 3 end,
+      "sequential: 'stem' is a module: a number cannot take its place, another module or nil can")
+  end)
+
+  it("refuses a tensor that would learn unseen, and another in place of a parameter", function()
+    local Slope = nn.class "slope"
+    function Slope:new(options)
+      self.slope = pn.ones({ 1 }):requires_grad(options.learns)
+      self.shared = options.shared
+    end
+    assert.equal(1, Slope({ learns = false }).slope:item())
+    helper.failure(function() Slope { learns = true } end, "slope: 'slope' requires a gradient, but is no parameter: "
+      .. 'self:add_parameter("slope", t) makes it one (what is saved, but does not learn: add_buffer)')
+    local gate = Gate { from = 2 }
+    assert.equal(gate.slope, Slope({ learns = false, shared = gate.slope }).shared) -- another module has it
+    gate.last = gate(pn.ones { 1, 2, 1, 1, 1 }) -- what a layer keeps for itself
+    assert.is_true(gate.last:requires_grad())
+    for _, name in ipairs { "slope", "count" } do
+      local before = gate[name]
+      helper.failure(function() gate[name] = pn.ones { 1 } end,
+        ("gate: '%s' is a parameter or buffer of it: change its values in place, self.%s:copy(t)"):format(name, name))
+      assert.equal(before, gate[name])
+    end
+  end)
+
+  it("cannot hold itself", function()
+    local net = build()
+    helper.failure(function() net.stem.whole = net end, "unit: 'whole' holds this module itself")
+    helper.failure(function() net.stem = nn.sequential { net } end, "sequential: 'stem' holds this module itself")
+    net.stem.whole = { net }
+    assert.equal(4, #net:parameters())
+  end)
 end)

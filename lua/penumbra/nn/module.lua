@@ -2,7 +2,7 @@
 --
 --     local Gate = nn.class "gate"                      -- a layer of one's own
 --     function Gate:new(options)
---       self:add("conv", nn.conv3d { from = options.from, to = options.from, kernel = 1 })
+--       self.conv = nn.conv3d { from = options.from, to = options.from, kernel = 1 }
 --       self:add_parameter("slope", pn.ones { 1 })
 --     end
 --     function Gate:forward(x)
@@ -10,6 +10,10 @@
 --     end
 --     local gate = Gate { from = 64 }
 --     local y = gate(x)
+--
+-- A module assigned to a field is a child, as `self:add("conv", ...)` has it; another assigned there takes its place, nil takes it
+-- out. A module that is only to be used, not owned (a teacher), stands in a table: `self.teacher = { net }`. Tensors have to be
+-- added, since a layer may also keep some that are no part of its state.
 --
 -- Calling a module (not :forward) opens a scope, so what it made and did not return is freed; puts its name on the path that
 -- memory reports and errors show; notes the shapes for print(net); and runs hooks. A failure gets the path of the innermost
@@ -32,6 +36,8 @@ Module.__index = Module
 local function is_module(value)
   return type(value) == "table" and rawget(value, "own") ~= nil and getmetatable(value) and getmetatable(value).is_module == true
 end
+
+local registered = setmetatable({}, { __mode = "k" }) -- the tensors that some module has for parameter or buffer
 
 -- ---- the call ---------------------------------------------------------------------------------------------------------
 
@@ -144,6 +150,110 @@ local function first_streams(kind)
   end
 end
 
+local function check_name(self, name)
+  if type(name) ~= "string" or not name:match("^[%w_]+$") then
+    raise("%s: a name is letters, digits and _, got '%s'", self.kind, tostring(name))
+  end
+  if self[name] ~= nil then
+    raise("%s: the name '%s' is taken", self.kind, name)
+  end
+end
+
+local function check_circle(self, name, child)
+  for _, entry in ipairs(child:modules()) do
+    if entry.module == self then
+      raise("%s: '%s' holds this module itself; what is only used, not owned, stands in a table: { net }", self.kind, name)
+    end
+  end
+end
+
+--- Adds a child; it is then `self[name]`, and its parameters are `name.…`. Returns the child.
+function Module:add(name, child)
+  check_name(self, name)
+  if not is_module(child) then
+    raise("%s: '%s' is no module but a %s", self.kind, name, type(child))
+  end
+  check_circle(self, name, child)
+  table.insert(self.own.children, { name = name, module = child })
+  child.name = name
+  self.own.held[name] = child
+  return child
+end
+
+local function add_tensor(self, list, name, t, learns)
+  check_name(self, name)
+  if not is_tensor(t) then
+    raise("%s: '%s' is no tensor but a %s", self.kind, name, type(t))
+  end
+  if learns then
+    t:requires_grad(true)
+  end
+  table.insert(list, { name = name, tensor = t:keep() })
+  self.own.held[name], registered[t] = t, true
+  return t
+end
+
+--- Adds a tensor that learns; it is then `self[name]`. Returns it.
+function Module:add_parameter(name, t)
+  return add_tensor(self, self.own.parameters, name, t, true)
+end
+
+--- Adds a tensor that is saved but does not learn (a running mean); it is then `self[name]`. Returns it.
+function Module:add_buffer(name, t)
+  return add_tensor(self, self.own.buffers, name, t)
+end
+
+local function place_of(children, name)
+  for i, child in ipairs(children) do
+    if child.name == name then
+      return i
+    end
+  end
+end
+
+-- A child gives way to another module, or to nothing.
+local function replace(self, at, child)
+  local own = self.own
+  local name = own.children[at].name
+  if child == nil then
+    table.remove(own.children, at)
+  elseif is_module(child) then
+    check_circle(self, name, child)
+    own.children[at].module = child
+    child.name = name
+  else
+    raise("%s: '%s' is a module: a %s cannot take its place, another module or nil can", self.kind, name, type(child))
+  end
+  own.held[name] = child
+end
+
+-- self[key] = value, where the module has no such field.
+local function assign(self, key, value)
+  local own = self.own
+  local held = own.held[key]
+  if held ~= nil and not is_module(held) then
+    raise("%s: '%s' is a parameter or buffer of it: change its values in place, self.%s:copy(t)", self.kind, key, key)
+  end
+  local at = held ~= nil and place_of(own.children, key) or type(key) == "number" and own.children[key] and key
+  if at then
+    replace(self, at, value)
+  elseif is_module(value) then
+    self:add(key, value)
+  else
+    rawset(self, key, value)
+  end
+end
+
+-- A tensor that wants to learn, but that no module knows of: nothing would train or save it.
+local function check_fields(self)
+  for name, value in pairs(self) do
+    if is_tensor(value) and not registered[value] and value:requires_grad() then
+      raise("%s: '%s' requires a gradient, but is no parameter: self:add_parameter(\"%s\", t) makes it one (what is saved, but "
+        .. "does not learn: add_buffer)", self.kind, tostring(name), tostring(name))
+    end
+  end
+end
+
 --- A new kind of module. Its methods: `new(self, options)` makes parameters and children; `forward(self, x, ...)` computes.
 -- It may have `initialise(self, stream)`, which sets its own parameters from `stream(name)`, a random stream for each, and
 -- `describe(self)`, a few words for print(net).
@@ -157,13 +267,19 @@ local function class(kind)
   local meta = {
     is_module = true,
     __index = function(self, key)
-      local value = methods[key]
+      local own = self.own
+      local value = own.held[key]
+      if value ~= nil then
+        return value
+      end
+      value = methods[key]
       if value == nil and type(key) == "number" then
-        local child = self.own.children[key]
+        local child = own.children[key]
         return child and child.module
       end
       return value
     end,
+    __newindex = assign, -- what a module holds is never its own field, so each assignment of such comes by
     __call = call,
     __tostring = function(self)
       return self:summary()
@@ -175,11 +291,13 @@ local function class(kind)
     __newindex = methods,
     __call = function(_, options)
       local self = setmetatable({
-        own = { parameters = {}, buffers = {}, children = {}, hooks = {}, last = {} }, name = kind, kind = kind, training = true,
+        own = { parameters = {}, buffers = {}, children = {}, held = {}, hooks = {}, last = {} }, name = kind, kind = kind,
+        training = true,
       }, meta)
       if methods.new then
         methods.new(self, options or {})
       end
+      check_fields(self)
       self:initialise(first_streams(kind))
       return self
     end,
@@ -205,50 +323,6 @@ local function check_options(what, given, known)
         table.concat(known, ", "))
     end
   end
-end
-
-local function check_name(self, name)
-  if type(name) ~= "string" or not name:match("^[%w_]+$") then
-    raise("%s: a name is letters, digits and _, got '%s'", self.kind, tostring(name))
-  end
-  if self[name] ~= nil then
-    raise("%s: the name '%s' is taken", self.kind, name)
-  end
-end
-
---- Adds a child; it is then `self[name]`, and its parameters are `name.…`. Returns the child.
-function Module:add(name, child)
-  check_name(self, name)
-  if not is_module(child) then
-    raise("%s: '%s' is no module but a %s", self.kind, name, type(child))
-  end
-  table.insert(self.own.children, { name = name, module = child })
-  child.name = name
-  rawset(self, name, child)
-  return child
-end
-
-local function add_tensor(self, list, name, t, learns)
-  check_name(self, name)
-  if not is_tensor(t) then
-    raise("%s: '%s' is no tensor but a %s", self.kind, name, type(t))
-  end
-  if learns then
-    t:requires_grad(true)
-  end
-  table.insert(list, { name = name, tensor = t:keep() })
-  rawset(self, name, t)
-  return t
-end
-
---- Adds a tensor that learns; it is then `self[name]`. Returns it.
-function Module:add_parameter(name, t)
-  return add_tensor(self, self.own.parameters, name, t, true)
-end
-
---- Adds a tensor that is saved but does not learn (a running mean); it is then `self[name]`. Returns it.
-function Module:add_buffer(name, t)
-  return add_tensor(self, self.own.buffers, name, t)
 end
 
 --- Sets the module's own parameters at random; modules with parameters override it.
@@ -589,7 +663,7 @@ function Module:to(device)
             local there = item.tensor:detach():to(where)
             item.tensor = (order and there:contiguous(order) or there):keep():requires_grad(learns)
           end)
-          rawset(entry.module, item.name, item.tensor)
+          own.held[item.name], registered[item.tensor] = item.tensor, true
         end
       end
     end
