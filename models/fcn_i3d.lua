@@ -22,6 +22,7 @@ local infer = require "penumbra.infer"
 local registered = require("penumbra.nn.registered").registered
 local nearest = require "penumbra.nearest"
 local raise = require "penumbra.raise"
+local sorted_keys = require "penumbra.sorted_keys"
 
 -- Where a skip leaves the trunk, and its stride (t,h,w) there.
 local skips = {
@@ -135,8 +136,6 @@ end
 -- ---- the network --------------------------------------------------------------------------------------------------------------
 
 local FCN = nn.class "fcn_i3d"
-FCN.load = i3d.load
-
 function FCN:new(cfg)
   local o = settings(cfg)
   self.input, self.output, self.sides = o.input, o.output, o.sides
@@ -153,6 +152,27 @@ function FCN:new(cfg)
     })
   end
   self:add("fuse", nn.conv3d { from = o.features * #o.sides, to = 1, kernel = 1, bias = true, init = "xavier" })
+end
+
+--- Loads weights, as I3D does, or a checkpoint of this network, which may have other sides: those that this one has not are
+-- passed over, and the fusion of others than its own begins anew.
+function FCN:load(path, options)
+  return i3d.load(self, path, options, function(tensors)
+    local theirs, ours = {}, {}
+    for name in pairs(tensors) do
+      local side = name:match "^(side_%w+)%."
+      if side then
+        theirs[side] = true
+      end
+    end
+    for _, skip in ipairs(self.sides) do
+      ours["side_" .. skip[1]] = true
+    end
+    local theirs_text = table.concat(sorted_keys(theirs), ",")
+    if theirs_text ~= "" and theirs_text ~= table.concat(sorted_keys(ours), ",") then
+      tensors["fuse.weight"], tensors["fuse.bias"] = nil, nil
+    end
+  end)
 end
 
 --- @param clip real (N,3,T,H,W), pixels as `input` says

@@ -14,6 +14,7 @@ local nearest = require "penumbra.nearest"
 local raise = require "penumbra.raise"
 local formats = require "penumbra.formats"
 local weights = require "penumbra.weights"
+local sorted_keys = require "penumbra.sorted_keys"
 
 -- One line a layer. unit = channels; pool; mixed = branch 0 | branch 1: 1x1x1, 3x3x3 | branch 2: 1x1x1, 3x3x3 | branch 3.
 local layers = {
@@ -199,24 +200,110 @@ local function run(self, x, capture, visit)
   return x, not visit and found or nil
 end
 
+local is_of_i3d = {}
+for _, name in ipairs(weights.names()) do
+  is_of_i3d[name] = true
+end
+
+-- The tensors of a file under our names; info.folded, info.ignored. A checkpoint of this very kind of module is read as it is.
+local function read(self, path)
+  local is_file, file = pcall(formats.open, path)
+  local is_own = is_file and file:has "fuse.weight"
+  for name in pairs(self:state()) do
+    is_own = is_own or is_file and not is_of_i3d[name] and file:has(name)
+  end
+  if is_file then
+    file:close()
+  end
+  if is_own then
+    return formats.load(path), { folded = {}, ignored = {} }
+  end
+  return weights.load(path)
+end
+
+local function is_head(name)
+  return name:match "^logits%." ~= nil
+end
+
+local function shape_text(t)
+  return table.concat(t:shape(), ",")
+end
+
+-- Sorts what is in a file: what fits the state; names that only the file has; what fits but for its shape, as texts.
+local function sort(tensors, ours, state, may_lack)
+  local fitting, unused, misshapen = {}, {}, {}
+  for _, name in ipairs(ours) do
+    local t = tensors[name]
+    if t and shape_text(t) == shape_text(state[name]) then
+      fitting[name] = t
+    elseif t and not (may_lack and is_head(name)) then -- a head of other classes is a new one
+      misshapen[#misshapen + 1] = ("%s is %s, expected %s"):format(name, shape_text(t), shape_text(state[name]))
+    end
+  end
+  for _, name in ipairs(sorted_keys(tensors)) do
+    if not state[name] and not is_of_i3d[name] and name:sub(1, 1) ~= "@" then -- @: what else a run keeps
+      unused[#unused + 1] = name
+    end
+  end
+  return fitting, unused, misshapen
+end
+
+local function check_fit(self, path, fitting, misshapen, ours)
+  if #misshapen > 0 then
+    raise("weights: %s: %d tensor%s of other shapes than in the network: %s%s", path, #misshapen, #misshapen > 1 and "s" or "",
+      table.concat(misshapen, "; ", 1, math.min(3, #misshapen)), #misshapen > 3 and ("; and %d more"):format(#misshapen - 3) or "")
+  end
+  local of_trunk = {}
+  for _, layer in ipairs(self.trunk) do
+    of_trunk[layer] = true
+  end
+  for _, name in ipairs(ours) do
+    if of_trunk[name:match "^[^.]+"] and fitting[name] then
+      return
+    end
+  end
+  raise("weights: %s: it has nothing of the trunk (%s, ...)", path, ours[1])
+end
+
 --- Loads weights into a module that stands on the trunk: a file of I3D under any of its names (penumbra.weights), or a
--- checkpoint of the module itself. What the module lacks (deeper layers, another head) is passed over; what the file lacks is
--- an error that lists it, unless allowed: then it stays as it was initialised.
+-- checkpoint of the module itself. What the module lacks (deeper layers, another head) is passed over; a tensor of another shape
+-- is an error, and so is a file without any of the trunk. What the file lacks is an error that lists it, unless allowed: then it
+-- stays as it was initialised.
 -- @tparam string path looked for here, then where `penumbra fetch` puts things
 -- @tparam ?table options allow_missing = true
--- @return the module; its `loaded` is then {path, loaded, missing}, lists of names
-local function load(self, path, options)
+-- @tparam ?function sieve sieve(tensors) takes out of a file's tensors what is not to be loaded
+-- @return the module; its `loaded` is then {path, loaded, missing, unused, text}: lists of names, and a line for a log
+local function load(self, path, options, sieve)
   nn.check_options("load", options or {}, { "allow_missing" })
   local where, may_lack = weights.find(path), options and options.allow_missing
-  local is_file, tensors = pcall(formats.load, where)
-  if not (is_file and tensors["fuse.weight"]) then -- not the checkpoint of a whole network
-    tensors = weights.load(where)
-  end
-  local report = self:load_state(tensors, { allow_missing = may_lack, allow_mismatched = may_lack, allow_unexpected = true })
-  for _, name in ipairs(report.mismatched) do
-    table.insert(report.missing, name)
-  end
-  self.loaded = { path = where, loaded = report.loaded, missing = report.missing }
+  self.loaded = pn.scope(function()
+    local tensors, info = read(self, where)
+    local in_file = sorted_keys(tensors)
+    if sieve then
+      sieve(tensors)
+    end
+    local ours = {}
+    for _, list in ipairs { self:parameters(), self:buffers() } do
+      for _, entry in ipairs(list) do
+        ours[#ours + 1] = entry.name
+      end
+    end
+    local fitting, unused, misshapen = sort(tensors, ours, self:state(), may_lack)
+    check_fit(self, path, fitting, misshapen, ours)
+    local report = self:load_state(fitting, { allow_missing = may_lack })
+    local missing = {}
+    for _, name in ipairs(ours) do
+      missing[#missing + 1] = not fitting[name] and name or nil
+    end
+    for _, name in ipairs(info.ignored) do
+      unused[#unused + 1], in_file[#in_file + 1] = name, name
+    end
+    local text = weights.describe {
+      path = path, names = ours, loaded = report.loaded, missing = missing, unused = unused, in_file = in_file,
+      folded = info.folded,
+    }
+    return { path = where, loaded = report.loaded, missing = missing, unused = unused, text = text }
+  end)
   return self
 end
 

@@ -59,6 +59,7 @@ end
 
 local frames = fit(read(cfg[1]), cfg.size)
 local net = require "models.i3d" {}:to(device):load(cfg.weights):eval()
+io.stderr:write(net.loaded.text, "\n")
 local n, logits = frames:size(1), nil
 pn.no_grad(function()
   local pieces = math.ceil(n / cfg.frames)

@@ -41,7 +41,7 @@ pn.infer.with(cfg.infer) -- what is wrong there shows now, not after the trainin
 pn.online.with(cfg.online)
 local run    = pn.run(cfg)
 local net    = require "models.fcn_i3d"(cfg):to(cfg.device)
-if cfg.weights ~= "" then net:load(cfg.weights, { allow_missing = true }) end
+if cfg.weights ~= "" then run:say(net:load(cfg.weights, { allow_missing = true }).loaded.text) end
 local optim  = pn.optim.new(net:parameters(), cfg.optim)
 local scaler = pn.optim.scaler{ on = cfg.precision == "fp16" } -- else it only passes the loss and the step on
 local stream = pn.lucid.stream(clip:frame(1), clip:mask(1), cfg)

@@ -34,7 +34,7 @@ local cfg = pn.config{
 local set  = pn.data.davis(cfg.davis)
 local run  = pn.run(cfg)
 local net  = require "models.fcn_i3d"(cfg):to(cfg.device)
-if cfg.weights ~= "" then net:load(cfg.weights, { allow_missing = true }) end
+if cfg.weights ~= "" then run:say(net:load(cfg.weights, { allow_missing = true }).loaded.text) end
 local optim = pn.optim.new(net:parameters(), cfg.optim)
 local scaler = pn.optim.scaler{ on = cfg.precision == "fp16" } -- else it only passes the loss and the step on
 local feed = pn.ahead(pn.data.clips(set, {

@@ -26,6 +26,7 @@ cfg.infer, taken = pn.infer_of_run.settings(path, recorded, cfg.infer, { clip = 
 local run = pn.run(cfg)
 if taken then run:say("as the run of the checkpoint: %s", taken) end
 local net = require "models.fcn_i3d"(recorded):to(cfg.device):load(cfg.checkpoint)
+run:say(net.loaded.text)
 
 cfg.infer.first_mask = cfg.mask and clip:mask(1)
 cfg.infer.progress = pn.infer.line()

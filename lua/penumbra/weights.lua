@@ -381,21 +381,40 @@ function weights.verify(tensors)
   return good, bad
 end
 
---- What was loaded, in a line for a log.
--- @tparam table info of `weights.load`
-function weights.describe(info)
-  local parts = { ("%s: %d tensors of I3D (%s, %s)"):format(info.path, info.n_tensors, info.format, info.scheme) }
-  if info.metadata.source then
-    parts[#parts + 1] = "from " .. info.metadata.source
+-- ---- what became of a file ------------------------------------------------------------------------------------------------
+
+-- Names, a whole part of the network (side_1a) in one word where all of it is among them; at most eight words.
+local function in_few_words(names, all)
+  local n_all, n, words, said = {}, {}, {}, {}
+  local function part_of(name) return name:match "^[^.]+" or name end
+  for _, name in ipairs(all) do n_all[part_of(name)] = (n_all[part_of(name)] or 0) + 1 end
+  for _, name in ipairs(names) do n[part_of(name)] = (n[part_of(name)] or 0) + 1 end
+  for _, name in ipairs(names) do
+    local part = part_of(name)
+    local word = n[part] == n_all[part] and part or name
+    if not said[word] then
+      said[word] = true
+      words[#words + 1] = word
+    end
   end
-  if #info.missing > 0 then
-    parts[#parts + 1] = ("%d missing, the first %s"):format(#info.missing, info.missing[1])
+  local shown = table.concat(words, ", ", 1, math.min(#words, 8))
+  return #words > 8 and ("%s and %d more"):format(shown, #words - 8) or shown
+end
+
+--- What was loaded into a network, in a line for a log: "weights   i3d_rgb.safetensors: 180 of 202 tensors; new: side_1a, fuse".
+-- @tparam table report path; names: those of the network, in its order; loaded, missing: of these; unused: names that only the file
+--   has; in_file: all of the file; folded: units whose gamma was not 1
+-- @treturn string
+function weights.describe(report)
+  local parts = { ("weights   %s: %d of %d tensors"):format(report.path, #report.loaded, #report.names) }
+  if #report.missing > 0 then
+    parts[#parts + 1] = "new: " .. in_few_words(report.missing, report.names)
   end
-  if #info.ignored > 0 then
-    parts[#parts + 1] = ("%d others ignored, the first %s"):format(#info.ignored, info.ignored[1])
+  if #report.unused > 0 then
+    parts[#parts + 1] = "unused: " .. in_few_words(report.unused, report.in_file)
   end
-  if #info.folded > 0 then
-    parts[#parts + 1] = ("gamma folded into weight and mean of %d units, the first %s"):format(#info.folded, info.folded[1])
+  if #report.folded > 0 then
+    parts[#parts + 1] = ("gamma folded into weight and mean of %d units"):format(#report.folded)
   end
   return table.concat(parts, "; ")
 end

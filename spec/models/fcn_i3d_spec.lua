@@ -144,6 +144,81 @@ describe("FCN-I3D", function()
   end)
 end)
 
+describe("weights of FCN-I3D", function()
+  local directory = helper.directory(teardown)
+
+  -- How many tensors of a, of these names, b has too; all of the same bits.
+  local function same(a, b, pattern)
+    local n, state = 0, b:state()
+    for name, t in pairs(a:state()) do
+      if name:find(pattern) and state[name] then
+        helper.assert_same_bits(t, state[name], name)
+        n = n + 1
+      end
+    end
+    return n
+  end
+
+  it("come from I3D, whose head is passed over; what is new is said", function()
+    local path = directory .. "/i3d.safetensors"
+    local i3d = require "models.i3d" { width = 1 / 16, classes = 3 }:reset(5)
+    local state = i3d:state()
+    state["fuse.bias"] = pn.ones { 1 } -- so it is a checkpoint of ours, and the sizes of the real one are not asked for
+    state["other.note"] = pn.zeros { 1 }
+    pn.save(path, state)
+    local net = tiny { skips = { "1a", "3c" } }
+    assert.equal(net, net:load(path, { allow_missing = true }))
+    assert.equal(("weights   %s: 61 of 72 tensors; new: side_1a, side_3c, fuse.weight; unused: other"):format(path),
+      net.loaded.text)
+    assert.equal(60, same(net, i3d, "^[cm]"))
+    assert.equal(1, net.fuse.bias:item())
+    assert.equal(11, #net.loaded.missing)
+    helper.failure(function() tiny({}):load(path) end, "21 missing", "fuse.weight")
+  end)
+
+  it("come from a parent, also one of other skips", function()
+    local path = directory .. "/parent.safetensors"
+    local parent = tiny { skips = { "1a", "2c", "4f" }, seed = 3 }
+    parent:save(path)
+    local net = tiny { skips = { "1a", "2c", "4f" } }:load(path)
+    assert.equal(202 - 5, #net.loaded.loaded)
+    assert.equal(("weights   %s: 197 of 197 tensors"):format(path), net.loaded.text)
+    assert.equal(197, same(net, parent, ""))
+    -- As many sides, and a fusion of the same shape, but of others.
+    net = tiny { skips = { "2c", "3c", "4f" }, seed = 4 }:load(path, { allow_missing = true })
+    assert.equal(("weights   %s: 190 of 197 tensors; new: side_3c, fuse; unused: side_1a"):format(path), net.loaded.text)
+    assert.equal(5, same(net, parent, "^side_4f"))
+    helper.assert_same_bits(net.fuse.weight, tiny({ skips = { "2c", "3c", "4f" }, seed = 4 }).fuse.weight)
+    net = tiny { skips = { "1a", "2c" } }:load(path, { allow_missing = true })
+    assert.equal(("weights   %s: 22 of 24 tensors; new: fuse; unused: side_4f"):format(path), net.loaded.text)
+  end)
+
+  it("of another shape are refused, with both, and so is a file without a trunk", function()
+    local path = directory .. "/wide.safetensors"
+    tiny({ width = 1 / 8, features = 8 }):save(path)
+    local net = tiny {}
+    local before = net.fuse.weight:crc32c()
+    helper.failure(function() net:load(path, { allow_missing = true }) end, ("weights: %s: "):format(path),
+      " tensors of other shapes than in the network: conv3d_1a.conv.weight is 8,3,7,7,7, expected 4,3,7,7,7; ", " more")
+    assert.equal(before, net.fuse.weight:crc32c())
+    pn.save(path, { ["fuse.weight"] = net.fuse.weight, ["fuse.bias"] = net.fuse.bias })
+    helper.failure(function() net:load(path, { allow_missing = true }) end, path .. ": it has nothing of the trunk (conv3d_1a.")
+  end)
+
+  it("of I3D may have a head of other classes, which is then new", function()
+    local path = directory .. "/classes.safetensors"
+    local function of(classes)
+      local net = require "models.i3d" { width = 1 / 32, to = "logits", classes = classes }
+      net.extra = nn.conv3d { from = 1, to = 1 }
+      return net
+    end
+    of(4):save(path)
+    helper.failure(function() of(3):load(path) end, "2 tensors of other shapes than in the network: logits.conv.weight is 4,")
+    local net = of(3):load(path, { allow_missing = true })
+    assert.is_truthy(net.loaded.text:find("; new: logits$"), net.loaded.text)
+  end)
+end)
+
 describe("memory", function()
   it("of inference is bounded by the first features: what no later layer needs is gone", function()
     for _, mode in ipairs { "frozen", "batch" } do
