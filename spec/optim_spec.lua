@@ -262,6 +262,25 @@ describe("an optimiser", function()
     assert.equal(0, optimiser.n_steps)
   end)
 
+  it("without any gradient is an error; with one it is a step", function()
+    local p, q = pn.ones({ 1 }):requires_grad(true), pn.ones({ 1 }):requires_grad(true)
+    for _, kind in ipairs { "sgd", "adam" } do
+      local optimiser = pn.optim[kind]({ p, q }, { lr = .5 })
+      local message = helper.failure(function() optimiser:step() end,
+        kind .. ": no parameter has a gradient: backward() was not called, or reaches none")
+      assert.is_truthy(message:find "^spec/optim_spec.lua:%d+: ")
+      assert.equal(0, optimiser.n_steps)
+      pn.sum(p):backward()
+      optimiser:step()
+      assert.is_true(p:item() < 1)
+      assert.equal(1, q:item())
+      optimiser:zero_grad()
+      helper.failure(function() optimiser:step() end, "no parameter has a gradient")
+      assert.equal(1, optimiser.n_steps)
+      p:fill(1)
+    end
+  end)
+
   it("that ran out of memory in its first step has not begun", function()
     local failed = 0
     local function trained(nth)

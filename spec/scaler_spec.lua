@@ -138,6 +138,13 @@ describe("a loss scaler", function()
     assert.is_true(math.abs(scaler:step(sgd) - math.sqrt(2)) < 1e-6)
   end)
 
+  it("has no step without a gradient, on or off", function()
+    for _, on in ipairs { true, false } do
+      local sgd = pn.optim.sgd({ pn.ones({ 1 }):requires_grad(true) }, { lr = 1 })
+      helper.failure(function() pn.optim.scaler({ on = on }):step(sgd) end, "sgd: no parameter has a gradient")
+    end
+  end)
+
   it("goes on from its state", function()
     local scaler = pn.optim.scaler { start = 64 }
     trained(optimisers.sgd, "cpu", scaler, { true })

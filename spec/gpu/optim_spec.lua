@@ -163,6 +163,24 @@ describe("an optimiser in a captured step", function()
     assert.same({ .5, 1 }, p:to("cpu"):totable())
   end)
 
+  it("is refused where no parameter has a gradient", function()
+    local p = pn.ones({ 2 }):to("cuda"):requires_grad(true)
+    local sgd = pn.optim.sgd({ { name = "w", tensor = p } }, { lr = .5, momentum = .5 })
+    local calls = 0
+    local step = pn.captured(function(g)
+      calls = calls + 1
+      p:set_grad(calls < 3 and g or nil)
+      sgd:step()
+      return g
+    end, { device = "cuda" })
+    local g = pn.ones({ 2 }):to "cuda"
+    for _ = 1, 2 do step(g) end
+    helper.failure(function() step(g) end, "sgd: no parameter has a gradient: backward() was not called, or reaches none")
+    p:set_grad(g)
+    sgd:step()
+    assert.equal(3, sgd.n_steps)
+  end)
+
   it("cannot begin there", function()
     local p = pn.ones({ 2 }):to("cuda"):requires_grad(true)
     local sgd = pn.optim.sgd({ { name = "w", tensor = p } }, { lr = .5, momentum = .5 })

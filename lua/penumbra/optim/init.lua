@@ -9,8 +9,8 @@
 --     local optim = pn.optim.new(net:parameters(), cfg.optim) -- the kind by a key: sgd | adam | adamw
 --
 -- A step is one pass in C over all parameters (core/optim.c has the rules), on the device that they are on. A parameter that is
--- frozen, or that no gradient reached, stays as it is. A gradient that is not finite is an error that names its parameter, and
--- nothing has changed.
+-- frozen, or that no gradient reached, stays as it is; where that is so of all, it is an error. A gradient that is not finite is
+-- an error that names its parameter, and nothing has changed.
 --
 -- step() may be part of a captured step (penumbra.captured) but for the first two: each time round it takes the rate of that
 -- time, and what it finds is heeded after.
@@ -142,8 +142,11 @@ local function with_gradient(self)
   return entries, grads
 end
 
--- Of these, the ones that learn.
-local function learning(entries, grads)
+-- Of these, the ones that learn. A step that no gradient came to is a backward pass forgotten.
+local function learning(self, entries, grads)
+  if #entries == 0 then
+    raise("%s: no parameter has a gradient: backward() was not called, or reaches none", self.kind)
+  end
   local learners, theirs = {}, {}
   for i, entry in ipairs(entries) do
     if entry.tensor:requires_grad() then
@@ -254,7 +257,7 @@ end
 -- returns the norm.
 local function attempt(self, heed)
   local entries, grads = with_gradient(self)
-  local learners, theirs = learning(entries, grads)
+  local learners, theirs = learning(self, entries, grads)
   local made = {}
   tell_scale(self)
   judge(self, grads, self.clip_norm)
@@ -281,7 +284,7 @@ end
 -- norm, and a function that raises.
 local function attempt_captured(self, heed)
   local entries, grads = with_gradient(self)
-  local learners, theirs = learning(entries, grads)
+  local learners, theirs = learning(self, entries, grads)
   local made = {}
   local numbers = replay.tensor(function()
     return tensor.empty { #learners, tonumber(C.PN_STEP_BYTES), dtype = "u8", device = verdict_of(self):device() }
@@ -325,7 +328,7 @@ function Optimiser:step_with(heed)
   return self.entries[1].tensor:device() == "cpu" and finish() or replay.heed(finish)
 end
 
---- One step on every parameter that has a gradient.
+--- One step on every parameter that has a gradient; that none has is an error.
 -- @treturn number the norm of all gradients, before clipping; nil where it is not known yet: inside a captured step, and on a CUDA
 --   device in the loop of a run
 function Optimiser:step()
