@@ -25,7 +25,9 @@ local cfg = pn.config{
   -- training
   epochs = 400, frames = 16, crop = 224, -- the paper's epochs: 200
   batch = 1,                        -- dreams a step
-  optim  = { kind = pn.config.choice("adamw", "adam", "sgd"), lr = 1e-4, momentum = 0.9, weight_decay = 2e-4 }, -- paper: sgd, 1e-2
+  optim  = pn.optim.keys{ kind = pn.choice("adamw", "adam", "sgd"), lr = 1e-4, -- paper: sgd, 1e-2
+                          momentum = 0.9, weight_decay = 2e-4 },
+  lr_scale    = function() return 1 end, -- of (epoch, n): times optim.lr
   side_weight = function(epoch, n) return 1 - epoch / n end,
   balance     = function(epoch, n) return 1 - epoch / n end, -- share of the class-balanced loss; the rest is the plain one
   loss_norm   = "mean",             -- mean | sum | batch
@@ -39,6 +41,7 @@ local clip   = pn.data.clip(cfg)
 cfg.sequence = clip.name
 pn.infer.with(cfg.infer) -- what is wrong there shows now, not after the training
 pn.online.with(cfg.online)
+pn.optim.check(cfg.optim)
 local run    = pn.run(cfg)
 local net    = require "models.fcn_i3d"(cfg):to(cfg.device)
 if cfg.weights ~= "" then run:say(net:load(cfg.weights, { allow_missing = true }).loaded.text) end
@@ -65,6 +68,7 @@ run:keep{ net = net, optim = optim, dreams = stream, scaler = scaler.on and scal
 for epoch, batch in run:epochs(cfg.epochs, dreams) do
   local loss, fused = step(batch.frames, batch.mask, cfg.side_weight(epoch, cfg.epochs), cfg.balance(epoch, cfg.epochs))
   run:guard(loss, function() return net(batch.frames) end)
+  optim:set_lr(cfg.optim.lr * cfg.lr_scale(epoch, cfg.epochs))
   scaler:step(optim)
   local places, wrong
   if cfg.mine_every > 0 and epoch % cfg.mine_every == 0 then -- hard negatives: a share of the dreams then shows these places

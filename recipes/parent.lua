@@ -23,7 +23,7 @@ local cfg = pn.config{
   -- training: an epoch is one window of each sequence
   epochs = 700, frames = 16, crop = 224,
   batch = 1,                         -- clips a step
-  optim  = { kind = pn.config.choice("sgd", "adam", "adamw"), lr = 1e-2, momentum = 0.9, weight_decay = 2e-4 },
+  optim  = pn.optim.keys{ kind = pn.choice("sgd", "adam", "adamw"), lr = 1e-2, momentum = 0.9, weight_decay = 2e-4 },
   lr_scale    = function(epoch, n) return epoch > 0.7 * n and 0.1 or 1 end,
   side_weight = function(epoch, n) return 1 - epoch / n end,
   loss_norm   = "mean",              -- mean | sum | batch
@@ -32,6 +32,7 @@ local cfg = pn.config{
 }
 
 local set  = pn.data.davis(cfg.davis)
+pn.optim.check(cfg.optim) -- what is wrong there shows now, not after the run has a folder
 local run  = pn.run(cfg)
 local net  = require "models.fcn_i3d"(cfg):to(cfg.device)
 if cfg.weights ~= "" then run:say(net:load(cfg.weights, { allow_missing = true }).loaded.text) end

@@ -233,6 +233,27 @@ describe("recipes", function()
     assert.equal(16, json(scratch .. "/as-given/config.json").infer.frames)
   end)
 
+  it("oneshot and parent take every option of an optimiser, and a scale of the rate", function()
+    local out = scratch .. "/options"
+    succeeds(unpack(oneshot(out, "optim.clip_norm=1", "optim.beta2=0.95", "optim.eps=1e-6")))
+    local optim = json(out .. "/config.json").optim
+    assert.same({ 1, 0.95, 1e-6 }, { optim.clip_norm, optim.beta2, optim.eps })
+    assert.not_equal(log_lines(out)[2].loss, log_lines(scratch .. "/oneshot")[2].loss)
+    out = scratch .. "/still"
+    succeeds(unpack(oneshot(out, "optim.kind=sgd", "optim.nesterov=true", "lr_scale=function(epoch, n) return epoch - epoch end")))
+    local begun = require "models.fcn_i3d" { width = 0.0625, seed = 1 }
+    local ended = pn.formats.load(out .. "/checkpoint.safetensors")
+    for _, entry in ipairs(begun:parameters()) do helper.assert_same_bits(entry.tensor, ended[entry.name], entry.name) end
+    out = scratch .. "/momentum"
+    local code, text = run(unpack(oneshot(out, "optim.momentum=2")))
+    assert.equal(1, code)
+    assert.truthy(text:find("optim.momentum (Adam's beta1) is 2, expects a number from 0 to 1", 1, true), text)
+    code, text = run("parent", "davis=" .. tree, "sequences=walk", "weights=", "out=" .. out, "optim.momentum=2")
+    assert.equal(1, code)
+    assert.truthy(text:find("optim.momentum is 2, expects a number from 0 to 1", 1, true), text)
+    assert.is_false(files.exists(out, "directory"))
+  end)
+
   it("oneshot searches for hard negatives, and goes on with them as if it had not been stopped", function()
     local straight, halting = scratch .. "/mined", scratch .. "/mined-halting"
     local keys = { "mine_every=1", "lucid.focus=1", "batchnorm=batch", "side_weight=constant", "balance=constant" }

@@ -37,7 +37,8 @@ local GROUP_OPTIONS = { "params", "lr_scale", "weight_decay" }
 
 local function number_option(what, name, value, low, high)
   if type(value) ~= "number" or not (value >= low and value <= high) then
-    raise("%s: %s is %s, expects a number from %g to %g", what, name, tostring(value), low, high)
+    raise("%s is %s, expects a number from %g%s", type(what) == "string" and what .. ": " .. name or what.label(name),
+      tostring(value), low, high < math.huge and (" to %g"):format(high) or "")
   end
   return value
 end
@@ -78,7 +79,8 @@ local function read_parameters(what, params, weight_decay)
   return list
 end
 
-local function new(kind, params, options, known, defaults)
+-- `what` names the options in messages: the kind ("sgd: lr"), or a table with label(name), what the user called it.
+local function new(kind, what, params, options, known, defaults)
   check_options(kind, options, known)
   local self = setmetatable({ kind = kind, n_steps = 0, loss_scale = 1 }, Optimiser)
   for name, value in pairs(defaults) do
@@ -88,11 +90,11 @@ local function new(kind, params, options, known, defaults)
     raise("%s: lr is missing", kind)
   end
   if type(options.lr) ~= "function" then
-    number_option(kind, "lr", options.lr, 0, math.huge)
+    number_option(what, "lr", options.lr, 0, math.huge)
   end
-  number_option(kind, "weight_decay", self.weight_decay, 0, math.huge)
+  number_option(what, "weight_decay", self.weight_decay, 0, math.huge)
   if options.clip_norm ~= nil then
-    number_option(kind, "clip_norm", options.clip_norm, 1e-30, math.huge)
+    number_option(what, "clip_norm", options.clip_norm, 1e-30, math.huge)
   end
   self.lr, self.clip_norm = options.lr, options.clip_norm
   self.entries = read_parameters(kind, params, self.weight_decay)
@@ -441,12 +443,12 @@ end
 -- @tparam table options lr: a number or a function of the number of steps done; momentum (0); dampening (0; with convention
 --   torch7 as momentum); nesterov (false); weight_decay (0); clip_norm: gradients are scaled down to this norm together;
 --   convention: "pytorch" (default), "torch7", "caffe" (the rate is inside the momentum buffer)
-function optim.sgd(params, options)
-  options = options or {}
-  local self = new("sgd", params, options, {
+function optim.sgd(params, options, what)
+  options, what = options or {}, what or "sgd"
+  local self = new("sgd", what, params, options, {
     "lr", "momentum", "dampening", "nesterov", "weight_decay", "clip_norm", "convention",
   }, { momentum = 0, nesterov = false, weight_decay = 0, convention = "pytorch" })
-  number_option("sgd", "momentum", self.momentum, 0, 1)
+  number_option(what, "momentum", self.momentum, 0, 1)
   if CONVENTIONS[self.convention] == nil then
     raise("sgd: unknown convention '%s'%s (known: caffe, pytorch, torch7)", tostring(self.convention),
       nearest.hint(self.convention, { "pytorch", "torch7", "caffe" }))
@@ -500,13 +502,13 @@ end
 -- @tparam table params as for sgd
 -- @tparam table options lr; beta1 (0.9), beta2 (0.999), eps (1e-8); weight_decay (0); decoupled (false): the decay acts on the
 --   parameter, not through the gradient (AdamW); clip_norm
-function optim.adam(params, options)
-  options = options or {}
-  local self = new("adam", params, options, { "lr", "beta1", "beta2", "eps", "weight_decay", "decoupled", "clip_norm" },
+function optim.adam(params, options, what)
+  options, what = options or {}, what or "adam"
+  local self = new("adam", what, params, options, { "lr", "beta1", "beta2", "eps", "weight_decay", "decoupled", "clip_norm" },
     { beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0, decoupled = false })
-  number_option("adam", "beta1", self.beta1, 0, 1 - 1e-12)
-  number_option("adam", "beta2", self.beta2, 0, 1 - 1e-12)
-  number_option("adam", "eps", self.eps, 0, 1)
+  number_option(what, "beta1", self.beta1, 0, 1 - 1e-12)
+  number_option(what, "beta2", self.beta2, 0, 1 - 1e-12)
+  number_option(what, "eps", self.eps, 0, 1)
   self.take, self.set, self.buffer_names = adam_take, adam_set, { "mean", "square" }
   self.how = ffi.new("pn_adam", {
     grad_scale = 1, beta1 = self.beta1, beta2 = self.beta2, eps = self.eps, decoupled = self.decoupled,
@@ -517,18 +519,20 @@ end
 -- ---- by name --------------------------------------------------------------------------------------------------------------
 
 local kinds = {
-  sgd = function(params, how) return optim.sgd(params, how) end,
-  adam = function(params, how) return optim.adam(params, how) end,
-  adamw = function(params, how)
+  sgd = function(...) return optim.sgd(...) end,
+  adam = function(...) return optim.adam(...) end,
+  adamw = function(params, how, what)
     how.decoupled = true
-    return optim.adam(params, how)
+    return optim.adam(params, how, what)
   end,
 }
+local of_one_kind = { beta1 = "adam", beta2 = "adam", eps = "adam", decoupled = "adam", nesterov = "sgd", dampening = "sgd",
+                      convention = "sgd" }
 
 --- The optimiser that a configuration names: `optim = { kind = "adamw", lr = 1e-4, momentum = 0.9, weight_decay = 2e-4 }`.
 -- @tparam table params as for sgd
 -- @tparam table options kind: "sgd" (default), "adam" or "adamw" (Adam whose decay acts on the parameter); the others are
---   those of the kind, but that momentum is what Adam calls beta1
+--   those of the kind, but that momentum is what Adam calls beta1. Messages name them as keys: optim.lr
 function optim.new(params, options)
   if type(options) ~= "table" then
     raise("optim: expects a table of options, got %s", type(options))
@@ -539,11 +543,47 @@ function optim.new(params, options)
   end
   local kind = how.kind or "sgd"
   local make = named.choice("optim", "kind", kind, kinds)
+  local family = kind == "sgd" and "sgd" or "adam"
+  for name, value in pairs(how) do
+    if of_one_kind[name] and of_one_kind[name] ~= family then
+      if value then
+        raise("optim.%s: %s has none, it is of %s", name, kind, of_one_kind[name])
+      end
+      how[name] = nil
+    end
+  end
+  local renamed = kind ~= "sgd" and how.beta1 == nil and how.momentum ~= nil
   if kind ~= "sgd" then
     how.beta1, how.momentum = how.beta1 or how.momentum, nil
   end
   how.kind = nil
-  return make(params, how)
+  return make(params, how, { label = function(name)
+    return name == "beta1" and renamed and "optim.momentum (Adam's beta1)" or "optim." .. name
+  end })
+end
+
+--- Checks what `new` would make of these options, before there are parameters: in a recipe, before its run has a folder.
+-- @tparam table options as for `new`
+function optim.check(options)
+  optim.new({ tensor.zeros { 1 } }, options)
+end
+
+--- Options with those that are seldom given, for a recipe's configuration: `optim = pn.optim.keys { kind = ..., lr = 1e-4 }` has
+-- the keys optim.clip_norm, optim.beta2, optim.eps and optim.nesterov as well.
+-- @tparam table options as for `new`, their values or declarations
+-- @treturn table
+function optim.keys(options)
+  local optional = require("penumbra.config").optional
+  local keys = {
+    clip_norm = optional("the gradients together are scaled down to this norm", "number"),
+    beta2 = optional("of adam and adamw: the share of the mean square that stays; 0.999", "number"),
+    eps = optional("of adam and adamw: added to the root of the mean square; 1e-8", "number"),
+    nesterov = optional("of sgd: true looks ahead along the momentum", "boolean"),
+  }
+  for name, value in pairs(options) do
+    keys[name] = value
+  end
+  return keys
 end
 
 return optim
