@@ -143,10 +143,17 @@ local function shape_of(values)
   return shape
 end
 
-local function flatten(values, shape, depth, buffer, at)
+-- What the types of whole numbers hold.
+local limits = { u8 = { 0, 255 }, i32 = { -2 ^ 31, 2 ^ 31 - 1 }, i64 = { -2 ^ 63, 2 ^ 63 } }
+
+local function flatten(values, shape, depth, buffer, at, name)
   if depth > #shape then
     if type(values) ~= "number" and not (type(values) == "cdata" and tonumber(values)) then
       raise("tensor: an element is a %s, expects numbers", type(values))
+    end
+    local limit = limits[name]
+    if limit and type(values) == "number" and not (values >= limit[1] and values <= limit[2]) then
+      raise("tensor: an element is %s, %s holds %.0f to %.0f", tostring(values), name, limit[1], limit[2])
     end
     buffer[at] = values
     return at + 1
@@ -156,7 +163,7 @@ local function flatten(values, shape, depth, buffer, at)
       type(values) == "table" and #values .. " elements" or "a " .. type(values), shape[depth])
   end
   for i = 1, shape[depth] do
-    at = flatten(values[i], shape, depth + 1, buffer, at)
+    at = flatten(values[i], shape, depth + 1, buffer, at, name)
   end
   return at
 end
@@ -167,7 +174,7 @@ local function write_table(t, values, shape)
   local count = tonumber(C.pn_tensor_count(t.p))
   local array = array_types[half and "f32" or name]
   local buffer = array(math.max(count, 1))
-  flatten(values, shape, 1, buffer, 0)
+  flatten(values, shape, 1, buffer, 0, name)
   local bytes = count * ffi.sizeof(array, 1)
   if half then
     local wide = out()
