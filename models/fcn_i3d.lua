@@ -83,6 +83,9 @@ local function settings(cfg)
   -- In the order of depth, whatever the order they were written in.
   local wanted, known = {}, {}
   for _, name in ipairs(o.skips) do
+    if wanted[name] then
+      raise("fcn_i3d: skips has '%s' twice", tostring(name))
+    end
     wanted[name] = true
   end
   o.sides = {}
@@ -95,6 +98,9 @@ local function settings(cfg)
   end
   if next(wanted) then
     refuse("skips", next(wanted), known)
+  end
+  if not (o.width > 0 and o.width < math.huge) then
+    raise("fcn_i3d: width is %g, expects more than 0", o.width)
   end
   if #o.sides == 0 then
     raise("fcn_i3d: skips is empty, expects some of %s", table.concat(known, ", "))
@@ -221,7 +227,12 @@ function FCN:segment(clip, options)
   return infer.segment(self, clip, options)
 end
 
-return setmetatable({ class = FCN, defaults = defaults, skips = skips }, {
+--- Checks a configuration: in a recipe, before its run has a folder.
+local function check(cfg)
+  settings(cfg)
+end
+
+return setmetatable({ class = FCN, defaults = defaults, skips = skips, check = check }, {
   __call = function(_, cfg)
     cfg = cfg or {}
     return FCN(cfg):reset(cfg.seed or defaults.seed)

@@ -137,6 +137,9 @@ local function build(self, options)
   if not is_endpoint(o.to) then
     unknown_endpoint(o.to, names())
   end
+  if not (o.width > 0 and o.width < math.huge) then
+    raise("i3d: width is %g, expects more than 0", o.width)
+  end
   local function channels(n)
     return math.max(1, math.floor(n * o.width + 0.5))
   end

@@ -21,10 +21,10 @@ local cfg = pn.config{
   recompute   = false,              -- true: less memory, about a third more time; the same bits
   output      = "fused",            -- fused | sum_of_five | mean_of_sides
   input       = "rgb_pm1",          -- rgb_pm1 | bgr_01
-  width       = 1,                  -- times the channels of I3D
+  width       = pn.number(1, 1e-3), -- times the channels of I3D
   -- training
-  epochs = 400, frames = 16, crop = 224, -- the paper's epochs: 200
-  batch = 1,                        -- dreams a step
+  epochs = pn.whole(400, 0), frames = pn.whole(16, 1), crop = pn.whole(224, 1), -- the paper's epochs: 200
+  batch = pn.whole(1, 1),           -- dreams a step
   optim  = pn.optim.keys{ kind = pn.choice("adamw", "adam", "sgd"), lr = 1e-4, -- paper: sgd, 1e-2
                           momentum = 0.9, weight_decay = 2e-4 },
   lr_scale    = function() return 1 end, -- of (epoch, n): times optim.lr
@@ -32,7 +32,7 @@ local cfg = pn.config{
   balance     = function(epoch, n) return 1 - epoch / n end, -- share of the class-balanced loss; the rest is the plain one
   loss_norm   = "mean",             -- mean | sum | batch
   lucid  = pn.lucid.defaults,       -- what dreams are made of
-  mine_every = 20,                  -- epochs from one search for background that looks like the object to the next; 0: none
+  mine_every = pn.whole(20, 0),     -- epochs from one search for background that looks like the object to the next; 0: none
   infer  = pn.infer.with{ keep = "connected" }, -- how the clip is segmented
   online = pn.online.defaults,      -- what is learnt on the way; every = 0: nothing
 }
@@ -42,6 +42,8 @@ cfg.sequence = clip.name
 pn.infer.with(cfg.infer) -- what is wrong there shows now, not after the training
 pn.online.with(cfg.online)
 pn.optim.check(cfg.optim)
+pn.lucid.check(clip:frame(1), cfg)
+require("models.fcn_i3d").check(cfg)
 local run    = pn.run(cfg)
 local net    = require "models.fcn_i3d"(cfg):to(cfg.device)
 if cfg.weights ~= "" then run:say(net:load(cfg.weights, { allow_missing = true }).loaded.text) end

@@ -19,10 +19,10 @@ local cfg = pn.config{
   recompute   = false,               -- true: less memory, about a third more time; the same bits
   output      = "fused",             -- fused | sum_of_five | mean_of_sides
   input       = "rgb_pm1",           -- rgb_pm1 | bgr_01
-  width       = 1,                   -- times the channels of I3D
+  width       = pn.number(1, 1e-3),  -- times the channels of I3D
   -- training: an epoch is one window of each sequence
-  epochs = 700, frames = 16, crop = 224,
-  batch = 1,                         -- clips a step
+  epochs = pn.whole(700, 0), frames = pn.whole(16, 1), crop = pn.whole(224, 1),
+  batch = pn.whole(1, 1),            -- clips a step
   optim  = pn.optim.keys{ kind = pn.choice("sgd", "adam", "adamw"), lr = 1e-2, momentum = 0.9, weight_decay = 2e-4 },
   lr_scale    = function(epoch, n) return epoch > 0.7 * n and 0.1 or 1 end,
   side_weight = function(epoch, n) return 1 - epoch / n end,
@@ -33,6 +33,7 @@ local cfg = pn.config{
 
 local set  = pn.data.davis(cfg.davis)
 pn.optim.check(cfg.optim) -- what is wrong there shows now, not after the run has a folder
+require("models.fcn_i3d").check(cfg)
 local run  = pn.run(cfg)
 local net  = require "models.fcn_i3d"(cfg):to(cfg.device)
 if cfg.weights ~= "" then run:say(net:load(cfg.weights, { allow_missing = true }).loaded.text) end

@@ -6,9 +6,9 @@ local cfg = pn.config{
   seed = 1,
   toy  = { frames = 40, height = 240, width = 426 }, -- the painted clip
   -- the network: two stages of I3D, narrow, untrained, so its batch norm uses the clip's own statistics
-  width = 0.25, skips = { "1a", "2c", "3c" }, batchnorm = "batch",
+  width = pn.number(0.25, 1e-3), skips = { "1a", "2c", "3c" }, batchnorm = "batch",
   -- training
-  epochs = 150, frames = 8, crop = 160,
+  epochs = pn.whole(150, 0), frames = pn.whole(8, 1), crop = pn.whole(160, 1),
   optim  = { kind = pn.config.choice("sgd", "adam", "adamw"), lr = 1e-2, momentum = 0.9, weight_decay = 2e-4 },
   side_weight = function(epoch, n) return 1 - epoch / n end,
   balance     = function(epoch, n) return 1 - epoch / n end, -- share of the class-balanced loss; the rest is the plain one

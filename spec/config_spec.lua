@@ -127,6 +127,28 @@ describe("config", function()
       assert.truthy(message:find("unexpected argument 'b'", 1, true))
     end)
 
+    it("keep numbers in their range, wherever they come from", function()
+      local wanted = { width = config.number(1, 1e-3), epochs = config.whole(400, 0), share = config.number(0.5, 0, 1) }
+      local function with(...) return config.resolve(wanted, { ... }, { name = "x" }) end
+      local cfg = with("width=0.5", "share=1", "checkpoint_every=3")
+      assert.same({ 0.5, 400, 1, 3 }, { cfg.width, cfg.epochs, cfg.share, cfg.checkpoint_every })
+      assert.equal(5, config.resolve({ checkpoint_every = 5 }, {}, { name = "x" }).checkpoint_every)
+      for word, message in pairs {
+        ["width=0"] = "width: expects a number from 0.001, got 0", ["width=nan"] = "width: expects a number from 0.001, got nan",
+        ["share=2"] = "share: expects a number from 0 to 1, got 2",
+        ["epochs=1.5"] = "epochs: expects a whole number from 0, got 1.5",
+        ["epochs=inf"] = "epochs: expects a whole number from 0, got inf",
+        ["checkpoint_every=-1"] = "checkpoint_every: expects a whole number from 0, got -1",
+      } do
+        local said, code = message_of(with, word)
+        assert.equal(message, said)
+        assert.equal(2, code)
+      end
+      assert.equal("checkpoint_every: expects a whole number from 0, got -2",
+        (message_of(config.resolve, { checkpoint_every = 5 }, { "checkpoint_every=-2" }, { name = "x" })))
+      assert.truthy(message_of(config.whole, "4"):find("pn.whole: expects numbers: its default, the least, the most", 1, true))
+    end)
+
     it("refuse nonsense", function()
       assert.truthy(message_of(config.required):find("pn.required: expects a help text", 1, true))
       assert.truthy(message_of(config.optional, "x", "numbr"):find("pn.optional: unknown kind 'numbr'", 1, true))

@@ -238,7 +238,7 @@ describe("segment", function()
         expected[k] = sides[math.max(1, k - 2)] > 4 and 14 or 27
       end
       assert.same(expected, widths { first_mask = first })
-      assert.same(expected, widths { first_mask = first, keep = "connected", downscale = 3 })
+      assert.same(expected, widths { first_mask = first, keep = "connected" })
     end)
 
     it("halves more than once where it may, and never where it may not or knows no first size", function()
@@ -387,6 +387,12 @@ describe("segment", function()
     helper.failure(function() infer.segment(seeing(), clip, { mode = "tile" }) end, "unknown mode 'tile', did you mean 'tiles'?")
     helper.failure(function() infer.segment(seeing(), clip, { stride = 0 }) end, "stride is 0, expects a whole number from 1")
     helper.failure(function() infer.segment(seeing(), clip, { calibrate = 2 }) end, "calibrate is 2, expects 0 to 1")
+    helper.failure(function() infer.with { threshold = 5 } end, "infer: threshold is 5, expects 0 to 1")
+    helper.failure(function() infer.with { threshold = -1 } end, "infer: threshold is -1, expects 0 to 1")
+    helper.failure(function() infer.with { threshold = 0 / 0 } end, "nan, expects 0 to 1")
+    helper.failure(function() infer.with { downscale = 3 } end, "infer: downscale is 3, expects a power of 2")
+    helper.failure(function() infer.with { downscale = math.huge } end, "infer: downscale is inf, expects a whole number from 1")
+    for power = 0, 3 do assert.equal(2 ^ power, infer.with({ downscale = 2 ^ power }).downscale) end
     helper.failure(function() infer.segment(seeing(), clip, { downscale = 0 }) end, "downscale is 0, expects a whole number from 1")
     helper.failure(function() infer.segment(seeing(), clip, { guided = -1 }) end, "guided is -1, expects a whole number from 0")
     helper.failure(function() infer.segment(seeing(), clip, { slow = 0.5 }) end, "slow is 0.5, expects a whole number from 1")

@@ -289,6 +289,15 @@ describe("lucid", function()
     fails(frame, mask, { frames = 0 }, "frames is 0")
     fails(frame, mask, 3, "expects its settings in a table, got a number")
     fails(frame, image.resize(mask, { 48, 80 }), {}, "48 x 80")
+    for _, make in ipairs { pn.lucid.check, function(picture, cfg) return pn.lucid.stream(picture, mask, cfg) end } do
+      local message = "crop is %s, larger than the frame (96 x 160, height x width): expects no more than 160"
+      helper.failure(function() make(frame, { crop = 161 }) end, message:format "161")
+      helper.failure(function() make(frame, { crop = { 32, 200 } }) end, message:format "32,200")
+      helper.failure(function() make(frame, { crop = 0 }) end, "lucid: crop is 0, expects a whole number from 1")
+      helper.failure(function() make(frame, { lucid = { still = 2 } }) end, "still is 2, expects a probability")
+      make(frame, { crop = 160 })
+      make(frame, { crop = false })
+    end
     helper.failure(function() stream():clip(-1) end, "index is -1")
     helper.failure(function() stream():clip(1, { crops = 3 }) end, "unknown option 'crops'", "did you mean 'crop'")
     helper.failure(function() stream():clip(1, { crop = 1.5 }) end, "crop is 1.5")

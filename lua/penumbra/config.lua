@@ -14,7 +14,7 @@
 -- command line; its out, resume, threads and workers are left out: they are of that run alone. `--help` prints the keys with
 -- their defaults and the comment beside each; `--print` the resolved configuration.
 -- Positional arguments land in cfg[1], cfg[2], ... where the recipe declares them: pn.required"help", pn.optional"help" or
--- pn.rest"help" in the list part of its table.
+-- pn.rest"help" in the list part of its table. A number with a range: pn.number(1, 0.5, 2), pn.whole(16, 1).
 -- @module penumbra.config
 local json = require "penumbra.json"
 local recipe_text = require "penumbra.recipe_text"
@@ -61,6 +61,23 @@ function config.choice(...)
   return setmetatable({ what = "choice", choices = names, kind = "string", value = names[1] }, Declared)
 end
 
+local function ranged(name, default, low, high, is_whole)
+  for _, value in ipairs { default, low or 0, high or 0 } do
+    if type(value) ~= "number" then error(("pn.%s: expects numbers: its default, the least, the most"):format(name), 3) end
+  end
+  return setmetatable({ what = name, kind = "number", value = default, low = low or -math.huge, high = high or math.huge,
+                        is_whole = is_whole }, Declared)
+end
+
+--- A number that must lie in a range; anything else is refused before the recipe does anything.
+-- @tparam number default
+-- @tparam ?number low the least
+-- @tparam ?number high the most
+function config.number(default, low, high) return ranged("number", default, low, high) end
+
+--- The same of whole numbers.
+function config.whole(default, low, high) return ranged("whole", default, low, high, true) end
+
 -- Keys that a script need not declare: those of the run itself (penumbra.run) where its source opens one, and the threads.
 local function common(file)
   local keys = { threads = config.optional("worker threads; default one for each core", "number") }
@@ -76,7 +93,7 @@ local function common(file)
   if text and text:find("pn.captured", 1, true) then keys.graph = true end
   keys.out = config.optional "directory of the run; default out/<recipe>-<sequence>-<date-time>"
   keys.resume = config.optional "directory of a run to go on with"
-  keys.checkpoint_every = 10
+  keys.checkpoint_every = config.whole(10, 0)
   keys.device = "auto"
   keys.precision = config.choice("f32", "tf32", "bf16", "fp16")
   keys.autotune = false
@@ -250,6 +267,14 @@ local function text_given(state, path, f)
   return text
 end
 
+local function check_range(path, value, of)
+  local whole = not of.is_whole or value % 1 == 0
+  if whole and value >= of.low and value <= of.high and math.abs(value) < math.huge then return end
+  local range = of.low > -math.huge and (" from %g"):format(of.low) or ""
+  if of.high < math.huge then range = ("%s to %g"):format(range, of.high) end
+  usage.fail("%s: expects a %snumber%s, got %s", path, of.is_whole and "whole " or "", range, show(value))
+end
+
 -- Checks a value that came as Lua (from a file or a group) against its default.
 local function fit(state, path, default, value)
   local kind = kind_of(default)
@@ -271,6 +296,7 @@ local function fit(state, path, default, value)
   elseif kind ~= "any" and type(value) ~= kind then
     wrong(path, value, kind)
   end
+  if getmetatable(default) == Declared and default.low then check_range(path, value, default) end
   if getmetatable(default) == Declared and default.choices then
     for _, name in ipairs(default.choices) do
       if name == value then return value end
@@ -419,6 +445,7 @@ local function format_value(value, path, sources)
   end
   if type(value) == "table" and getmetatable(value) == Declared then
     if value.choices then return table.concat(value.choices, " | ") end
+    if value.value ~= nil then return format_value(value.value, path) end
     return value.what == "required" and "(required)" or "(none)"
   end
   if type(value) == "table" then
@@ -547,6 +574,10 @@ function config.resolve(defaults, args, about)
       end
       state.positional[key] = value
     else
+      local common_key = state.defaults[key]
+      if type(value) == "number" and getmetatable(common_key) == Declared and common_key.low then -- the recipe's default, our range
+        value = ranged(common_key.what, value, common_key.low, common_key.high, common_key.is_whole)
+      end
       state.defaults[key] = value
     end
   end

@@ -74,8 +74,17 @@ local function settings(options)
   for name, least in pairs(lowest) do
     named.whole("infer", name, resolved[name], least)
   end
-  if resolved.calibrate < 0 or resolved.calibrate > 1 then
-    raise("infer: calibrate is %g, expects 0 to 1", resolved.calibrate)
+  for _, name in ipairs { "calibrate", "threshold" } do
+    if not (resolved[name] >= 0 and resolved[name] <= 1) then
+      raise("infer: %s is %g, expects 0 to 1", name, resolved[name])
+    end
+  end
+  local power = resolved.downscale
+  while power > 1 do
+    power = power / 2
+  end
+  if power ~= 1 then
+    raise("infer: downscale is %g, expects a power of 2", resolved.downscale)
   end
   return resolved
 end

@@ -200,7 +200,7 @@ local function settings_of(path, declared, arguments)
   for _, key in ipairs(keys) do
     local name, value = key[1], key[2]
     if name == "size" then value = config.optional(key[3], "string") end
-    if name == "frames" and type(declared.frames) == "number" then value = declared.frames end
+    if name == "frames" and declared.frames then value = declared.frames end
     defaults[name], help[name] = value, key[3]
   end
   for name, value in pairs(defaults) do -- what a recipe must be given, a network need not

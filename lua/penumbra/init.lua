@@ -142,6 +142,7 @@ end
 -- Words of other modules that are said often enough to stand here: pn.save is penumbra.formats' save.
 local elsewhere = {
   load = "formats", save = "formats", required = "config", optional = "config", rest = "config", choice = "config",
+  number = "config", whole = "config",
 }
 
 local operations = {}

@@ -132,6 +132,24 @@ local function settings(cfg)
   return how, named.whole("lucid", "frames", cfg.frames or 16, 1, 1000), crop, cfg.input or "rgb_pm1", cfg.seed or 1
 end
 
+-- A window may stand over the border of a small frame, but what is larger than its longer side is a slip.
+local function check_crop(frame, crop)
+  local size, h, w = crop ~= nil and lucid.crop_size(crop), frame:size(1), frame:size(2)
+  local longer = math.max(h, w)
+  if size and math.max(size[1], size[2]) > longer then
+    raise("crop is %s, larger than the frame (%d x %d, height x width): expects no more than %d",
+      type(crop) == "table" and table.concat(crop, ",") or tostring(crop), h, w, longer)
+  end
+end
+
+--- Checks what `stream` would make of a configuration: in a recipe, before its run has a folder.
+-- @tparam Tensor frame u8 (H,W,3)
+-- @tparam ?table cfg as for `stream`
+function lucid.check(frame, cfg)
+  settings(cfg)
+  check_crop(frame, cfg and cfg.crop)
+end
+
 local rules = { rgb_pm1 = C.PN_RGB_PM1, bgr_01 = C.PN_BGR_01 }
 
 --- A stream of dreams of one frame.
@@ -145,6 +163,7 @@ function lucid.stream(frame, mask, cfg)
   local how, frames, crop, input, seed = settings(cfg)
   ptr(frame, "lucid: frame")
   ptr(mask, "lucid: mask")
+  check_crop(frame, cfg and cfg.crop)
   if not rules[input] then
     raise("lucid: unknown input '%s' (known: bgr_01, rgb_pm1)", tostring(input))
   end

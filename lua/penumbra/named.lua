@@ -49,7 +49,7 @@ end
 
 --- A whole number from `low` to `high`, or an error at the user's line.
 local function whole(what, name, value, low, high)
-  if type(value) ~= "number" or value ~= math.floor(value) or value < low or (high and value > high) then
+  if type(value) ~= "number" or value ~= math.floor(value) or value < low or value == math.huge or (high and value > high) then
     raise("%s: %s is %s, expects a whole number %s", what, name, tostring(value),
       high and ("from %d to %d"):format(low, high) or ("from %d"):format(low))
   end

@@ -118,6 +118,12 @@ describe("FCN-I3D", function()
     helper.failure(function() fcn { skips = {} } end, "skips is empty")
     helper.failure(function() fcn { deconv_init = "bilnear" } end, "deconv_init is 'bilnear', did you mean 'bilinear'?")
     helper.failure(function() fcn { width = "half" } end, "width is a string, expects a number")
+    for _, make in ipairs { fcn, fcn.check } do
+      helper.failure(function() make { skips = { "1a", "2c", "1a" } } end, "fcn_i3d: skips has '1a' twice")
+      helper.failure(function() make { width = 0 } end, "fcn_i3d: width is 0, expects more than 0")
+      helper.failure(function() make { width = 0 / 0 } end, "nan, expects more than 0")
+    end
+    helper.failure(function() require "models.i3d" { width = -1 } end, "i3d: width is -1, expects more than 0")
   end)
 
   it("segments a clip of one frame", function()

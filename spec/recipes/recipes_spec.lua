@@ -152,6 +152,29 @@ describe("recipes", function()
     assert.is_false(files.exists(out, "directory"))
   end)
 
+  it("oneshot and parent refuse what makes no sense before there is a run", function()
+    local out = scratch .. "/senseless"
+    for _, case in ipairs {
+      { "width=0", "width: expects a number from 0.001, got 0" }, { "width=-1", "width: expects a number from 0.001, got -1" },
+      { "crop=0", "crop: expects a whole number from 1, got 0" }, { "crop=1.5", "crop: expects a whole number from 1, got 1.5" },
+      { "epochs=inf", "epochs: expects a whole number from 0, got inf" }, { "skips=1a,1a", "fcn_i3d: skips has '1a' twice" },
+      { "frames=0", "frames: expects a whole number from 1, got 0" }, { "batch=0", "batch: expects a whole number from 1, got 0" },
+      { "checkpoint_every=1.5", "checkpoint_every: expects a whole number from 0, got 1.5" },
+      { "crop=10000", "crop is 10000, larger than the frame (48 x 64, height x width): expects no more than 64", oneshot = true },
+      { "mine_every=1.5", "mine_every: expects a whole number from 0, got 1.5", oneshot = true },
+      { "infer.threshold=-1", "infer: threshold is -1, expects 0 to 1", oneshot = true },
+      { "infer.downscale=3", "infer: downscale is 3, expects a power of 2", oneshot = true },
+    } do
+      local code, text = run(unpack(oneshot(out, case[1])))
+      assert.is_true(code ~= 0 and text:find(case[2], 1, true) ~= nil, text)
+      if not case.oneshot then
+        code, text = run("parent", "davis=" .. tree, "sequences=walk", "weights=", "out=" .. out, case[1])
+        assert.is_true(code ~= 0 and text:find(case[2], 1, true) ~= nil, text)
+      end
+    end
+    assert.is_false(files.exists(out, "directory"))
+  end)
+
   it("oneshot learns on while it segments, to the same masks each time", function()
     local function masks(name, ...)
       local out = scratch .. "/online-" .. name
@@ -355,7 +378,8 @@ describe("recipes", function()
     code, text = run("oneshot", "davis=" .. tree, "sequence=wolk", "out=" .. scratch .. "/none", "weights=")
     assert.is_true(code ~= 0)
     assert.is_truthy(text:find("walk", 1, true), text)
-    code, text = run("oneshot", "davis=" .. tree, "sequence=walk", "out=" .. scratch .. "/none2", "weights=absent.safetensors")
+    code, text = run("oneshot", "davis=" .. tree, "sequence=walk", "crop=48", "out=" .. scratch .. "/none2",
+      "weights=absent.safetensors")
     assert.is_true(code ~= 0)
     assert.is_truthy(text:find("penumbra fetch i3d", 1, true), text)
     code, text = run("classify", scratch .. "/nothing.gif")
