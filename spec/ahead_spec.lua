@@ -210,6 +210,13 @@ describe("ahead", function()
     end
   end)
 
+  it("takes a change that closes over the recipe's cfg", function()
+    local cfg = pn.config.resolve({ strength = 3 }, {}, { name = "x" })
+    assert_same_for_any_number(dreams, { { 1 }, { 2 } }, nil, function(batch)
+      return { frames = batch.frames * cfg.strength }
+    end)
+  end)
+
   it("is what run:epochs takes; waiting is logged, and going on gives the same", function()
     local function train(name, epochs, resume, workers)
       local run = pn.run { seed = 1, epochs = epochs, quiet = true, checkpoint_every = 1, workers = workers,

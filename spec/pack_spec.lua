@@ -61,6 +61,14 @@ describe("packing", function()
     helper.failure(function() through(t) end, "value 1: a tensor that takes part in a graph does not travel; :detach() it first")
   end)
 
+  it("carries a recipe's configuration as its table", function()
+    local cfg = pn.config.resolve({ smooth = 2, lucid = { scale = { 1, 2 } }, rate = function(epoch) return 2 * epoch end }, {},
+      { name = "x" })
+    local change = through(function(x) return x * cfg.smooth * cfg.lucid.scale[2] + cfg.rate(1) end)
+    assert.equal(14, change(3))
+    assert.is_nil(getmetatable(through(cfg)))
+  end)
+
   it("takes the same table twice where it stands twice", function()
     local twice = { 1 }
     local back = through { twice, twice }

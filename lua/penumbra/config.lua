@@ -472,7 +472,7 @@ end
 
 local meta = setmetatable({}, { __mode = "k" }) -- cfg -> { name, file, sources }
 
-local Config = {}
+local Config = { travels_as_table = true } -- but for how it prints it is plain values (penumbra.pack)
 function Config.__tostring(cfg)
   local lines = {}
   for _, row in ipairs(flatten(cfg, "", {})) do

@@ -2,9 +2,9 @@
 -- tensors (by reference, never copied), and functions.
 --
 -- A function travels as its bytecode with a copy of each local it closes over, by these same rules; what a loaded module holds
--- (`pn`, `math.sin`, a function of your own module) travels by its name and is required on the other side. What cannot travel is
--- an error that says where it stands: objects (tables with a metatable: a net, a clip, a random stream), tables that hold
--- themselves, coroutines, C data.
+-- (`pn`, `math.sin`, a function of your own module) travels by its name and is required on the other side. A recipe's cfg arrives
+-- as the plain table of its values. What cannot travel is an error that says where it stands: objects (tables with a metatable: a
+-- net, a clip, a random stream), tables that hold themselves, coroutines, C data.
 
 local ffi = require "ffi"
 local binding = require "penumbra.ffi"
@@ -22,6 +22,12 @@ end
 -- ---- packing -----------------------------------------------------------------------------------------------------------------
 
 local put -- of one value
+
+-- A table with a metatable that is more than its values. A recipe's configuration is not: it arrives as a plain table.
+local function is_object(value)
+  local meta = getmetatable(value)
+  return meta and not (type(meta) == "table" and rawget(meta, "travels_as_table"))
+end
 
 local function place(f)
   local info = debug.getinfo(f, "S")
@@ -121,7 +127,7 @@ function put(to, value, path)
       end
     elseif kind == "function" then
       put_function(to, value, path)
-    elseif getmetatable(value) then
+    elseif is_object(value) then
       raise("%s: an object (a table with a metatable) does not travel; send what it is made of", path)
     else
       put_table(to, value, path)
