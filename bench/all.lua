@@ -42,7 +42,7 @@ for _, name in ipairs(cfg.what) do
   local known
   for _, part in ipairs(order) do known = known or part == name end
   if not known then
-    usage.fail("what: there is no part '%s': the nearest is '%s' (%s)", name, usage.nearest(name, order), table.concat(order, ", "))
+    usage.fail("what: there is no part '%s'%s (%s)", name, usage.nearest(name, order), table.concat(order, ", "))
   end
   wanted[name] = true
 end

@@ -47,7 +47,7 @@ for _, name in ipairs(cfg.stages) do
   local known
   for _, stage in ipairs(order) do known = known or stage == name end
   if not known then
-    usage.fail("stages: there is no '%s': the nearest is '%s' (%s)", name, usage.nearest(name, order), table.concat(order, ", "))
+    usage.fail("stages: there is no '%s'%s (%s)", name, usage.nearest(name, order), table.concat(order, ", "))
   end
 end
 

@@ -97,6 +97,7 @@ describe("config", function()
       { "side_weight=cosine", "or one of constant, linear, steps, got 'cosine'" },
       { "side_weight=nowhere.f", "attempt to index global 'nowhere'" },
       { "output=fuse", "output: expects one of fused, sum_of_five, got 'fuse': the nearest is 'fused'" },
+      { "xyzzy=2", "unknown key 'xyzzy' (penumbra oneshot --help lists all)" },
       { "--fast", "unknown option '--fast': keys are given as key=value; --help lists them" },
       { "camel", "unexpected argument 'camel': keys are given as key=value; --help lists them" },
       { "config=/nowhere/x.lua", "config: /nowhere/x.lua: No such file or directory" },

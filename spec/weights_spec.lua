@@ -370,7 +370,7 @@ describe("penumbra fetch", function()
     fails("", 2, nil, "fetch: what? It knows i3d")
     fails("i4d", 2, nil, "knows i3d, not 'i4d'")
     fails("i3d here", 2, nil, "is not key=value (keys: to, from)")
-    fails("i3d form=x", 2, nil, "unknown key 'form', the nearest is 'from'")
+    fails("i3d form=x", 2, nil, "unknown key 'form': the nearest is 'from'")
     local help, code = run "--help"
     assert.equal(0, code)
     assert(help:find("to=" .. dir .. "/home/i3d_rgb.safetensors", 1, true), help)

@@ -21,7 +21,7 @@ function about.operations(name)
   for _, known in ipairs(names) do
     if known == name then return print(ops.help(name)) end
   end
-  usage.fail("no operation '%s': the nearest is '%s' (penumbra ops lists all)", name, usage.nearest(name, names))
+  usage.fail("no operation '%s'%s (penumbra ops lists all)", name, usage.nearest(name, names))
 end
 
 local function default_of(arg)

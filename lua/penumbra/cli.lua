@@ -116,7 +116,7 @@ local function unknown(word)
   local names = recipe_names()
   for name in pairs(commands) do names[#names + 1] = name end
   table.sort(names)
-  usage.fail("no command, recipe or file '%s': the nearest is '%s' (penumbra help lists all)", word, usage.nearest(word, names))
+  usage.fail("no command, recipe or file '%s'%s (penumbra help lists all)", word, usage.nearest(word, names))
 end
 
 -- The path of a script or recipe; fails with the nearest.

@@ -242,8 +242,8 @@ local function unknown(state, path)
     end
     if #inside > 0 then names = inside end
   end
-  usage.fail("%sunknown key '%s': the nearest is '%s' (penumbra %s --help lists all)", state.reading or "", path,
-    usage.nearest(path, names), state.name)
+  usage.fail("%sunknown key '%s'%s (penumbra %s --help lists all)", state.reading or "", path, usage.nearest(path, names),
+    state.name)
 end
 
 -- A function as it is recorded: by its text, which makes it again; a default that uses locals of its recipe, or whose text cannot
@@ -301,7 +301,7 @@ local function fit(state, path, default, value)
     for _, name in ipairs(default.choices) do
       if name == value then return value end
     end
-    usage.fail("%s: expects one of %s, got %s: the nearest is '%s'", path, table.concat(default.choices, ", "), show(value),
+    usage.fail("%s: expects one of %s, got %s%s", path, table.concat(default.choices, ", "), show(value),
       usage.nearest(value, default.choices))
   end
   return value, state and nil

@@ -221,7 +221,7 @@ function fetch.run(arguments)
       usage.fail("fetch: '%s' is not key=value (keys: to, from)", arguments[i])
     end
     if key ~= "to" and key ~= "from" then
-      usage.fail("fetch: unknown key '%s', the nearest is '%s' (keys: to, from)", key, usage.nearest(key, { "to", "from" }))
+      usage.fail("fetch: unknown key '%s'%s (keys: to, from)", key, usage.nearest(key, { "to", "from" }))
     end
     how[key] = value
   end

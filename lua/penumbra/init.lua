@@ -170,6 +170,9 @@ return setmetatable(pn, {
     for key in next, pn do
       known[#known + 1] = key
     end
+    for _, module in ipairs { "augment", "data", "image", "infer", "loss", "measure", "optim", "random", "video", "weights" } do
+      known[#known + 1] = module -- loaded when first asked for
+    end
     raise("penumbra has no '%s'%s", tostring(name), nearest.hint(name, known))
   end,
 })

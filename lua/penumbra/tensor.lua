@@ -661,14 +661,32 @@ ffi.metatype(binding.Ref, {
   __tostring = describe,
   __index = function(_, key)
     local method = methods[key]
-    if method == nil then
+    if method == nil and type(key) == "number" then
+      raise("a tensor has no field [%g]: t:get(i, ...) reads an element, t:slice(axis, first, count) is a part", key)
+    elseif method == nil then
       local known = sorted_keys(methods)
       raise("a tensor has no method '%s'%s", tostring(key), nearest.hint(key, known))
     end
     return method
   end,
-  __eq = function(a, b)
+  __eq = function(a, b) -- the same tensor, not the same values
     return is_tensor(a) and is_tensor(b) and a.p == b.p
+  end,
+  __newindex = function(_, key)
+    raise("a tensor has no field '%s' to set: t:set(value, i, ...) sets an element, t:fill(value) and t:copy(from) all",
+      tostring(key))
+  end,
+  __len = function()
+    raise("a tensor has no length: t:size(axis), t:count() and t:dims() count")
+  end,
+  __lt = function()
+    raise("tensors have no order: compare numbers (t:item(), t:get(i, ...))")
+  end,
+  __le = function()
+    raise("tensors have no order: compare numbers (t:item(), t:get(i, ...))")
+  end,
+  __concat = function()
+    raise("a tensor is no text: tostring(t) is")
   end,
   __add = function(a, b)
     if type(a) == "number" then

@@ -40,10 +40,13 @@ function usage.leave(code)
   error(setmetatable({ code = code }, { __tostring = function() return "left with code " .. code end }), 0)
 end
 
---- The known name nearest to a misspelled one, however far.
+--- How a message about an unknown name goes on: ": the nearest is 'oneshot'", or "" when none is near.
 -- @tparam string name
 -- @tparam table names list of known names
--- @treturn ?string nil when there is none at all
-function usage.nearest(name, names) return nearest(name, names, true) end
+-- @treturn string
+function usage.nearest(name, names)
+  local best = nearest(name, names)
+  return best and (": the nearest is '%s'"):format(best) or ""
+end
 
 return usage
