@@ -144,7 +144,7 @@ local function build(self, options)
     return math.max(1, math.floor(n * o.width + 0.5))
   end
   local from, counts = o.from, {}
-  self.trunk = {}
+  self.trunk, self.clip_channels = {}, o.from
   for _, layer in ipairs(layers) do
     local name = layer[1]
     if layer.unit then
@@ -172,11 +172,21 @@ local function build(self, options)
   return counts
 end
 
+local function check_clip(self, x)
+  if pn.is_tensor(x) and x:dims() == 5 and x:size(2) == self.clip_channels then
+    return
+  end
+  local got = pn.is_tensor(x) and ("%s (%s)"):format(table.concat(x:shape(), ","), x:dtype()) or tostring(x)
+  raise("%s expects a clip (N,%d,T,H,W), got %s%s", self.trunk[1], self.clip_channels, got,
+    pn.is_tensor(x) and x:dtype() == "u8" and "; pn.image.to_clip makes one of frames u8 (T,H,W,3)" or "")
+end
+
 --- Runs the layers that `build` added. What no later layer needs, nor a gradient, is freed on the way.
 -- @tparam {string} capture endpoints whose features are wanted
 -- @tparam ?function visit called as visit(endpoint, features) when the walk comes by, in place of keeping the features
 -- @return the last layer's output; a table endpoint -> features, where there is no visit
 local function run(self, x, capture, visit)
+  check_clip(self, x)
   if not x:grid() then
     x:set_grid({ 1, 1, 1 }, { 0, 0, 0 }) -- the input stands on its own pixels
   end

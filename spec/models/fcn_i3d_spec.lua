@@ -113,6 +113,23 @@ describe("FCN-I3D", function()
     assert.is_true(helper.relative_error(tiny { seed = 5 }.fuse.weight, tiny { seed = 6 }.fuse.weight) > 0.1)
   end)
 
+  it("says at the user's line what is wrong, not at its own", function()
+    local here = "spec/models/fcn_i3d_spec.lua:%d: "
+    local line = debug.getinfo(1, "l").currentline
+    local net = tiny {}
+    for i, f in ipairs {
+      function() fcn { skips = { "9z" } } end,
+      function() net:load "/nowhere/a.safetensors" end,
+      function() net(nil) end,
+      function() net(pn.zeros { 1, 4, 1, 32, 32 }) end,
+      function() require "models.i3d" { to = "mixed_9z" } end,
+    } do
+      local message = helper.failure(f)
+      assert.equal(1, message:find(here:format(line + 2 + i), 1, true), message)
+    end
+    helper.failure(function() net(nil) end, ": fcn_i3d: conv3d_1a expects a clip (N,3,T,H,W), got nil")
+  end)
+
   it("names what it does not know", function()
     helper.failure(function() fcn { skips = { "1a", "3d" } } end, "skips is '3d'", "did you mean '3c'?")
     helper.failure(function() fcn { skips = {} } end, "skips is empty")

@@ -95,7 +95,12 @@ describe("I3D", function()
   it("names the layer when a clip does not fit", function()
     local net = i3d { to = "mixed_3b", width = 1 / 16 }
     local flow = pn.zeros { 1, 2, 4, 32, 32, layout = "channels_last" }
-    helper.failure(function() net(flow) end, "i3d.conv3d_1a", "3 input channels, x has 2")
+    helper.failure(function() net(flow) end, "i3d: conv3d_1a expects a clip (N,3,T,H,W), got 1,2,4,32,32 (")
+    helper.failure(function() net(pn.zeros { 4, 32, 32, 3, dtype = "u8" }) end,
+      "got 4,32,32,3 (u8); pn.image.to_clip makes one of frames u8 (T,H,W,3)")
+    local line = debug.getinfo(1, "l").currentline + 1
+    local message = helper.failure(function() net(undefined) end) -- luacheck: ignore 113
+    assert.equal(("spec/models/i3d_spec.lua:%d: i3d: conv3d_1a expects a clip (N,3,T,H,W), got nil"):format(line), message)
   end)
 end)
 
