@@ -296,4 +296,29 @@ if [ -n "$PENUMBRA_LIB" ]; then %s; elif [ "$PENUMBRA_EMULATED_DEVICES" = 1 ]; t
     assert.same({ "string.format" }, repl.complete("string.form", setmetatable({}, { __index = _G })))
     assert.same({}, repl.complete("nowhere.x", {}))
   end)
+
+  it("the prompt runs recipes, can be interrupted, and helps", function()
+    local function typed(...)
+      return run(("%s repl <%s"):format(quote(program.exe), quote(write("typed", table.concat({ ... }, "\n") .. "\n"))))
+    end
+    local mine = write("mine.lua", 'local cfg = require "penumbra".config { epochs = 3 }; print("epochs", cfg.epochs)\n')
+    local said = typed("cfg = pn.config { frames = 7 }", "=cfg.frames", ("dofile %q"):format(mine),
+      "pn.config { pn.required 'CLIP' }")
+    assert.truthy(said:find("7\n", 1, true) and said:find("epochs\t3\n", 1, true), said)
+    assert.truthy(said:find("missing argument: CLIP\n", 1, true), said)
+    -- Ctrl-C is seen in interpreted code alone.
+    said = typed("seen, source = 0, function(f) return require('jit.util').funcinfo(f).source end",
+      "jit.attach(function(what, _, f) if what == 'start' and source(f) == '=prompt' then seen = seen + 1 end end, 'trace')",
+      "for i = 1, 1e5 do x = i end", "function f() for i = 1, 1e5 do x = i end end", "f()", "print('compiled', seen)")
+    assert.truthy(said:find("compiled\t0\n", 1, true), said)
+    said = typed("help(pn.relu)", "help 'lucid.stream'", "help(pn.nn.conv3d)", "help(pn.lucid)", "help(3)", "help 'lucid.straem'",
+      "=pn.ops.help 'exp'", "exit()", "print 'still here'")
+    for _, text in ipairs { "relu: ", "\nfunction lucid.stream(frame, mask, cfg)\nA stream of dreams of one frame.\n@tparam",
+      "function Conv3d:new(options)\n3-D convolution.", "\nDreams of the first frame: clips of one coherent motion",
+      "a number: help takes a function, a layer, a module, or the name of one in pn", "help: there is no lucid.straem in pn",
+      "\nexp: " } do
+      assert.truthy(said:find(text, 1, true), text .. "\n" .. said)
+    end
+    assert.is_nil(said:find("still here", 1, true))
+  end)
 end)

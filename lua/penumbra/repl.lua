@@ -1,6 +1,6 @@
 --- The interactive prompt: penumbra repl. History in ~/.penumbra_history, tab completion of names, results printed: tensors
--- with their corner values and range, tables key by key. `pn` is at hand; names set at the prompt stay. Without a terminal it
--- reads lines from the standard input.
+-- with their corner values and range, tables key by key. `pn` is at hand, help(x) tells of a function, a layer or a module; names
+-- set at the prompt stay. Without a terminal it reads lines from the standard input.
 -- @module penumbra.repl
 local ffi = require "ffi"
 local usage = require "penumbra.usage"
@@ -96,7 +96,9 @@ function repl.format(value, depth)
   depth = depth or 0
   local pn = require "penumbra"
   if pn.is_tensor(value) then return depth == 0 and show_tensor(pn, value) or tostring(value) end
-  if type(value) == "string" then return ("%q"):format(value) end
+  if type(value) == "string" then -- a text of several lines is there to be read
+    return depth == 0 and value:find("\n", 1, true) and value or ("%q"):format(value)
+  end
   local meta = getmetatable(value)
   if type(value) == "table" and not (type(meta) == "table" and meta.__tostring) then
     if depth > 0 then return "table" end
@@ -178,7 +180,10 @@ local function is_unfinished(problem) return problem:match "<eof>'?$" ~= nil end
 local function compile(text, scope)
   local chunk, problem = loadstring("return " .. text, "=prompt")
   if not chunk then chunk, problem = loadstring(text, "=prompt") end
-  if chunk then setfenv(chunk, scope) end
+  if chunk then
+    setfenv(chunk, scope)
+    jit.off(chunk, true) -- compiled code does not look for Ctrl-C
+  end
   return chunk, problem
 end
 
@@ -188,7 +193,12 @@ function repl.run()
   local found, program = pcall(require, "penumbra.program")
   pcall(ffi.cdef, "int isatty(int fd);")
   local terminal = ffi.C.isatty(0) == 1
-  local scope = setmetatable({ pn = pn }, { __index = _G })
+  local leaving = false
+  local function leave() leaving = true end
+  local scope = setmetatable({
+    pn = pn, exit = leave, quit = leave, help = function(value) print(require("penumbra.help").text(value)) end,
+  }, { __index = _G })
+  rawset(_G, "arg", {}) -- the word `repl` is no argument of a recipe that runs here
 
   local read, remember = function() return io.read "*l" end, function() end
   if terminal then
@@ -205,16 +215,17 @@ function repl.run()
         return io.read "*l"
       end
     end
-    print(("penumbra %s on %s: pn is at hand, Tab completes, Ctrl-D leaves"):format(pn.version, jit.version))
+    print(("penumbra %s on %s: pn is at hand, help(x) tells, Tab completes, Ctrl-D leaves"):format(pn.version, jit.version))
   end
 
   local function report(problem)
+    if type(problem) == "table" and problem.code and not problem.message then return end -- --help, Ctrl-C: all is said
     if type(problem) == "table" and getmetatable(problem) == nil then problem = repl.format(problem) end
     io.stderr:write(tostring(problem), "\n")
   end
 
   local text = ""
-  while true do
+  while not leaving do
     local line = read(text == "" and "> " or ">> ")
     if line == nil then break end
     text = text == "" and line or text .. "\n" .. line
