@@ -33,7 +33,7 @@ local cfg = pn.config{
   loss_norm   = "mean",             -- mean | sum | batch
   lucid  = pn.lucid.defaults,       -- what dreams are made of
   mine_every = pn.whole(20, 0),     -- epochs from one search for background that looks like the object to the next; 0: none
-  infer  = pn.infer.with{ keep = "connected" }, -- how the clip is segmented
+  infer  = pn.infer.with{ keep = "connected", calibrate = 0 }, -- how the clip is segmented
   online = pn.online.defaults,      -- what is learnt on the way; every = 0: nothing
 }
 
@@ -96,5 +96,5 @@ end)
 cfg.infer.first_mask, cfg.infer.progress = clip:mask(1), pn.infer.line()
 local masks, _, found = net:segment(clip, cfg.infer)
 clip.found = found -- for scores.json
-if found.first_j then run:say("frame 1   J %.1f at threshold %.2f", 100 * found.first_j, found.threshold) end
+run:say("frame 1   J %.1f at threshold %.2f", 100 * found.first_j, found.threshold)
 run:finish(masks, clip)

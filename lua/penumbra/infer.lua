@@ -46,7 +46,7 @@ infer.defaults = {
   weight = "distance", -- distance | flat, the weight of a frame within its window
   threshold = 0.5,     -- probability from which a pixel is object
   calibrate = 0.5,     -- where first_mask is given: how far to go from there (0-1) to the threshold that is best on frame 1, or as
-                       -- far as frame 1 loses no more than 5 points of J
+                       -- far as frame 1 loses no more than 5 points of J; 0: not at all
   downscale = 2,       -- where first_mask is given: up to how many times smaller an object that has grown is shown, by powers of 2
   guided = 16,         -- radius, pixels, of the guided filter of frames that were shown smaller; 0: interpolated alone
   keep = "all",        -- all | connected: only components that touch the mask of the frame before (see `keep_connected`)
@@ -275,6 +275,9 @@ local function calibrated(probability, first, o)
       end
       return either > 0 and both / either or 1
     end
+    if o.calibrate == 0 then
+      return o.threshold, j_at(o.threshold)
+    end
     local best, best_j = nil, -1
     for threshold = STEP, 1 - STEP / 2, STEP do
       local j = j_at(threshold)
@@ -395,7 +398,7 @@ end
 --   mask u8 (H,W); probability f32 (H,W); smaller: how many times smaller windows now show the object
 -- @return masks u8 (T,H,W), 1 where the object is
 -- @return probabilities u8 (T,H,W), 0-255, when asked for
--- @return table threshold; and first_j, the J of frame 1 at it, where it was calibrated
+-- @return table threshold; and first_j, the J of frame 1 at it, where first_mask is given
 function infer.segment(net, clip, options)
   local o = settings(options)
   local n, read, h, w = reader(clip)
@@ -493,7 +496,7 @@ function infer.segment(net, clip, options)
     if coarse[i] and o.guided > 0 then
       follow_edges(sum, h, w, o.guided, read, i)
     end
-    if i == 1 and o.calibrate > 0 and o.first_mask then
+    if i == 1 and o.first_mask then
       threshold, first_j = calibrated(sum, o.first_mask, o)
     end
     for p = 0, pixels - 1 do

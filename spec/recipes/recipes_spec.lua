@@ -237,7 +237,7 @@ describe("recipes", function()
 
   it("segment does as the run of its checkpoint did, but for what is given", function()
     local out, frames = scratch .. "/as", tree .. "/JPEGImages/480p/walk"
-    succeeds(unpack(oneshot(out, "online.every=0", "infer.ends=hold")))
+    succeeds(unpack(oneshot(out, "online.every=0", "infer.ends=hold", "infer.calibrate=0.5")))
     local function segment(name, ...)
       local text = succeeds("segment", frames, "checkpoint=" .. out .. "/checkpoint.safetensors",
         "out=" .. scratch .. "/as-" .. name, ...)
