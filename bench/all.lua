@@ -300,6 +300,8 @@ end
 
 local ONESHOT_STEPS = 400
 
+local AS_PEER = "optim.kind=sgd optim.lr=1e-2 online.every=0"
+
 -- The one-shot recipe from start to scores, untrained and by SGD: beside it, as many bare training steps of the peer, SGD too.
 local function measure_oneshot(variant, peer_step)
   local out = files.scratch()
@@ -307,7 +309,7 @@ local function measure_oneshot(variant, peer_step)
   if not files.exists(davis, "directory") then return print(("oneshot: there is no %s (davis=)"):format(cfg.davis)) end
   local began = pn.clock()
   local done = lines_of("oneshot", ("env %s %s oneshot davis=%s sequence=blackswan weights= epochs=%d threads=%d out=%s %s"):format(
-    variant.ours, quote(program.exe), quote(davis), ONESHOT_STEPS, n_threads, quote(out), "optim.kind=sgd optim.lr=1e-2 online.every=0"))
+    variant.ours, quote(program.exe), quote(davis), ONESHOT_STEPS, n_threads, quote(out), AS_PEER))
   local seconds = pn.clock() - began
   files.remove(out)
   if done then
