@@ -1,22 +1,34 @@
 --- Transposed convolutions onto a few channels, by kernels of their own: against the CPU over shapes that meet every branch.
 
 local device = require "spec.gpu.device"
+local emulation = require "spec.gpu.emulation"
 local pn = require "penumbra"
 local helper = require "spec.helper"
 
--- Result and the three gradients of a transposed convolution of random numbers, on a device.
-local function all_of(where, x, w, b, dy, arguments, view)
+-- Runs f with blocks and threads in a mixed order, where the device lets itself be told.
+local function mixed(f)
+  if not emulation then return f() end
+  local result
+  emulation.with("ORDER", 2, 0, function() result = f() end)
+  return result
+end
+
+-- Result and the three gradients of a transposed convolution of random numbers, on a device; `short`: of pixels in that type.
+local function all_of(where, x, w, b, dy, arguments, view, short)
   local function leaf(t) return t and t:to(where):detach():clone():requires_grad(true) end
-  local lx, lw, lb = leaf(x), leaf(w), leaf(b)
+  local lx, lw, lb = leaf(short and x:cast(short) or x), leaf(w), leaf(b)
   local y = pn.conv_transpose3d(view and view(lx) or lx, lw, lb, arguments)
-  y:backward(dy:to(where))
+  assert.equal(short or pn.real, y:dtype())
+  y:backward(dy:to(where):cast(y:dtype()))
   return { y:detach(), lx:grad(), lw:grad(), lb and lb:grad() }
 end
 
 local function compare(from, to, size, arguments, options)
   options = options or {}
+  local short = options.short
   local function make(shape, name)
     local t = helper.random(shape, name)
+    if short then t = t:cast(short):cast(pn.real) end -- numbers that the shorter type has, too
     return #shape == 5 and t:contiguous(options.layout or "channels_last") or t
   end
   local x = make({ options.n or 2, from, size[1], size[2], size[3] }, "x")
@@ -26,12 +38,12 @@ local function compare(from, to, size, arguments, options)
   local shape = pn.conv_transpose3d(options.view and options.view(x) or x, w, b, passed):shape()
   local dy = make(shape, "dy")
   local here = all_of("cpu", x, w, b, dy, passed, options.view)
-  local there = all_of("cuda", x, w, b, dy, passed, options.view)
-  local again = all_of("cuda", x, w, b, dy, passed, options.view)
+  local there = all_of("cuda", x, w, b, dy, passed, options.view, short)
+  local again = mixed(function() return all_of("cuda", x, w, b, dy, passed, options.view, short) end)
   for i, name in ipairs { "y", "dx", "dw", "db" } do
     if here[i] then
       local what = ("%s of %d to %d"):format(name, from, to)
-      helper.assert_close(there[i]:to "cpu", here[i], device.tolerance[pn.real], what)
+      helper.assert_close(there[i]:to("cpu"):cast(pn.real), here[i], device.tolerance[short or pn.real], what)
       assert.equal(there[i]:crc32c(), again[i]:crc32c(), what)
     end
   end
@@ -53,6 +65,16 @@ describe("a transposed convolution onto few channels", function()
 
   it("has them with many pixels, in runs", function()
     compare(16, 1, { 3, 16, 17 }, { kernel = { 2, 2, 3 }, stride = { 1, 2, 2 }, pad = { 0, 0, 1 } }, { n = 1 })
+  end)
+
+  it("has them in 16 bits, eight channels at a time where they come in eights", function()
+    if pn.real == "f64" then return end -- which has no shorter products
+    finally(function() pn.precision("f32", "cuda") end)
+    for precision, short in pairs { bf16 = "bf16", fp16 = "f16" } do
+      pn.precision(precision, "cuda")
+      for _, from in ipairs { 1, 8, 12, 24, 64 } do compare(from, from == 24 and 3 or 1, { 2, 3, 9 }, sides, { short = short }) end
+      compare(16, 1, { 2, 2, 3 }, { kernel = { 8, 32, 32 }, stride = { 4, 16, 16 }, pad = { 2, 8, 8 } }, { short = short })
+    end
   end)
 
   it("has them where windows do not meet, and where the padding cuts deep", function()
