@@ -35,6 +35,11 @@ PN_DEVICE void pn_report(unsigned long long *word, unsigned long long n) {
   *at = *at + n;
   __threadfence_system();
 }
+PN_DEVICE uint64_t pn_nanoseconds(void) { /* since whenever; some devices count in steps of a thousand */
+  uint64_t now;
+  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
+  return now;
+}
 #endif
 
 /* A function of the CPU's headers that kernels call too is marked PN_SHARED there (core/shared.h). */

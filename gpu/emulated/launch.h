@@ -25,6 +25,7 @@ cudaError_t pn_fake_launch(cudaStream_t stream, const char *kernel, int64_t bloc
 #define PN_LAUNCH_TEAM(gpu, kernel, blocks, threads, bytes, ...)                                                                   \
   (pn_fake_call((gpu)->stream, #kernel, blocks, threads, bytes, true, kernel, __VA_ARGS__), pn_gpu_launched(#kernel))
 #define PN_BARRIER() pn_fake_barrier()
+#define pn_nanoseconds() ((uint64_t)(pn_clock() * 1e9))
 #define pn_block (pn_fake_now.block)
 #define pn_blocks (pn_fake_now.blocks)
 #define pn_thread (pn_fake_now.thread)

@@ -329,7 +329,14 @@ describe("a convolution on a CUDA device", function()
     keep_picks_in(directory .. "/new/home")
     pn.precision("tf32", "cuda")
     pn.engines { how = "autotune" }
+    local events = emulation.alive().cudaEvent
+    emulation.forget()
     right(3e-3)
+    local calls = emulation.calls()
+    -- each once to begin with, once to see how long it takes, then in five groups; at last the fastest
+    assert.equal(3 * 6, calls.cudaEventElapsedTime)
+    assert.is_true(calls.cudnnBackendExecute >= 3 * 7 + 1, calls.cudnnBackendExecute)
+    assert.equal(events, emulation.alive().cudaEvent)
     -- engine 62 in two ways, one more is broken; 28; not 40, which wants 16 GiB, nor 0, which is to fall back on
     local made = picks("forward")[1]
     assert.matches("engine %d+.*, workspace %d+, %d+%.%d+ ms, the fastest, 3 tried$", made)
