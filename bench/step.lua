@@ -100,9 +100,9 @@ local train = not cfg.infer and median(step) or nil
 net:eval()
 statistics "frozen"
 local forward = median(infer)
-print(("penumbra %s %s ndhwc %s %s T%d S%s%s: forward %.4f s, train step %s s, peak %.2f GiB"):format(pn.version,
+print(("penumbra %s %s ndhwc %s %s T%d S%s%s: forward %.6f s, train step %s s, peak %.2f GiB"):format(pn.version,
   device == "cpu" and "cpu" or "cuda", precision == "f32" and "fp32" or precision, cfg.part, cfg.frames, cfg.size,
-  cfg.batch > 1 and " N" .. cfg.batch or "", forward, train and ("%.4f"):format(train) or "nan", peak_gib()))
+  cfg.batch > 1 and " N" .. cfg.batch or "", forward, train and ("%.6f"):format(train) or "nan", peak_gib()))
 
 if cfg.profile then
   if not cfg.infer then

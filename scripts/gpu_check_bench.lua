@@ -31,6 +31,7 @@ function M.measures(toy)
   step "fp16"
   if not toy then
     frame "tf32"
+    add("bf16, autotuned", clip .. " precision=bf16 autotune=true", twin_clip .. " --precision bf16") -- as the twin is, always
     add("bf16, PyTorch compiled", clip .. " precision=bf16 autotune=true", twin_clip .. " --precision bf16 --compile")
   end
   return list

@@ -185,7 +185,7 @@ describe("gpu-check", function()
           end
           files.write("clock", "176")
         end
-        print(("penumbra: forward 0.0100 s, train step %%s s, peak 1.00 GiB"):format(words:find "infer=true" and "nan" or "0.0400"))
+        print(("penumbra: forward 0.010003 s, train step %%s s, peak 1.00 GiB"):format(words:find "infer=true" and "nan" or "0.040007"))
       ]]):format(out))
       local text, code = run_there("by_clock.lua", "", "stages=bench", "turns=1", "seconds=80", "twin=twin.py",
         "python='sh python'")
@@ -194,18 +194,18 @@ describe("gpu-check", function()
       local names, problems = {}, {}
       for i, row in ipairs(stage.found) do names[i], problems[i] = row.name, row.problem or "-" end
       assert.same({ "bf16", "480p, 16 frames, bf16", "tf32", "bf16, kernel by kernel", "bf16, batch 2", "bf16, batch 4",
-        "bf16, batch 8", "f32", "fp16", "480p, 16 frames, tf32", "bf16, PyTorch compiled" }, names)
+        "bf16, batch 8", "f32", "fp16", "480p, 16 frames, tf32", "bf16, autotuned", "bf16, PyTorch compiled" }, names)
       assert.same({ "-", "no time" }, { problems[1], problems[2] })
       for i = 3, #problems do assert.equal("not begun", problems[i]) end
-      assert.same({ forward = 0.01, step = 0.04, peak = 1 }, stage.found[1].ours)
+      assert.same({ forward = 0.010003, step = 0.040007, peak = 1 }, stage.found[1].ours)
       assert.same({ forward = 0.02, step = 0.08, peak = 2 }, stage.found[1].theirs)
-      assert.same({ forward = 0.01, peak = 1 }, stage.found[2].ours)
+      assert.same({ forward = 0.010003, peak = 1 }, stage.found[2].ours)
       assert.equal("failed", stage.state)
       has(stage.text, "2 measurements; not begun: tf32, bf16, kernel by kernel, bf16, batch 2")
       has(stage.text, "; 480p, 16 frames, bf16: no time")
       has(text, "fp16                             not begun\n")
       local lines = read(out .. "/results.md")
-      has(lines, "| bf16 | 40.00 ms | 80.00 ms | 2.00 × |")
+      has(lines, "| bf16 | 40.01 ms | 80.00 ms | 2.00 × |")
       has(lines, "| f32: not begun |  |")
       local seen = json.decode(read(place .. "/seen.results.json")).stages.bench
       assert.same({ "running", 1 }, { seen.state, #seen.found })
