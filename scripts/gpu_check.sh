@@ -18,4 +18,10 @@ if [ -f Makefile ]; then
   arch=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d .)
   make --no-print-directory cuda cuda-f64 ARCHS="${arch:-native}" || exit 1
 fi
+# Where PyTorch's wheels keep cuDNN and cuBLAS, python3 knows best: it may be a wrapper in a folder far from its packages.
+if [ -z "${PENUMBRA_CUDA_PATH:-}" ]; then
+  found=$(python3 -c 'import glob, sys
+print(":".join(d for p in sys.path if p for d in sorted(glob.glob(p + "/nvidia/*/lib"))))' 2>/dev/null)
+  [ -z "$found" ] || export PENUMBRA_CUDA_PATH=$found
+fi
 exec build/penumbra scripts/gpu_check.lua "$@"

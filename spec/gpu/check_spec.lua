@@ -44,6 +44,31 @@ describe("gpu-check", function()
     assert.truthy(text:find("stages: there is no 'bensh': the nearest is 'bench'", 1, true), text)
   end)
 
+  it("finds the libraries of PyTorch's wheels where python3 says, unless they are named", function()
+    local place = directory .. "/wheels"
+    local function write(name, text)
+      files.make_directory((place .. "/" .. name):match "^(.*)/")
+      assert.is_nil(files.write(place .. "/" .. name, text))
+      assert(shell.succeeds("chmod 755 " .. quote(place .. "/" .. name)))
+    end
+    write("scripts/gpu_check.sh", files.read "scripts/gpu_check.sh")
+    write("build/penumbra", "#!/bin/sh\necho \"$PENUMBRA_CUDA_PATH\" \"$@\"\n")
+    write("bin/nvidia-smi", "#!/bin/sh\necho GPU 0\n")
+    write("bin/python3", ("#!/bin/sh\nPYTHONPATH=%s/far exec %s \"$@\"\n"):format(place,
+      shell.quote((shell.run "command -v python3"):gsub("\n", ""))))
+    for _, name in ipairs { "cudnn", "cu13" } do write("far/nvidia/" .. name .. "/lib/lib.so", "") end
+    local function run(environment)
+      local words = { "env -u PENUMBRA_CUDA_PATH PATH=" .. quote(place .. "/bin") .. ':"$PATH"', environment,
+        quote(place .. "/scripts/gpu_check.sh"), "stages=leak" }
+      return (shell.run(table.concat(words, " ")))
+    end
+    assert.matches(("^%s/far/nvidia/cu13/lib:%s/far/nvidia/cudnn/lib[^ ]* scripts/gpu_check.lua stages=leak\n$"):format(
+      place:gsub("%p", "%%%0"), place:gsub("%p", "%%%0")), run "")
+    assert.equal("/named scripts/gpu_check.lua stages=leak\n", run "PENUMBRA_CUDA_PATH=/named")
+    write("bin/python3", "#!/bin/sh\necho no >&2\nexit 1\n")
+    assert.equal(" scripts/gpu_check.lua stages=leak\n", run "")
+  end)
+
   if not device.emulated then return end -- a rehearsal is the emulation's
 
   it("runs its stages, each for itself, and leaves results, a table and a log", function()
@@ -185,7 +210,8 @@ describe("gpu-check", function()
           end
           files.write("clock", "176")
         end
-        print(("penumbra: forward 0.010003 s, train step %%s s, peak 1.00 GiB"):format(words:find "infer=true" and "nan" or "0.040007"))
+        local train = words:find "infer=true" and "nan" or "0.040007"
+        print(("penumbra: forward 0.010003 s, train step %%s s, peak 1.00 GiB"):format(train))
       ]]):format(out))
       local text, code = run_there("by_clock.lua", "", "stages=bench", "turns=1", "seconds=80", "twin=twin.py",
         "python='sh python'")
