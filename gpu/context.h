@@ -46,13 +46,16 @@ typedef struct pn_context {
   pn_captured *capture, *captures; /* the one under way; all that hold memory */
 } pn_context;
 
-extern pthread_mutex_t pn_gpu_lock;            /* of the contexts and all they hold */
-pn_context *pn_context_at(int index);          /* opened, and made current; NULL with pn_error set */
+extern pthread_mutex_t pn_gpu_lock; /* of the contexts and all they hold */
+/* Opened, and made current; NULL with pn_error set, also where another thread captures a step. */
+pn_context *pn_context_at(int index);
 pn_context *pn_context_opened(int index);      /* of what has been opened: no call that could fail, for what gives back and ends */
 PN_CHECKED int pn_context_heed(pn_context *c); /* after a wait: what kernels found */
 PN_CHECKED int pn_context_pools(pn_context *c);
 pn_pool_source pn_context_source(bool keeps); /* the lock is held when a pool takes or gives */
-/* Fails inside a capture of this thread: what would wait cannot be replayed. */
+/* Fails while another thread captures a step: what goes to the stream would become part of that. The lock is held. */
+PN_CHECKED int pn_context_ours(const pn_context *c);
+/* Fails inside a capture of this thread: what would wait cannot be replayed. Takes the lock. */
 PN_CHECKED int pn_context_outside(const pn_context *c, const char *doing);
 
 PN_CHECKED int pn_memory_allocate(int index, size_t bytes, void **out);

@@ -1,8 +1,9 @@
 /* graph.c: work that is captured once and done again at one call, without the host's part: CUDA graphs.
 **
 ** What is captured takes its memory from a pool of its own, so that each time finds it where it was; what other pools get back
-** meanwhile is kept until the work is freed. A captured step must not wait, read or send: memory.c refuses it with a sentence. Nor may
-** anything else wait for a stream that is captured: older work that the collector frees meanwhile is ended when the capture has. */
+** meanwhile is kept until the work is freed. A captured step must not wait, read or send: memory.c refuses it with a sentence. What
+** another thread sends to the stream meanwhile would be captured too: device.c and memory.c refuse its copies, allocations and operations.
+** Nor may anything wait for a stream that is captured: older work that the collector frees meanwhile is ended when the capture has. */
 #include <stdlib.h>
 #include "context.h"
 

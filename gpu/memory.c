@@ -42,8 +42,16 @@ int pn_context_pools(pn_context *c) {
 
 static bool capturing_here(const pn_context *c) { return c->capture && pthread_equal(c->capture->owner, pthread_self()); }
 
+int pn_context_ours(const pn_context *c) {
+  if (!c->capture || capturing_here(c)) return 0;
+  return pn_fail("cuda:%d: another thread captures a step there; what this one did would become part of it", c->gpu.index);
+}
+
 int pn_context_outside(const pn_context *c, const char *doing) {
-  return capturing_here(c) ? pn_fail("cannot %s inside a captured step: it would not be done again when the step is", doing) : 0;
+  pthread_mutex_lock(&pn_gpu_lock);
+  const bool inside = capturing_here(c);
+  pthread_mutex_unlock(&pn_gpu_lock);
+  return inside ? pn_fail("cannot %s inside a captured step: it would not be done again when the step is", doing) : 0;
 }
 
 /* Idle segments of both pools go back to the driver. The lock is held. */
@@ -71,7 +79,8 @@ int pn_memory_allocate(int index, size_t bytes, void **out) {
   if (!c) return -1;
   pthread_mutex_lock(&pn_gpu_lock);
   bool captured = capturing_here(c), aside = captured && c->capture->aside;
-  int rc = take(c, captured && !aside ? c->capture->pool : c->pool, bytes, out);
+  int rc = pn_context_ours(c);
+  rc = rc ? rc : take(c, captured && !aside ? c->capture->pool : c->pool, bytes, out);
   if (!rc) pn_fake_lend(c->gpu.stream, *out, bytes, aside);
   pthread_mutex_unlock(&pn_gpu_lock);
   return rc;
@@ -119,8 +128,7 @@ void pn_memory_release(int index, void *memory, size_t bytes) {
 }
 
 int pn_memory_count(int index, pn_memory *add) {
-  pn_context *c = pn_context_at(index);
-  if (!c) return -1;
+  pn_context *c = pn_context_opened(index);
   pthread_mutex_lock(&pn_gpu_lock);
   pn_pool_count n = pn_pool_counts(c->pool), u = pn_pool_counts(c->upload_pool);
   int64_t held = n.held + u.held, used = n.used + u.used, peak = n.peak_held + u.peak_held;
@@ -184,7 +192,7 @@ void pn_gpu_scratch_free(pn_gpu *gpu, void *p) {
 
 /* In pieces through the ring; the lock is held. */
 static int send(pn_context *c, cudaStream_t stream, void *to, const void *from, size_t bytes) {
-  int rc = 0;
+  int rc = pn_context_ours(c);
   for (size_t done = 0, n; done < bytes && !rc; done += n) {
     int i = c->next_stage;
     c->next_stage = (i + 1) % PN_STAGES;
@@ -212,8 +220,9 @@ int pn_memory_upload(int index, const void *from, size_t bytes, void **out) {
   pn_context *c = pn_context_at(index);
   if (!c || pn_context_outside(c, "take a tensor to the device")) return -1;
   pthread_mutex_lock(&pn_gpu_lock);
-  void *p;
-  int rc = take(c, c->upload_pool, bytes, &p);
+  void *p = NULL;
+  int rc = pn_context_ours(c);
+  rc = rc ? rc : take(c, c->upload_pool, bytes, &p);
   if (!rc && c->any_released) rc = pn_gpu_check(cudaStreamWaitEvent(c->uploads, c->released, 0), "order two streams");
   if (!rc) pn_fake_lend(c->uploads, p, bytes, false);
   rc = rc ? rc : send(c, c->uploads, p, from, bytes);
@@ -231,10 +240,11 @@ int pn_memory_upload(int index, const void *from, size_t bytes, void **out) {
 /* A piece is copied out of its buffer while the next one travels. */
 int pn_gpu_download(pn_gpu *gpu, void *to, const void *from, size_t bytes) {
   pn_context *c = (pn_context *)gpu;
-  int rc = 0, older = -1;
+  int older = -1;
   if (pn_context_outside(c, "read from the device")) return -1;
   size_t older_at = 0, older_n = 0;
   pthread_mutex_lock(&pn_gpu_lock);
+  int rc = pn_context_ours(c);
   for (size_t done = 0, n = 0; (done < bytes || older >= 0) && !rc; done += n) {
     int i = -1;
     n = bytes - done < pn_stage_bytes ? bytes - done : pn_stage_bytes;
@@ -260,14 +270,21 @@ int pn_gpu_download(pn_gpu *gpu, void *to, const void *from, size_t bytes) {
   return rc ? rc : pn_context_heed(c);
 }
 
+static int copy_within(pn_context *c, void *to, const void *from, size_t bytes) {
+  pthread_mutex_lock(&pn_gpu_lock);
+  int rc = pn_context_ours(c);
+  rc = rc ? rc : pn_gpu_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, c->gpu.stream), "copy on the device");
+  pthread_mutex_unlock(&pn_gpu_lock);
+  return rc;
+}
+
 int pn_memory_copy(void *to, int to_device, const void *from, int from_device, size_t bytes) {
   pn_context *c = pn_context_at((from_device == PN_CPU ? to_device : from_device) - PN_CUDA0);
   if (!c) return -1;
   if (!bytes) return from_device == PN_CPU ? 0 : to_device == PN_CPU ? pn_gpu_wait(&c->gpu) : 0;
   if (from_device == PN_CPU) return pn_gpu_upload(&c->gpu, to, from, bytes);
   if (to_device == PN_CPU) return pn_gpu_download(&c->gpu, to, from, bytes);
-  if (to_device == from_device)
-    return pn_gpu_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, c->gpu.stream), "copy on the device");
+  if (to_device == from_device) return copy_within(c, to, from, bytes);
   /* from one device to another: each side's stream must have come so far */
   pn_gpu *there = pn_gpu_at(to_device - PN_CUDA0);
   if (!there || pn_gpu_wait(there) || !pn_context_at(from_device - PN_CUDA0)) return -1;

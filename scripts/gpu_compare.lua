@@ -24,7 +24,7 @@ local bounds = {
   fp16 = { loss = 1e-2, gradient = 3e-2, features = 2e-2, pixels = 0.99 },
   bf16 = { loss = 5e-2, gradient = 0.2, features = 0.15, pixels = 0.97 },
 }
--- Tensor cores may cut a float to the bits of tf32 where others round: errors are then twice as large and all of one sign, which random
+-- Tensor cores may cut a float to the bits of tf32 where others round: errors are then twice as large and of one sign, which random
 -- weights do not even out (worked out by the emulation: 0.034; with those of I3D 0.007).
 if cfg.weights == "" then bounds.tf32.gradient, bounds.tf32.loss = 6e-2, 1e-2 end
 if pn.real == "f64" then bounds = { f32 = { loss = 1e-10, gradient = 1e-8, features = 1e-9, pixels = 1 } } end

@@ -189,6 +189,29 @@ describe("a captured step", function()
     assert.same({ 3, 0 }, step(cuda { 3, -4 }):to("cpu"):totable()) -- sent once more
   end)
 
+  it("takes nothing of what another thread does: that is refused until the capture has ended", function()
+    local pool = pn.worker.pool(1)
+    finally(function() pool:close() end)
+    local calls, meanwhile = 0, nil
+    local given, here = cuda { 7, 8 }, pn.tensor { 9, 10 }
+    local function tried() return pool:collect(pool:submit("spec.fixtures.jobs", "on_device", given, here)) end
+    local step = pn.captured(function(x)
+      calls = calls + 1
+      local y = pn.relu(x)
+      if calls == 3 then meanwhile = tried() end
+      return y + 1
+    end, { device = "cuda" })
+    for i = 1, 8 do -- more than there are pinned buffers: none of them is lost
+      assert.same({ i + 1, 1 }, step(cuda { i, -i }):to("cpu"):totable())
+    end
+    assert.equal(3, calls)
+    for _, message in ipairs(meanwhile) do
+      assert.matches("cuda:0: another thread captures a step there; what this one did would become part of it", message)
+    end
+    assert.equal(7, #meanwhile)
+    assert.same({ true, true, true, true, true, true, true }, tried())
+  end)
+
   -- What a script prints that runs on a device of 100 MB; it has take(mb), memory, and x, two ones.
   local function in_100_mb(script)
     return shell.run(("PENUMBRA_EMULATED_MEMORY=%d PENUMBRA_CUDA_LIB=%s build/penumbra -e %s"):format(100e6, device.library,
