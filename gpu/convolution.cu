@@ -1,7 +1,7 @@
 /* convolution.cu: between tensors of any strides and cuDNN, or the own kernels. See convolution.h.
 **
 ** Filters reach cuDNN in the order O,t,h,w,I: those in FILTER memory are transposed on the way, cast and scaled, tile by tile; their
-** gradients come back the same way. A convolution goes to cuDNN with its bias and relu, else, where it has no engine for that,
+** gradients come back the same way. What forward makes of a filter waits for the gradient of x, where that wants one. A convolution goes to cuDNN with its bias and relu, else, where it has no engine for that,
 ** without them, and else, which is said, to the kernels of plain_convolution.h. */
 #include "convolution.h"
 #include "cudnn_convolve.h"
@@ -90,32 +90,43 @@ static int reorder(pn_gpu *gpu, bool transposed, To *to, const From *from, const
 static int64_t outputs_of(const pn_tensor *w) { return w->shape[0]; }
 static int64_t rest_of(const pn_tensor *w) { return w->shape[1] * w->shape[2] * w->shape[3] * w->shape[4]; }
 
-/* A weight as O,t,h,w,I of a type, times scale: itself, or a copy in scratch. */
-typedef struct filter {
-  void *data, *scratch;
-  pn_tensor *held;
-} filter;
-
-static void filter_close(pn_gpu *gpu, filter *f) {
-  pn_gpu_scratch_free(gpu, f->scratch);
-  pn_tensor_release(f->held);
+int pn_gpu_filter(pn_tensor **out, pn_tensor *weight, const pn_tensor *scale, pn_dtype dtype) {
+  const bool ready = pn_tensor_is_dense(weight, PN_CHANNELS_LAST);
+  pn_tensor *from;
+  pn_gpu *gpu = pn_gpu_of(weight);
+  if (!gpu) return -1;
+  if (ready && !scale && dtype == weight->dtype) {
+    pn_tensor_retain(weight);
+    *out = weight;
+    return 0;
+  }
+  if (pn_tensor_contiguous(&from, weight, ready ? PN_CHANNELS_LAST : PN_FILTER)) return -1;
+  int rc = pn_tensor_new(out, dtype, 5, weight->shape, PN_CHANNELS_LAST, pn_device_of(weight));
+  if (!rc) { /* FILTER memory is k rows of o, the other o rows of k */
+    const int64_t o = outputs_of(weight), k = rest_of(weight), stride = scale ? scale->stride[0] : 0;
+    const real *factor = scale ? pn_real_of(scale) : NULL;
+    PN_BY_TYPE(
+        dtype, rc = pn_fail("convolution: filters of %s", pn_dtype_name(dtype)),
+        rc = reorder(gpu, !ready, (T *)pn_bytes_of(*out), pn_real_of(from), factor, stride, ready ? o : k, ready ? k : o, false));
+    if (rc) pn_tensor_release(*out);
+  }
+  pn_tensor_release(from);
+  return rc;
 }
 
-static int filter_open(filter *f, pn_gpu *gpu, pn_tensor *weight, const pn_tensor *scale, pn_dtype dtype) {
-  *f = (filter){ NULL, NULL, NULL };
-  bool ready = pn_tensor_is_dense(weight, PN_CHANNELS_LAST);
-  if (pn_tensor_contiguous(&f->held, weight, ready ? PN_CHANNELS_LAST : PN_FILTER)) return f->held = NULL, -1;
-  const real *from = pn_real_of(f->held), *factor = scale ? pn_real_of(scale) : NULL;
-  int64_t factor_stride = scale ? scale->stride[0] : 0, o = outputs_of(weight), k = rest_of(weight);
-  f->data = pn_bytes_of(f->held);
-  if (ready && !scale && dtype == weight->dtype) return 0;
-  f->data = f->scratch = pn_gpu_scratch(gpu, (size_t)(o * k * pn_dtype_bytes(dtype)));
-  int rc = f->scratch ? 0 : -1;
-  if (!rc) /* FILTER memory is k rows of o, the other o rows of k */
-    PN_BY_TYPE(dtype, rc = pn_fail("convolution: filters of %s", pn_dtype_name(dtype)),
-               rc = reorder(gpu, !ready, (T *)f->data, from, factor, factor_stride, ready ? o : k, ready ? k : o, false));
-  if (rc) filter_close(gpu, f);
-  return rc;
+enum { KEPT = 1 }; /* the slot of the call */
+
+void pn_gpu_filter_keep(pn_call *call, pn_tensor *filter) {
+  if (call->recording && filter != call->x[1] && pn_call_wants(call, 0)) pn_call_save(call, KEPT, filter);
+  else pn_tensor_release(filter);
+}
+
+int pn_gpu_filter_kept(pn_tensor **out, pn_call *call, pn_dtype dtype) {
+  pn_tensor *kept = call->saved[KEPT];
+  if (!kept || kept->dtype != dtype) return pn_gpu_filter(out, call->x[1], NULL, dtype);
+  pn_tensor_retain(kept);
+  *out = kept;
+  return 0;
 }
 
 /* ---- engines ------------------------------------------------------------------------------------------------------------------------- */
@@ -245,39 +256,31 @@ static int convolve(const job *j) {
 
 /* ---- convolution and its adjoints ------------------------------------------------------------------------------------------------------ */
 
-int pn_gpu_convolve(pn_tensor *y, pn_tensor *x, pn_tensor *weight, pn_tensor *bias, pn_tensor *scale, bool relu,
-                    const pn_gpu_geometry *g, pn_dtype dtype) {
+int pn_gpu_convolve(pn_tensor *y, pn_tensor *x, pn_tensor *filter, pn_tensor *bias, bool relu, const pn_gpu_geometry *g) {
   pn_tensor *from, *to;
-  filter f;
-  job j = { pn_gpu_of(y), PN_CUDNN_FORWARD, {}, {}, NULL, bias, relu, g, dtype };
+  const pn_dtype dtype = filter->dtype;
+  job j = { pn_gpu_of(y), PN_CUDNN_FORWARD, {}, {}, pn_bytes_of(filter), bias, relu, g, dtype };
   if (!pn_tensor_count(y)) return 0;
   if (!j.gpu || pn_gpu_read_as(&from, x, dtype)) return -1;
-  int rc = filter_open(&f, j.gpu, weight, scale, dtype);
+  int rc = write_as(&to, y, false, dtype);
   if (!rc) {
-    if (!(rc = write_as(&to, y, false, dtype))) {
-      j.x = pn_gpu_pixels_of(from), j.y = pn_gpu_pixels_of(to), j.w = f.data;
-      rc = write_back(to, y, false, convolve(&j));
-    }
-    filter_close(j.gpu, &f);
+    j.x = pn_gpu_pixels_of(from), j.y = pn_gpu_pixels_of(to);
+    rc = write_back(to, y, false, convolve(&j));
   }
   pn_tensor_release(from);
   return rc;
 }
 
-int pn_gpu_convolve_data(pn_tensor *x, bool add, pn_tensor *y, pn_tensor *weight, pn_tensor *bias, const pn_gpu_geometry *g,
-                         pn_dtype dtype) {
+int pn_gpu_convolve_data(pn_tensor *x, bool add, pn_tensor *y, pn_tensor *filter, pn_tensor *bias, const pn_gpu_geometry *g) {
   pn_tensor *from, *to;
-  filter f;
-  job j = { pn_gpu_of(x), PN_CUDNN_DATA, {}, {}, NULL, bias, false, g, dtype };
+  const pn_dtype dtype = filter->dtype;
+  job j = { pn_gpu_of(x), PN_CUDNN_DATA, {}, {}, pn_bytes_of(filter), bias, false, g, dtype };
   if (!pn_tensor_count(x)) return 0;
   if (!j.gpu || pn_gpu_read_as(&from, y, dtype)) return -1;
-  int rc = filter_open(&f, j.gpu, weight, NULL, dtype);
+  int rc = write_as(&to, x, add, dtype);
   if (!rc) {
-    if (!(rc = write_as(&to, x, add, dtype))) {
-      j.x = pn_gpu_pixels_of(to), j.y = pn_gpu_pixels_of(from), j.w = f.data;
-      rc = write_back(to, x, add, convolve(&j));
-    }
-    filter_close(j.gpu, &f);
+    j.x = pn_gpu_pixels_of(to), j.y = pn_gpu_pixels_of(from);
+    rc = write_back(to, x, add, convolve(&j));
   }
   pn_tensor_release(from);
   return rc;

@@ -82,25 +82,30 @@ static int few_backward(pn_call *call, pn_tensor *dy, const pn_gpu_geometry *g) 
 /* ---- by cuDNN ------------------------------------------------------------------------------------------------------------------- */
 
 static int backward_of(pn_call *call, pn_tensor *dy, const pn_gpu_geometry *g) {
-  pn_tensor *dx, *made = NULL, *to;
+  pn_tensor *dx, *made = NULL, *to, *filter;
   bool fresh;
   int rc = pn_call_dx(call, 0, &dx, &fresh);
-  if (!rc && dx) { /* a convolution writes; a gradient that has begun is added to */
+  if (!rc && dx && !(rc = pn_gpu_filter_kept(&filter, call, dy->dtype))) { /* a gradient that has begun is added to */
     to = dx;
     if (!fresh && !(rc = pn_tensor_new(&made, dx->dtype, 5, dx->shape, PN_CHANNELS_LAST, pn_device_of(dx)))) to = made;
-    rc = rc ? rc : pn_gpu_convolve(to, dy, call->x[1], NULL, NULL, false, g, dy->dtype);
+    rc = rc ? rc : pn_gpu_convolve(to, dy, filter, NULL, false, g);
     if (!rc && made) rc = pn_add_into(dx, made);
     pn_tensor_release(made);
+    pn_tensor_release(filter);
   }
   return rc ? rc : pn_gpu_convolve_weight(call, dy, call->x[0], g, dy->dtype);
 }
 
 static int forward(pn_call *call) {
   pn_gpu_geometry g;
-  pn_tensor *y = call->y[0];
+  pn_tensor *y = call->y[0], *filter;
   geometry(call, &g);
   if (onto_few(call, y->shape[1], &g)) return few_result(call, &g);
-  return pn_gpu_convolve_data(y, false, call->x[0], call->x[1], call->x[2], &g, y->dtype);
+  if (pn_gpu_filter(&filter, call->x[1], NULL, y->dtype)) return -1;
+  int rc = pn_gpu_convolve_data(y, false, call->x[0], filter, call->x[2], &g);
+  if (rc) pn_tensor_release(filter);
+  else pn_gpu_filter_keep(call, filter);
+  return rc;
 }
 
 static int backward(pn_call *call) {

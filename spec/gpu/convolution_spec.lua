@@ -255,6 +255,40 @@ describe("a convolution on a CUDA device", function()
     return { cx:grad():to "cpu", cw:grad():to "cpu" }
   end
 
+  it("casts a filter once for the result and the gradient of x, which never is that of other weights", function()
+    pn.precision("bf16", "cuda")
+    pn.scope(gradients) -- the engines are picked
+    collectgarbage()
+    for _, name in ipairs { "conv3d", "conv_transpose3d" } do
+      local wide = name == "conv3d" and w or helper.random({ 8, 16, 3, 3, 3 }, "w")
+      local weight, from = wide:to "cuda":requires_grad(true),
+        x:contiguous("channels_last"):to("cuda"):cast("bf16"):requires_grad(true)
+      local fixed = weight:detach()
+      local function again(target) -- of x alone, on a device and the CPU
+        from:set_grad(nil)
+        local y = pn[name](from, target)
+        local dy = y:detach():clone()
+        emulation.forget()
+        y:backward(dy)
+        return emulation.calls().cudaLaunchKernel or 0
+      end
+      pn.scope(again, fixed)
+      local before = pn.memory("cuda").live
+      assert.equal(1, pn.scope(again, fixed), name) -- dy is copied, nothing else
+      local first = from:grad():to("cpu"):cast(pn.real)
+      fixed:copy(fixed * 2)
+      assert.equal(1, pn.scope(again, fixed), name)
+      helper.assert_same_bits(first * 4, from:grad():to("cpu"):cast(pn.real)) -- dy is y
+      from:set_grad(nil)
+      local y = pn[name](from, weight)
+      weight:copy(fixed)
+      helper.failure(function() pn.sum(y):backward() end, "was changed in place after the forward")
+      y = nil -- luacheck: ignore
+      collectgarbage()
+      assert.is_true(pn.memory("cuda").live <= before, name)
+    end
+  end)
+
   it("takes tensor cores for f32 only in tf32, nothing that rounds more, and no order of chance unless told", function()
     right()
     assert.same({ "forward of 1,8,3,6,6 by 16,8,3,3,3 in f32 + bias, relu: engine 28, workspace 0, by heuristics, 1 tried" },
