@@ -50,18 +50,13 @@ PN_DEVICE pixel pixel_of(int64_t i, const pn_volume *v) {
 
 PN_SHARED int64_t pixels_of(const pn_volume *v) { return v->n * v->t * v->h * v->w; }
 
-template <int V> PN_DEVICE void load_reals(real *v, const real *p) { /* 16 bytes at a time */
-  enum { EACH = V < pn_per_pack<real>::COUNT ? V : pn_per_pack<real>::COUNT };
-  for (int k = 0; k < V; k += EACH) pn_load<real, EACH>(v + k, p + k);
-}
-
 /* The sum over c channels, V at a time. */
 template <typename T, int V> PN_DEVICE real dot(const T *x, const real *w, int c) {
   real sum = 0;
   for (int i = 0; i < c; i += V) {
     real a[V], b[V];
     pn_load<T, V>(a, x + i);
-    load_reals<V>(b, w + i);
+    pn_load_reals<V>(b, w + i);
     for (int k = 0; k < V; k++) sum += a[k] * b[k];
   }
   return sum;
@@ -111,7 +106,7 @@ template <typename T, int V> PN_KERNEL void few_data(bool add, const real *w, fe
           for (int e = 0; e < wide; e++, from += f.y.sw, at += tap) {
             const real y = pn_from(*from);
             real taps[V];
-            load_reals<V>(taps, at);
+            pn_load_reals<V>(taps, at);
             for (int k = 0; k < V; k++) sum[k] += y * taps[k];
           }
         }

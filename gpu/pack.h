@@ -38,6 +38,12 @@ template <typename T, int V> PN_DEVICE void pn_load(real *v, const T *p) {
   for (int i = 0; i < V; i++) v[i] = pn_from(pack.at[i]);
 }
 
+/* The same of reals, 16 bytes at a time where V of them are more. */
+template <int V> PN_DEVICE void pn_load_reals(real *v, const real *p) {
+  enum { EACH = V < pn_per_pack<real>::COUNT ? V : pn_per_pack<real>::COUNT };
+  for (int i = 0; i < V; i += EACH) pn_load<real, EACH>(v + i, p + i);
+}
+
 template <typename T, int V> PN_DEVICE void pn_store(T *p, const real *v) {
   pn_pack<T, V> pack;
   for (int i = 0; i < V; i++) pn_to(&pack.at[i], v[i]);

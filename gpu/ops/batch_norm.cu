@@ -10,7 +10,7 @@
 #include "pixels.h"
 #include "tensor.h"
 
-enum { MOST_THREADS = 256, LEAST_ROWS = 16, MOST_ROWS = 64, PARTS = 1024 };
+enum { MOST_THREADS = 256, LEAST_ROWS = 16, LEAST_ALONE = 4, MOST_ROWS = 64, PARTS = 1024 }; /* rows of a thread */
 enum { COLUMNS = 32, LANES = 8 }; /* of the small kernels: channels, and threads for each */
 
 /* ---- parts -------------------------------------------------------------------------------------------------------------------- */
@@ -20,8 +20,10 @@ typedef struct cut {
   int c, pack, tile, tiles, lanes, threads; /* channels; of a pack; packs of a tile; tiles; rows at a time */
 } cut;
 
-static cut cut_of(int64_t count, int64_t c, int64_t pack) {
+/* Where nothing is added up, the parts cost nothing, and more threads hide how long memory takes. */
+static cut cut_of(int64_t count, int64_t c, int64_t pack, bool sums) {
   cut k;
+  const int64_t least = sums ? LEAST_ROWS : LEAST_ALONE;
   const int64_t packs = c / pack;
   k.count = count;
   k.c = (int)c;
@@ -30,7 +32,7 @@ static cut cut_of(int64_t count, int64_t c, int64_t pack) {
   k.tile = (int)pn_ceil_div(packs, k.tiles);
   k.lanes = (int)pn_max64(1, MOST_THREADS / k.tile);
   k.threads = (k.lanes * k.tile + 31) / 32 * 32;
-  k.rows = k.lanes * pn_max64(LEAST_ROWS, pn_min64(MOST_ROWS, pn_ceil_div(count, (int64_t)k.lanes * PARTS)));
+  k.rows = k.lanes * pn_max64(least, pn_min64(MOST_ROWS, pn_ceil_div(count, (int64_t)k.lanes * PARTS)));
   k.parts = pn_ceil_div(count, k.rows);
   return k;
 }
@@ -55,10 +57,6 @@ PN_DEVICE duty duty_of(const cut *k) {
   return d;
 }
 
-template <int V> PN_DEVICE void take(real *v, const real *from, int c) {
-  for (int i = 0; i < V; i++) v[i] = from[c + i];
-}
-
 /* Channels of this block's tile, one a thread in turns: c of the tensor, column of the tile. */
 #define EACH_COLUMN(k, column, channel)                                                                                            \
   for (int column = pn_thread, channel = (int)(pn_block % (k).tiles) * (k).tile * (k).pack + column;                               \
@@ -70,8 +68,8 @@ template <typename T, int V> PN_KERNEL void affine(pn_gpu_pixels y, pn_gpu_pixel
   const duty d = duty_of(&k);
   real scale[V], shift[V], v[V];
   if (!d.works) return;
-  take<V>(scale, stats + PN_NORM_INV * k.c, d.c);
-  take<V>(shift, stats + PN_NORM_SHIFT * k.c, d.c);
+  pn_load_reals<V>(scale, stats + PN_NORM_INV * k.c + d.c);
+  pn_load_reals<V>(shift, stats + PN_NORM_SHIFT * k.c + d.c);
   for (int64_t r = d.begin + d.lane; r < d.end; r += k.lanes) {
     pn_load<T, V>(v, (const T *)x.data + pn_gpu_pixel_at(&x, r) + d.c);
     for (int i = 0; i < V; i++) {
@@ -175,12 +173,12 @@ template <typename T, int V, bool THROUGH> PN_KERNEL void gradient(back j) {
   const bool needs_x = j.relu || THROUGH;
   if (d.works) {
     real scale[V], shift[V], centre[V] = {}, slope[V] = {}, level[V] = {}, sum[V] = {}, product[V] = {}, x[V] = {}, g[V];
-    take<V>(scale, j.stats + PN_NORM_INV * c, d.c);
-    take<V>(shift, j.stats + PN_NORM_SHIFT * c, d.c);
-    if (THROUGH) take<V>(centre, j.stats + PN_NORM_CENTRE * c, d.c);
+    pn_load_reals<V>(scale, j.stats + PN_NORM_INV * c + d.c);
+    pn_load_reals<V>(shift, j.stats + PN_NORM_SHIFT * c + d.c);
+    if (THROUGH) pn_load_reals<V>(centre, j.stats + PN_NORM_CENTRE * c + d.c);
     if (THROUGH && j.slopes) {
-      take<V>(slope, j.slopes, d.c);
-      take<V>(level, j.slopes + c, d.c);
+      pn_load_reals<V>(slope, j.slopes + d.c);
+      pn_load_reals<V>(level, j.slopes + c + d.c);
     }
     for (int64_t r = d.begin + d.lane; r < d.end; r += j.k.lanes) {
       pn_load<T, V>(g, (const T *)j.dy.data + pn_gpu_pixel_at(&j.dy, r) + d.c);
@@ -281,7 +279,7 @@ static int64_t pack_of(const pn_gpu_pixels *const *list, int n) {
 
 static int launch_affine(pn_gpu *gpu, const pn_gpu_pixels *y, const pn_gpu_pixels *x, const real *stats, bool relu) {
   const pn_gpu_pixels *list[] = { x, y };
-  const cut k = cut_of(pn_gpu_pixels_count(x), x->c, pack_of(list, 2));
+  const cut k = cut_of(pn_gpu_pixels_count(x), x->c, pack_of(list, 2), false);
   BY_PACK(x->dtype, k.pack, {
     auto run = affine<T, V>;
     return PN_LAUNCH(gpu, run, k.parts * k.tiles, k.threads, *y, *x, k, stats, relu);
@@ -318,7 +316,7 @@ static stored stored_of(const pn_call *call) {
 /* stats, [PN_NORM_KEPT][c], of x. */
 static int statistics(pn_gpu *gpu, const pn_call *call, real *stats, const pn_gpu_pixels *x) {
   const pn_norm_rule rule = pn_norm_rule_of(call);
-  const cut k = cut_of(pn_gpu_pixels_count(x), x->c, pack_of(&x, 1));
+  const cut k = cut_of(pn_gpu_pixels_count(x), x->c, pack_of(&x, 1), true);
   double *partial = NULL;
   if (rule.mode != PN_NORM_FROZEN) {
     partial = (double *)pn_gpu_scratch(gpu, (size_t)(k.parts * 2 * k.c) * sizeof *partial);
@@ -370,6 +368,8 @@ static int backward_on(pn_gpu *gpu, pn_call *call, back *j) {
   j->partial = (double *)(void *)room;
   j->through = through;
   j->want_dx = want_dx && !through; /* then one pass does both */
+  const cut alone = cut_of(j->k.count, j->k.c, j->k.pack, false);
+  if (!room) j->k = alone;
   int rc = j->k.parts ? launch_gradient(gpu, j) : 0;
   if (!rc && room)
     rc = PN_LAUNCH_TEAM(gpu, total, pn_ceil_div(j->k.c, COLUMNS), COLUMNS * LANES, 2 * COLUMNS * LANES * sizeof(double),
@@ -377,6 +377,7 @@ static int backward_on(pn_gpu *gpu, pn_call *call, back *j) {
                         rule.alpha);
   if (!rc && through) {
     j->partial = NULL;
+    j->k = alone;
     j->slopes = slopes;
     j->want_dx = true;
     rc = launch_gradient(gpu, j);
@@ -399,7 +400,7 @@ static int backward(pn_call *call) {
                : 0;
   if (!rc && j.x.c) {
     const pn_gpu_pixels *list[] = { &j.x, &j.dy, &j.dx };
-    j.k = cut_of(pn_gpu_pixels_count(&j.x), j.x.c, pack_of(list, dx ? 3 : 2));
+    j.k = cut_of(pn_gpu_pixels_count(&j.x), j.x.c, pack_of(list, dx ? 3 : 2), true);
     j.stats = pn_real_of(call->saved[0]);
     j.relu = pn_arg_int(call, "relu") != 0;
     j.add = !fresh;
