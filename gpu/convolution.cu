@@ -217,8 +217,8 @@ static int by_cudnn(const job *j) {
   pn_cudnn_policy how = { policy.workspace_bytes, policy.autotune };
   pn_cudnn_problem p;
   describe(&p, j, &policy);
-  bool ends = j->bias || j->relu;
-  int rc = ends && j->kind == PN_CUDNN_FORWARD ? with_end(j, p, &how) : PN_CUDNN_NONE;
+  bool ends = j->bias || j->relu, hides = j->relu && pn_trapping_nan(); /* a relu in the engine may turn NaN into 0 */
+  int rc = ends && !hides && j->kind == PN_CUDNN_FORWARD ? with_end(j, p, &how) : PN_CUDNN_NONE;
   if (rc == PN_CUDNN_NONE) {
     rc = pn_cudnn_convolve(j->gpu, &p, &how, j->x.data, j->w, j->y.data, NULL);
     if (!rc && ends) rc = finish(j);

@@ -21,7 +21,8 @@ PN_CHECKED int pn_gpu_filter(pn_tensor **out, pn_tensor *weight, const pn_tensor
 ** it was not kept. */
 void pn_gpu_filter_keep(pn_call *call, pn_tensor *filter);
 PN_CHECKED int pn_gpu_filter_kept(pn_tensor **out, pn_call *call, pn_dtype dtype);
-/* y = x * filter + bias, then relu, multiplied in the filter's type; bias may be NULL. A relu may turn NaN into 0: cuDNN's does. */
+/* y = x * filter + bias, then relu, multiplied in the filter's type; bias may be NULL. The relu may turn NaN into 0, as
+** cuDNN's does, but not while NaN is trapped. */
 PN_CHECKED int pn_gpu_convolve(pn_tensor *y, pn_tensor *x, pn_tensor *filter, pn_tensor *bias, bool relu, const pn_gpu_geometry *g);
 /* x (+)= the adjoint in x, of y, plus bias; bias only without add. */
 PN_CHECKED int pn_gpu_convolve_data(pn_tensor *x, bool add, pn_tensor *y, pn_tensor *filter, pn_tensor *bias,

@@ -654,6 +654,14 @@ describe("a convolution on a CUDA device", function()
     local y = pn.conv3d(bad:to "cuda", cw:detach(), cbias, nil, { relu = true }):to "cpu"
     assert.matches("%+ bias, relu: engine", picks("relu")[1])
     assert.is_true(y:get(1, 1, 1, 1, 1) ~= y:get(1, 1, 1, 1, 1))
+    plugin.pn_cudnn_forget()
+    pn.trap_nan(true) -- then no engine has the relu: few promise to keep NaN, and the first layer that made one is looked for
+    local caught, problem = pcall(pn.conv3d, bad:to "cuda", cw:detach(), cbias, nil, { relu = true })
+    pn.trap_nan(false)
+    assert.is_false(caught)
+    assert.matches("of the 1728 values it made are not finite", problem)
+    assert.matches("in f32: engine", picks("forward")[1])
+    assert.same({}, picks "relu")
     pn.engines { how = "autotune" }
     plugin.pn_cudnn_forget()
     os.remove(picks_file(scratch) or "")
