@@ -35,6 +35,17 @@ PN_DEVICE void pn_report(unsigned long long *word, unsigned long long n) {
   *at = *at + n;
   __threadfence_system();
 }
+#define PN_TICKETS(name, n) static __device__ unsigned name[n] /* for pn_last_block; they begin and end as zeros */
+/* Is this the last of `among` blocks that come here? Then it sees what the others wrote before. All threads of each block must come. */
+PN_DEVICE bool pn_last_block(unsigned *ticket, unsigned among) {
+  __shared__ bool last;
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) last = atomicInc(ticket, among - 1) == among - 1;
+  __syncthreads();
+  __threadfence();
+  return last;
+}
 PN_DEVICE uint64_t pn_nanoseconds(void) { /* since whenever; some devices count in steps of a thousand */
   uint64_t now;
   asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));

@@ -30,6 +30,17 @@ cudaError_t pn_fake_launch(cudaStream_t stream, const char *kernel, int64_t bloc
 #define pn_blocks (pn_fake_now.blocks)
 #define pn_thread (pn_fake_now.thread)
 #define pn_threads (pn_fake_now.threads)
+#define PN_TICKETS(name, n) static unsigned name[n]
+static inline bool pn_last_block(unsigned *ticket, unsigned among) {
+  static bool last; /* one block runs at a time */
+  pn_fake_barrier();
+  if (pn_thread == 0) {
+    last = *ticket == among - 1;
+    *ticket = last ? 0 : *ticket + 1;
+  }
+  pn_fake_barrier();
+  return last;
+}
 static inline void pn_report(unsigned long long *word, unsigned long long n) { *word += n; }
 
 /* The arguments are worked out and converted here, at the launch, as CUDA does. */

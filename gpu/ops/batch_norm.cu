@@ -4,7 +4,8 @@
 ** its channels and goes down the rows of the part; the parts are cut by the shape alone. Frozen mode reads x once; backward reads x
 ** (for relu) and dy once, writes dx, and sums for beta on the way. Where the batch's statistics count there is a pass before: each thread
 ** has mean and spread of its rows (Welford), then threads, then parts are joined in double in their order. What is worked out for a
-** channel (the line, the totals, the stored statistics) is so by a small kernel in between, and nothing of it is seen by the host. */
+** channel (the line, the totals, the stored statistics) is so, where there are few parts, by the block that is done last, else by a small
+** kernel in between, and nothing of it is seen by the host. Sums have the order of the parts, whichever block was last. */
 #include "kernels/norm_rules.h"
 #include "pack.h"
 #include "pixels.h"
@@ -12,12 +13,16 @@
 
 enum { MOST_THREADS = 256, LEAST_ROWS = 16, LEAST_ALONE = 4, MOST_ROWS = 64, PARTS = 1024 }; /* rows of a thread */
 enum { COLUMNS = 32, LANES = 8 }; /* of the small kernels: channels, and threads for each */
+/* The last block of a tile, of up to WIDE channels, joins up to FOLDED parts, a thread a channel; of more parts, many blocks are faster. */
+enum { FOLDED = 32, WIDE = 256, TICKETS = 64 };
+PN_TICKETS(tickets, TICKETS); /* of tiles; the kernels of a device follow one another */
 
 /* ---- parts -------------------------------------------------------------------------------------------------------------------- */
 
 typedef struct cut {
   int64_t count, rows, parts;               /* pixels; of a part; parts */
   int c, pack, tile, tiles, lanes, threads; /* channels; of a pack; packs of a tile; tiles; rows at a time */
+  bool folds;                               /* the last block of a tile does what is left to do */
 } cut;
 
 /* Where nothing is added up, the parts cost nothing, and more threads hide how long memory takes. */
@@ -28,12 +33,13 @@ static cut cut_of(int64_t count, int64_t c, int64_t pack, bool sums) {
   k.count = count;
   k.c = (int)c;
   k.pack = (int)pack;
-  k.tiles = (int)pn_ceil_div(packs, MOST_THREADS);
+  k.tiles = (int)pn_ceil_div(packs, sums ? WIDE / pack : (int64_t)MOST_THREADS);
   k.tile = (int)pn_ceil_div(packs, k.tiles);
   k.lanes = (int)pn_max64(1, MOST_THREADS / k.tile);
   k.threads = (k.lanes * k.tile + 31) / 32 * 32;
   k.rows = k.lanes * pn_max64(least, pn_min64(MOST_ROWS, pn_ceil_div(count, (int64_t)k.lanes * PARTS)));
   k.parts = pn_ceil_div(count, k.rows);
+  k.folds = sums && k.parts >= 1 && k.parts <= FOLDED && k.tiles <= TICKETS;
   return k;
 }
 
@@ -82,8 +88,38 @@ template <typename T, int V> PN_KERNEL void affine(pn_gpu_pixels y, pn_gpu_pixel
 
 /* ---- statistics --------------------------------------------------------------------------------------------------------------- */
 
+typedef struct stored {
+  const real *beta;
+  real *mean, *var;
+  int64_t beta_step, mean_step, var_step;
+} stored;
+
+typedef struct spread {
+  double n, mean, m2;
+} spread;
+
+/* Parts begin .. end-1 of channel c, joined in their order. */
+PN_DEVICE spread join_parts(const double *partial, const cut *k, int64_t c, int64_t begin, int64_t end) {
+  spread all = { 0, 0, 0 };
+  for (int64_t b = begin; b < end; b++) {
+    const double n = (double)(b < k->parts - 1 ? k->rows : k->count - b * k->rows);
+    pn_norm_join(&all.mean, &all.m2, all.n, n, partial[b * 2 * k->c + c], partial[(b * 2 + 1) * k->c + c]);
+    all.n += n;
+  }
+  return all;
+}
+
+/* Writes stats of channel c. */
+PN_DEVICE void settle_channel(real *stats, const spread *all, const cut *k, int64_t c, const stored *s, const pn_norm_rule *rule) {
+  real *inv = stats + PN_NORM_INV * k->c + c, *m = stats + PN_NORM_MEAN * k->c + c;
+  pn_norm_settle(rule, all->mean, all->m2 / (double)k->count, s->mean + c * s->mean_step, s->var + c * s->var_step, inv, m,
+                 stats + PN_NORM_CENTRE * k->c + c);
+  stats[PN_NORM_SHIFT * k->c + c] = pn_norm_shift(s->beta[c * s->beta_step], *m, *inv);
+}
+
 /* partial: [part][2][c], mean and sum of squared distances from it. */
-template <typename T, int V> PN_KERNEL void moments(double *partial, pn_gpu_pixels x, cut k) {
+template <typename T, int V>
+PN_KERNEL void moments(double *partial, pn_gpu_pixels x, cut k, real *stats, stored s, pn_norm_rule rule) {
   PN_SHARED_MEMORY(real, room); /* [lane][2][channel of the tile] */
   const duty d = duty_of(&k);
   const int width = k.tile * V;
@@ -117,17 +153,12 @@ template <typename T, int V> PN_KERNEL void moments(double *partial, pn_gpu_pixe
     partial[(d.part * 2) * k.c + channel] = mean;
     partial[(d.part * 2 + 1) * k.c + channel] = m2;
   }
+  if (!k.folds || !pn_last_block(&tickets[pn_block % k.tiles], (unsigned)k.parts)) return;
+  EACH_COLUMN(k, column, channel) {
+    const spread all = join_parts(partial, &k, channel, 0, k.parts);
+    settle_channel(stats, &all, &k, channel, &s, &rule);
+  }
 }
-
-typedef struct stored {
-  const real *beta;
-  real *mean, *var;
-  int64_t beta_step, mean_step, var_step;
-} stored;
-
-typedef struct spread {
-  double n, mean, m2;
-} spread;
 
 /* One thread a channel writes stats; without partial (frozen mode) there is nothing to join. */
 PN_KERNEL void settle(real *stats, const double *partial, cut k, stored s, pn_norm_rule rule) {
@@ -135,11 +166,7 @@ PN_KERNEL void settle(real *stats, const double *partial, cut k, stored s, pn_no
   const int column = pn_thread % COLUMNS, lane = pn_thread / COLUMNS;
   const int64_t c = pn_block * COLUMNS + column, share = (k.parts + LANES - 1) / LANES;
   spread all = { 0, 0, 0 };
-  for (int64_t b = lane * share; partial && c < k.c && b < k.parts && b < (lane + 1) * share; b++) {
-    const double n = (double)(b < k.parts - 1 ? k.rows : k.count - b * k.rows);
-    pn_norm_join(&all.mean, &all.m2, all.n, n, partial[b * 2 * k.c + c], partial[(b * 2 + 1) * k.c + c]);
-    all.n += n;
-  }
+  if (partial && c < k.c) all = join_parts(partial, &k, c, lane * share, pn_min64(k.parts, (lane + 1) * share));
   room[pn_thread] = all;
   PN_BARRIER();
   if (lane || c >= k.c) return;
@@ -149,21 +176,43 @@ PN_KERNEL void settle(real *stats, const double *partial, cut k, stored s, pn_no
     pn_norm_join(&all.mean, &all.m2, all.n, more.n, more.mean, more.m2);
     all.n += more.n;
   }
-  real *inv = stats + PN_NORM_INV * k.c + c, *m = stats + PN_NORM_MEAN * k.c + c;
-  pn_norm_settle(&rule, all.mean, all.m2 / (double)k.count, s.mean + c * s.mean_step, s.var + c * s.var_step, inv, m,
-                 stats + PN_NORM_CENTRE * k.c + c);
-  stats[PN_NORM_SHIFT * k.c + c] = pn_norm_shift(s.beta[c * s.beta_step], *m, *inv);
+  settle_channel(stats, &all, &k, c, &s, &rule);
 }
 
 /* ---- gradients ------------------------------------------------------------------------------------------------------------------ */
 
+/* What becomes of the totals of each channel: the gradient of beta, and what goes through the statistics. Either may be NULL. */
+typedef struct goal {
+  real *dbeta, *slopes; /* slopes: [2][c], slope and level */
+  int64_t step;
+  bool fresh;
+  double alpha;
+} goal;
+
 typedef struct back {
   pn_gpu_pixels x, dy, dx;
   cut k;
-  const real *stats, *slopes; /* slopes: [2][c], slope and level; NULL: there is nothing behind the statistics */
-  double *partial;            /* [part][2][c], sums of g and of g (x - centre); NULL: none are wanted */
+  const real *stats, *slopes; /* slopes: as in goal; NULL: there is nothing behind the statistics, or not yet */
+  goal to;
+  double *partial; /* [part][2][c], sums of g and of g (x - centre); NULL: none are wanted */
   bool relu, add, want_dx, through;
 } back;
+
+PN_DEVICE void settle_totals(const goal *to, const real *stats, const cut *k, int64_t c, double s1, double s2) {
+  if (to->dbeta) to->dbeta[c * to->step] = (real)(s1 + (to->fresh ? 0 : (double)to->dbeta[c * to->step]));
+  if (to->slopes)
+    pn_norm_through(to->alpha, (double)k->count, stats[PN_NORM_INV * k->c + c], stats[PN_NORM_MEAN * k->c + c],
+                    stats[PN_NORM_CENTRE * k->c + c], s1, s2, to->slopes + c, to->slopes + k->c + c);
+}
+
+/* Adds parts begin .. end-1 of channel c to its totals, in their order. */
+PN_DEVICE void add_parts(const double *partial, const cut *k, int64_t c, int64_t begin, int64_t end, bool both, double *s1,
+                         double *s2) {
+  for (int64_t b = begin; b < end; b++) {
+    *s1 += partial[b * 2 * k->c + c];
+    if (both) *s2 += partial[(b * 2 + 1) * k->c + c];
+  }
+}
 
 /* THROUGH: the statistics of the batch count, so centre, products and slopes are looked at; without them fewer registers do. */
 template <typename T, int V, bool THROUGH> PN_KERNEL void gradient(back j) {
@@ -209,19 +258,20 @@ template <typename T, int V, bool THROUGH> PN_KERNEL void gradient(back j) {
       j.partial[(d.part * 2 + which) * c + channel] = total;
     }
   }
+  if (!j.k.folds || !pn_last_block(&tickets[pn_block % j.k.tiles], (unsigned)j.k.parts)) return;
+  EACH_COLUMN(j.k, column, channel) {
+    double s1 = 0, s2 = 0;
+    add_parts(j.partial, &j.k, channel, 0, j.k.parts, j.to.slopes != NULL, &s1, &s2);
+    settle_totals(&j.to, j.stats, &j.k, channel, s1, s2);
+  }
 }
 
-/* The totals of each channel: into the gradient of beta, and what goes through the statistics. Either may be NULL. */
-PN_KERNEL void total(real *dbeta, int64_t step, bool fresh, real *slopes, const double *partial, cut k, const real *stats,
-                     double alpha) {
+PN_KERNEL void total(goal to, const double *partial, cut k, const real *stats) {
   PN_SHARED_MEMORY(double, room); /* [2][lane][column] */
   const int column = pn_thread % COLUMNS, lane = pn_thread / COLUMNS;
   const int64_t c = pn_block * COLUMNS + column, share = (k.parts + LANES - 1) / LANES;
   double s1 = 0, s2 = 0;
-  for (int64_t b = lane * share; c < k.c && b < k.parts && b < (lane + 1) * share; b++) {
-    s1 += partial[b * 2 * k.c + c];
-    if (slopes) s2 += partial[(b * 2 + 1) * k.c + c];
-  }
+  if (c < k.c) add_parts(partial, &k, c, lane * share, pn_min64(k.parts, (lane + 1) * share), to.slopes != NULL, &s1, &s2);
   room[pn_thread] = s1;
   room[LANES * COLUMNS + pn_thread] = s2;
   PN_BARRIER();
@@ -230,10 +280,7 @@ PN_KERNEL void total(real *dbeta, int64_t step, bool fresh, real *slopes, const 
     s1 += room[l * COLUMNS + column];
     s2 += room[(LANES + l) * COLUMNS + column];
   }
-  if (dbeta) dbeta[c * step] = (real)(s1 + (fresh ? 0 : (double)dbeta[c * step]));
-  if (slopes)
-    pn_norm_through(alpha, (double)k.count, stats[PN_NORM_INV * k.c + c], stats[PN_NORM_MEAN * k.c + c],
-                    stats[PN_NORM_CENTRE * k.c + c], s1, s2, slopes + c, slopes + k.c + c);
+  settle_totals(&to, stats, &k, c, s1, s2);
 }
 
 /* ---- tensors as pixels ------------------------------------------------------------------------------------------------------------ */
@@ -287,11 +334,12 @@ static int launch_affine(pn_gpu *gpu, const pn_gpu_pixels *y, const pn_gpu_pixel
   return 0;
 }
 
-static int launch_moments(pn_gpu *gpu, double *partial, const pn_gpu_pixels *x, const cut *k) {
+static int launch_moments(pn_gpu *gpu, double *partial, const pn_gpu_pixels *x, const cut *k, real *stats, stored s,
+                          pn_norm_rule rule) {
   const size_t bytes = (size_t)(k->lanes * 2 * k->tile * k->pack) * sizeof(real);
   BY_PACK(x->dtype, k->pack, {
     auto run = moments<T, V>;
-    return PN_LAUNCH_TEAM(gpu, run, k->parts * k->tiles, k->threads, bytes, partial, *x, *k);
+    return PN_LAUNCH_TEAM(gpu, run, k->parts * k->tiles, k->threads, bytes, partial, *x, *k, stats, s, rule);
   });
   return 0;
 }
@@ -322,8 +370,8 @@ static int statistics(pn_gpu *gpu, const pn_call *call, real *stats, const pn_gp
     partial = (double *)pn_gpu_scratch(gpu, (size_t)(k.parts * 2 * k.c) * sizeof *partial);
     if (!partial) return -1;
   }
-  int rc = partial ? launch_moments(gpu, partial, x, &k) : 0;
-  if (!rc)
+  int rc = partial ? launch_moments(gpu, partial, x, &k, stats, stored_of(call), rule) : 0;
+  if (!rc && !(partial && k.folds))
     rc = PN_LAUNCH_TEAM(gpu, settle, pn_ceil_div(k.c, COLUMNS), COLUMNS * LANES, COLUMNS * LANES * sizeof(spread), stats, partial,
                         k, stored_of(call), rule);
   pn_gpu_scratch_free(gpu, partial);
@@ -368,13 +416,13 @@ static int backward_on(pn_gpu *gpu, pn_call *call, back *j) {
   j->partial = (double *)(void *)room;
   j->through = through;
   j->want_dx = want_dx && !through; /* then one pass does both */
+  j->to = goal{ dbeta ? pn_real_of(dbeta) : NULL, slopes, dbeta ? dbeta->stride[0] : 0, fresh, rule.alpha };
   const cut alone = cut_of(j->k.count, j->k.c, j->k.pack, false);
   if (!room) j->k = alone;
   int rc = j->k.parts ? launch_gradient(gpu, j) : 0;
-  if (!rc && room)
-    rc = PN_LAUNCH_TEAM(gpu, total, pn_ceil_div(j->k.c, COLUMNS), COLUMNS * LANES, 2 * COLUMNS * LANES * sizeof(double),
-                        dbeta ? pn_real_of(dbeta) : NULL, dbeta ? dbeta->stride[0] : 0, fresh, slopes, j->partial, j->k, j->stats,
-                        rule.alpha);
+  if (!rc && room && !j->k.folds)
+    rc = PN_LAUNCH_TEAM(gpu, total, pn_ceil_div(j->k.c, COLUMNS), COLUMNS * LANES, 2 * COLUMNS * LANES * sizeof(double), j->to,
+                        j->partial, j->k, j->stats);
   if (!rc && through) {
     j->partial = NULL;
     j->k = alone;

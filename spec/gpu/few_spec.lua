@@ -1,17 +1,9 @@
 --- Transposed convolutions onto a few channels, by kernels of their own: against the CPU over shapes that meet every branch.
 
 local device = require "spec.gpu.device"
-local emulation = require "spec.gpu.emulation"
+local mixed = require "spec.gpu.mixed"
 local pn = require "penumbra"
 local helper = require "spec.helper"
-
--- Runs f with blocks and threads in a mixed order, where the device lets itself be told.
-local function mixed(f)
-  if not emulation then return f() end
-  local result
-  emulation.with("ORDER", 2, 0, function() result = f() end)
-  return result
-end
 
 -- Result and the three gradients of a transposed convolution of random numbers, on a device; `short`: of pixels in that type.
 local function all_of(where, x, w, b, dy, arguments, view, short)
