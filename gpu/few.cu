@@ -215,7 +215,7 @@ int pn_few_data(pn_gpu *gpu, pn_tensor *dx, bool add, const pn_tensor *dy, const
     const int64_t groups = THREADS / (across * lanes),
                   blocks = pn_min64(pn_ceil_div(pixels_of(&f.x), groups), (int64_t)gpu->processors * 16);
     auto run = packs ? few_data<T, pn_per_pack<T>::COUNT> : few_data<T, 1>;
-    return PN_LAUNCH_TEAM(gpu, run, blocks, THREADS, THREADS * v * sizeof(real), add, w, f, lanes);
+    return PN_LAUNCH_TEAM(gpu, run, blocks, THREADS, sizeof(real) * THREADS * (size_t)v, add, w, f, lanes);
   });
 }
 
