@@ -23,8 +23,10 @@ local cfg = pn.config{
   input       = "rgb_pm1",          -- rgb_pm1 | bgr_01
   width       = pn.number(1, 1e-3), -- times the channels of I3D
   -- training
-  epochs = pn.whole(400, 0), frames = pn.whole(16, 1), crop = pn.whole(224, 1), -- the paper's epochs: 200
-  batch = pn.whole(1, 1),           -- dreams a step
+  epochs = pn.whole(400, 0),        -- the paper: 200
+  frames = pn.whole(16, 1),         -- of a dream
+  crop   = pn.whole(224, 1),        -- side of the window that a dream is seen through, pixels
+  batch  = pn.whole(1, 1),          -- dreams a step
   optim  = pn.optim.keys{ kind = pn.choice("adamw", "adam", "sgd"), lr = 1e-4, -- paper: sgd, 1e-2
                           momentum = 0.9, weight_decay = 2e-4 },
   lr_scale    = function() return 1 end, -- of (epoch, n): times optim.lr
@@ -39,7 +41,8 @@ local cfg = pn.config{
 
 local clip   = pn.data.clip(cfg)
 cfg.sequence = clip.name
-pn.infer.with(cfg.infer) -- what is wrong there shows now, not after the training
+-- What is wrong with these shows now: no run has begun, nothing has been learnt in vain.
+pn.infer.with(cfg.infer)
 pn.online.with(cfg.online)
 pn.optim.check(cfg.optim)
 pn.lucid.check(clip:frame(1), cfg)

@@ -20,9 +20,11 @@ local cfg = pn.config{
   output      = "fused",             -- fused | sum_of_five | mean_of_sides
   input       = "rgb_pm1",           -- rgb_pm1 | bgr_01
   width       = pn.number(1, 1e-3),  -- times the channels of I3D
-  -- training: an epoch is one window of each sequence
-  epochs = pn.whole(700, 0), frames = pn.whole(16, 1), crop = pn.whole(224, 1),
-  batch = pn.whole(1, 1),            -- clips a step
+  -- training
+  epochs = pn.whole(700, 0),         -- an epoch is one window of each sequence
+  frames = pn.whole(16, 1),          -- of a window
+  crop   = pn.whole(224, 1),         -- its side, pixels
+  batch  = pn.whole(1, 1),           -- clips a step
   optim  = pn.optim.keys{ kind = pn.choice("sgd", "adam", "adamw"), lr = 1e-2, momentum = 0.9, weight_decay = 2e-4 },
   lr_scale    = function(epoch, n) return epoch > 0.7 * n and 0.1 or 1 end,
   side_weight = function(epoch, n) return 1 - epoch / n end,

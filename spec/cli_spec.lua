@@ -114,7 +114,7 @@ describe("penumbra", function()
       "  -- the optimiser",
       "  optim.lr          0.001             step length",
       "  optim.momentum    0.9",
-      "  quoted            -- no comment",
+      "  quoted            -- no comment     which one", -- a comment is of all keys of its line
       "  name              camel             which one",
       "  pair.b            1                 a pair",
       "  pair.a            2",
@@ -127,6 +127,19 @@ describe("penumbra", function()
     local lines = {}
     for line in output:gmatch("([^\n]*)\n") do lines[#lines + 1] = line:gsub("%s+", " ") end
     for i, line in ipairs(expected) do assert.equal((line:gsub("%s+", " ")), lines[i]) end
+  end)
+
+  it("takes the comments of a group's keys from the module that holds its defaults", function()
+    local output = run { "oneshot", "--help" }
+    local text = output:gsub(" +", " ")
+    for _, line in ipairs {
+      "\n -- lucid: what dreams are made of\n lucid.annotated 0.35 share of dreams that begin",
+      "\n lucid.camera.degrees 3 over the clip; shake in pixels\n lucid.camera.scale 0.95,1.05\n",
+      " as far as frame 1 loses no more than 5 points of J; 0: not at all\n", -- of a comment of two lines
+      "\n -- online: what is learnt on the way; every = 0: nothing\n online.dreams 1 how many of each are learnt then\n",
+      "\n online.windows 1 how many of each are learnt then\n",
+    } do assert.truthy(text:find(line, 1, true), line .. "\n" .. text) end
+    assert.truthy(run({ "parent", "--help" }):find("augment.search +8 +draws of the first frame"))
   end)
 
   it("runs a recipe with overrides, prints its configuration, and refuses what it does not know", function()

@@ -481,6 +481,30 @@ function Config.__tostring(cfg)
   return table.concat(lines, "\n")
 end
 
+-- What a group holds may be the defaults of a module, `lucid = pn.lucid.defaults` or `infer = pn.infer.with{...}`: the comments
+-- beside them there, by path; that of a group within stands for its first key.
+local function notes_of_modules(lines, known)
+  local found = {}
+  for _, line in ipairs(lines) do
+    local key, value = line:match "^%s*([%a_][%w_]*)%s*=%s*(.*)$"
+    local name = value and value:match "^pn%.([%a_]+)%.%a"
+    local module = name and "penumbra." .. name
+      or value and value:match '^require%s*%(?%s*"(penumbra[%w_.]+)"'
+    local file = module and package.searchpath(module, package.path)
+    if file and not found[key] then
+      local notes = recipe_text.annotate(recipe_text.lines(file), true)
+      for path, note in pairs(notes) do found[key .. "." .. path] = note.comment end
+    end
+  end
+  local rows, last = flatten(known, "", {}), nil
+  for _, row in ipairs(rows) do
+    local group = row.path:match "^(.*)%.[^.]*$"
+    if group and group ~= last and not found[row.path] then found[row.path] = found[group] end
+    last = group
+  end
+  return found
+end
+
 local function help(state)
   local lines = recipe_text.lines(state.file)
   local notes, order = recipe_text.annotate(lines)
@@ -498,10 +522,11 @@ local function help(state)
   say("")
   local rows, known = {}, {}
   for _, row in ipairs(flatten(state.recipe, "", {})) do known[row.path] = row.value end
+  local beside = notes_of_modules(lines, state.recipe)
   local function add(path, value, note)
     local declared = getmetatable(value) == Declared and value.help
     rows[#rows + 1] = { path = path, value = format_value(value, path), above = note and note.above,
-      comment = note and note.comment or declared or state.help[path] or common_help[path] or "" }
+      comment = note and note.comment or declared or beside[path] or state.help[path] or common_help[path] or "" }
   end
   local listed = {}
   for _, path in ipairs(order) do listed[path] = true end
@@ -513,10 +538,13 @@ local function help(state)
     for _, row in ipairs(flatten(known, "", {})) do
       if inside(row.path) and not listed[row.path] then hidden[#hidden + 1] = row end
     end
-    first = first or hidden[1] and hidden[1].path
+    first = hidden[1] and hidden[1].path or first
     if not first then return end
     local group, note = notes[path], notes[first] or {}
-    notes[first] = { above = group.above or note.above, comment = note.comment or group.comment }
+    local above = group.above or note.above
+    local of_its_own = note.comment or beside[first]
+    if of_its_own and group.comment then above = { ("%s: %s"):format(path, group.comment) } end
+    notes[first] = { above = above, comment = of_its_own or group.comment }
     for _, row in ipairs(hidden) do
       add(row.path, row.value, notes[row.path])
       known[row.path] = nil

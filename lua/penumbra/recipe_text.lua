@@ -66,20 +66,24 @@ function recipe_text.of_function(f, source)
   return nil, place
 end
 
---- Walks the text of pn.config{...}: each key with its path, the comment on its line, and the comment lines above it.
+--- Walks the text of pn.config{...}: each key with its path, the comment on its line, and the comment lines above it. A comment is
+-- of all keys of its line, and goes on in the lines below it that hold nothing else and begin in the same column.
+-- @tparam {string} lines
+-- @tparam ?boolean defaults walk the table `defaults = {...}` of a module instead
 -- @treturn table notes: path -> { comment, above }
 -- @treturn {string} the paths, in their order
-function recipe_text.annotate(lines)
+function recipe_text.annotate(lines, defaults)
   local notes, order = {}, {}
   local text = table.concat(lines, "\n")
-  local at = text:match("()config%s*%b{}") or text:match("()config%s*%(%s*%b{}")
-    or text:match("()defaults%s*=%s*%b{}") -- of a model
+  local at = not defaults and (text:match("()config%s*%b{}") or text:match("()config%s*%(%s*%b{}"))
+    or text:match("()defaults%s*=%s*%b{}") -- of a model, too
   if not at then return notes, order end
   local i = text:find("{", at, true)
   local prefix, depth, curly = {}, 0, {}
   local pending, this_line, expects_key = {}, {}, false
   local function is_block_comment(position) return text:match("^%-%-%[=*%[", position) end
   local head = text:sub(1, i):match("([^\n]*)$")
+  local line_start, commented, last = i - #head, false, nil -- last: the keys whose comment may go on, and its column
   while i <= #text do
     local c = text:sub(i, i)
     local word = text:match("^[%a_][%w_]*", i)
@@ -96,16 +100,26 @@ function recipe_text.annotate(lines)
           break
         end
       end
-      if of then
-        notes[of].comment = comment
+      local column = i - line_start
+      commented = true
+      if of then -- and of the keys beside it
+        last = { column = column }
+        for _, path in ipairs(this_line) do
+          if path:match "^.*%." == of:match "^.*%." then last[#last + 1] = path end
+        end
+        for _, path in ipairs(last) do notes[path].comment = comment end
+      elseif last and last.column == column then
+        for _, path in ipairs(last) do notes[path].comment = notes[path].comment .. " " .. comment end
       elseif depth == 1 and not head then
         pending[#pending + 1] = comment
       end
       i = stop
     elseif c == "\n" then
       if #this_line == 0 and not head and text:match("^%s*\n", i + 1) then pending = {} end
-      head, this_line = nil, {}
+      if not commented then last = nil end
+      head, this_line, commented = nil, {}, false
       i = i + 1
+      line_start = i
     elseif c == '"' or c == "'" then
       local j = i + 1
       while j <= #text and text:sub(j, j) ~= c do j = j + (text:sub(j, j) == "\\" and 2 or 1) end
