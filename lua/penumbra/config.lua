@@ -16,67 +16,17 @@
 -- Positional arguments land in cfg[1], cfg[2], ... where the recipe declares them: pn.required"help", pn.optional"help" or
 -- pn.rest"help" in the list part of its table. A number with a range: pn.number(1, 0.5, 2), pn.whole(16, 1).
 -- @module penumbra.config
+local config_text = require "penumbra.config_text"
 local json = require "penumbra.json"
+local kinds = require "penumbra.kinds"
 local recipe_text = require "penumbra.recipe_text"
 local usage = require "penumbra.usage"
 
-local config = {}
-
--- ---- declarations ------------------------------------------------------------------------------------------------------
-
-local Declared = {}
-Declared.__index = Declared
-
-local kinds = { string = true, number = true, boolean = true, list = true, ["function"] = true, any = true }
-
-local function declare(what, help, kind)
-  kind = kind or "string"
-  if type(help) ~= "string" then error(("pn.%s: expects a help text"):format(what), 3) end
-  if not kinds[kind] then error(("pn.%s: unknown kind '%s'"):format(what, tostring(kind)), 3) end
-  return setmetatable({ what = what, help = help, kind = kind }, Declared)
-end
-
---- A key without a default that must be given.
--- @tparam string help one line
--- @tparam ?string kind "string" (default), "number", "boolean", "list", "function" or "any"
-function config.required(help, kind) return declare("required", help, kind) end
-
---- A key without a default that may stay nil.
--- @tparam string help one line
--- @tparam ?string kind as for required
-function config.optional(help, kind) return declare("optional", help, kind) end
-
---- The remaining positional arguments, in the list part of a configuration.
--- @tparam string help one line
-function config.rest(help) return declare("rest", help) end
-
---- A key with a few possible strings; the first is the default.
--- @tparam string ... the choices
-function config.choice(...)
-  local names = { ... }
-  for _, name in ipairs(names) do
-    if type(name) ~= "string" then error("pn.choice: expects strings", 2) end
-  end
-  if #names < 2 then error("pn.choice: expects at least two choices", 2) end
-  return setmetatable({ what = "choice", choices = names, kind = "string", value = names[1] }, Declared)
-end
-
-local function ranged(name, default, low, high, is_whole)
-  for _, value in ipairs { default, low or 0, high or 0 } do
-    if type(value) ~= "number" then error(("pn.%s: expects numbers: its default, the least, the most"):format(name), 3) end
-  end
-  return setmetatable({ what = name, kind = "number", value = default, low = low or -math.huge, high = high or math.huge,
-                        is_whole = is_whole }, Declared)
-end
-
---- A number that must lie in a range; anything else is refused before the recipe does anything.
--- @tparam number default
--- @tparam ?number low the least
--- @tparam ?number high the most
-function config.number(default, low, high) return ranged("number", default, low, high) end
-
---- The same of whole numbers.
-function config.whole(default, low, high) return ranged("whole", default, low, high, true) end
+local config = {
+  required = kinds.required, optional = kinds.optional, rest = kinds.rest, choice = kinds.choice, number = kinds.number,
+  whole = kinds.whole,
+}
+local is_list, kind_of, is_declared, flatten = kinds.is_list, kinds.of, kinds.is_declared, config_text.flatten
 
 -- Keys that a script need not declare: those of the run itself (penumbra.run) where its source opens one, and the threads.
 local function common(file)
@@ -100,35 +50,7 @@ local function common(file)
   keys.exact = false
   return keys
 end
-local common_help = {
-  device = "cpu, cuda, cuda:1 ...; auto: cuda where there is a card, else cpu",
-  graph = "on CUDA the step is captured once, then launched as one; false: kernel by kernel",
-  exact = "f32 convolutions by their definition alone, no minimal filtering: slower",
-  autotune = "on CUDA each new convolution times all its engines; the picks are kept",
-  precision = "what convolutions multiply in (tf32, fp16 on CUDA); weights, statistics and losses stay f32",
-  checkpoint_every = "epochs from one checkpoint to the next; 0: only at the end",
-  config = "a .lua or .json file of overrides, such as a run's config.json",
-}
-
 -- ---- kinds and values ----------------------------------------------------------------------------------------------------
-
-local function is_list(t)
-  local n = 0
-  for key in pairs(t) do
-    if type(key) ~= "number" then return false end
-    n = n + 1
-  end
-  return n == #t
-end
-
--- The kind of a default: "group" is a table with named keys, walked key by key.
-local function kind_of(default)
-  if getmetatable(default) == Declared then return default.kind end
-  local kind = type(default)
-  if kind == "table" then return is_list(default) and "list" or "group" end
-  if not kinds[kind] then return "any" end
-  return kind
-end
 
 local function show(value)
   if type(value) == "string" then return "'" .. value .. "'" end
@@ -192,7 +114,7 @@ parse["function"] = function(path, text)
 end
 function parse.list(path, text, default)
   if text:match("^%s*{") then return evaluate(path, text, "list") end
-  local element = type(default) == "table" and getmetatable(default) ~= Declared and type(default[1]) or nil
+  local element = type(default) == "table" and not is_declared(default) and type(default[1]) or nil
   local list = {}
   for part in (text .. ","):gmatch("([^,]*),") do
     if part ~= "" then
@@ -296,8 +218,8 @@ local function fit(state, path, default, value)
   elseif kind ~= "any" and type(value) ~= kind then
     wrong(path, value, kind)
   end
-  if getmetatable(default) == Declared and default.low then check_range(path, value, default) end
-  if getmetatable(default) == Declared and default.choices then
+  if is_declared(default) and default.low then check_range(path, value, default) end
+  if is_declared(default) and default.choices then
     for _, name in ipairs(default.choices) do
       if name == value then return value end
     end
@@ -428,7 +350,7 @@ end
 local function copy(defaults)
   local into = {}
   for key, value in pairs(defaults) do
-    if getmetatable(value) == Declared then value = value.value end
+    if is_declared(value) then value = value.value end
     if type(value) == "table" and not getmetatable(value) then value = copy(value) end
     into[key] = value
   end
@@ -437,150 +359,15 @@ end
 
 -- ---- printing -------------------------------------------------------------------------------------------------------------
 
-local function format_value(value, path, sources)
-  if type(value) == "function" then
-    local text, place = sources and sources[path], nil
-    if not text then text, place = recipe_text.of_function(value) end
-    return ((text or place):gsub("%s*\n%s*", " "))
-  end
-  if type(value) == "table" and getmetatable(value) == Declared then
-    if value.choices then return table.concat(value.choices, " | ") end
-    if value.value ~= nil then return format_value(value.value, path) end
-    return value.what == "required" and "(required)" or "(none)"
-  end
-  if type(value) == "table" then
-    local parts = {}
-    for i, element in ipairs(value) do parts[i] = format_value(element, path) end
-    return table.concat(parts, ",")
-  end
-  if type(value) == "number" then return ("%.14g"):format(value) end
-  return tostring(value)
-end
-
-local function flatten(values, prefix, into)
-  for key, value in pairs(values) do
-    local path = prefix .. tostring(key)
-    if type(value) == "table" and getmetatable(value) == nil and not is_list(value) then
-      flatten(value, path .. ".", into)
-    else
-      into[#into + 1] = { path = path, value = value }
-    end
-  end
-  table.sort(into, function(a, b) return a.path < b.path end)
-  return into
-end
-
 local meta = setmetatable({}, { __mode = "k" }) -- cfg -> { name, file, sources }
 
 local Config = { travels_as_table = true } -- but for how it prints it is plain values (penumbra.pack)
 function Config.__tostring(cfg)
   local lines = {}
   for _, row in ipairs(flatten(cfg, "", {})) do
-    lines[#lines + 1] = ("%s = %s"):format(row.path, (format_value(row.value, row.path, meta[cfg].sources)))
+    lines[#lines + 1] = ("%s = %s"):format(row.path, (config_text.value(row.value, row.path, meta[cfg].sources)))
   end
   return table.concat(lines, "\n")
-end
-
--- What a group holds may be the defaults of a module, `lucid = pn.lucid.defaults` or `infer = pn.infer.with{...}`: the comments
--- beside them there, by path; that of a group within stands for its first key.
-local function notes_of_modules(lines, known)
-  local found = {}
-  for _, line in ipairs(lines) do
-    local key, value = line:match "^%s*([%a_][%w_]*)%s*=%s*(.*)$"
-    local name = value and value:match "^pn%.([%a_]+)%.%a"
-    local module = name and "penumbra." .. name
-      or value and value:match '^require%s*%(?%s*"(penumbra[%w_.]+)"'
-    local file = module and package.searchpath(module, package.path)
-    if file and not found[key] then
-      local notes = recipe_text.annotate(recipe_text.lines(file), true)
-      for path, note in pairs(notes) do found[key .. "." .. path] = note.comment end
-    end
-  end
-  local rows, last = flatten(known, "", {}), nil
-  for _, row in ipairs(rows) do
-    local group = row.path:match "^(.*)%.[^.]*$"
-    if group and group ~= last and not found[row.path] then found[row.path] = found[group] end
-    last = group
-  end
-  return found
-end
-
-local function help(state)
-  local lines = recipe_text.lines(state.file)
-  local notes, order = recipe_text.annotate(lines)
-  local out = {}
-  local function say(format, ...) out[#out + 1] = select("#", ...) > 0 and format:format(...) or format end
-  local usage_line = { "usage: penumbra " .. state.name }
-  for _, declared in ipairs(state.positional) do
-    local word = declared.help:match("^[^:;, ]+")
-    usage_line[#usage_line + 1] = declared.what == "required" and word
-      or declared.what == "rest" and word .. " ..." or "[" .. word .. "]"
-  end
-  say("%s key=value ...", table.concat(usage_line, " "))
-  for _, text in ipairs(recipe_text.head(lines)) do say(text) end
-  for _, declared in ipairs(state.positional) do say("  %s", declared.help) end
-  say("")
-  local rows, known = {}, {}
-  for _, row in ipairs(flatten(state.recipe, "", {})) do known[row.path] = row.value end
-  local beside = notes_of_modules(lines, state.recipe)
-  local function add(path, value, note)
-    local declared = getmetatable(value) == Declared and value.help
-    rows[#rows + 1] = { path = path, value = format_value(value, path), above = note and note.above,
-      comment = note and note.comment or declared or beside[path] or state.help[path] or common_help[path] or "" }
-  end
-  local listed = {}
-  for _, path in ipairs(order) do listed[path] = true end
-  -- A group: its comment goes to its first key, and keys that the recipe does not spell out follow here.
-  local function add_group(path)
-    local function inside(key) return key:sub(1, #path + 1) == path .. "." and known[key] ~= nil end
-    local hidden, first = {}, nil
-    for _, key in ipairs(order) do first = first or inside(key) and key or nil end
-    for _, row in ipairs(flatten(known, "", {})) do
-      if inside(row.path) and not listed[row.path] then hidden[#hidden + 1] = row end
-    end
-    first = hidden[1] and hidden[1].path or first
-    if not first then return end
-    local group, note = notes[path], notes[first] or {}
-    local above = group.above or note.above
-    local of_its_own = note.comment or beside[first]
-    if of_its_own and group.comment then above = { ("%s: %s"):format(path, group.comment) } end
-    notes[first] = { above = above, comment = of_its_own or group.comment }
-    for _, row in ipairs(hidden) do
-      add(row.path, row.value, notes[row.path])
-      known[row.path] = nil
-    end
-  end
-  for _, path in ipairs(order) do
-    if known[path] ~= nil then
-      add(path, known[path], notes[path])
-      known[path] = nil
-    else
-      add_group(path)
-    end
-  end
-  for _, row in ipairs(flatten(known, "", {})) do
-    if not row.path:match("^%d+$") then add(row.path, row.value) end
-  end
-  rows[#rows + 1] = { above = { "keys of the run" } }
-  for _, row in ipairs(flatten(common(state.file), "", {})) do
-    if state.recipe[row.path] == nil then add(row.path, row.value) end
-  end
-  rows[#rows + 1] = { path = "config", value = "(none)", comment = common_help.config }
-  local width, value_width = 0, 0
-  for _, row in ipairs(rows) do
-    if row.path then
-      width = math.max(width, #row.path)
-      if #row.value <= 32 then value_width = math.max(value_width, #row.value) end
-    end
-  end
-  for _, row in ipairs(rows) do
-    for _, text in ipairs(row.above or {}) do say("  -- %s", text) end
-    if row.path then
-      local line = ("  %-" .. width .. "s  %-" .. value_width .. "s  %s"):format(row.path, row.value, row.comment)
-      say((line:gsub("%s+$", "")))
-    end
-  end
-  return table.concat(out, "\n")
 end
 
 -- ---- the door ----------------------------------------------------------------------------------------------------------------
@@ -597,14 +384,14 @@ function config.resolve(defaults, args, about)
   state.defaults = common(about.file)
   for key, value in pairs(defaults) do
     if type(key) == "number" then
-      if getmetatable(value) ~= Declared then
+      if not is_declared(value) then
         error("pn.config: a positional argument is declared with pn.required, pn.optional or pn.rest", 3)
       end
       state.positional[key] = value
     else
       local common_key = state.defaults[key]
-      if type(value) == "number" and getmetatable(common_key) == Declared and common_key.low then -- the recipe's default, our range
-        value = ranged(common_key.what, value, common_key.low, common_key.high, common_key.is_whole)
+      if type(value) == "number" and is_declared(common_key) and common_key.low then -- the recipe's default, our range
+        value = kinds[common_key.what](value, common_key.low, common_key.high)
       end
       state.defaults[key] = value
     end
@@ -613,7 +400,7 @@ function config.resolve(defaults, args, about)
 
   for _, text in ipairs(args) do
     if text == "--help" or text == "-h" then
-      print(help(state))
+      print(config_text.help(state, common(state.file)))
       usage.leave(0)
     end
   end
@@ -652,7 +439,7 @@ function config.resolve(defaults, args, about)
   local function demand(group, values, prefix)
     for key, default in pairs(group) do
       if type(key) == "string" then
-        if getmetatable(default) == Declared then
+        if is_declared(default) then
           if default.what == "required" and values[key] == nil then
             usage.fail("%s is required: %s; give %s=...", prefix .. key, default.help, prefix .. key)
           end
