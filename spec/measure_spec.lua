@@ -150,8 +150,8 @@ end)
 it("refuses what does not fit", function()
   local a = pn.zeros { 3, 4, 5, dtype = "u8" }
   helper.failure(function() measure.sequence(a, pn.zeros { 3, 4, 6, dtype = "u8" }) end,
-    "the masks are 3 of 5 x 4", "the truth 3 of 6 x 4")
-  helper.failure(function() measure.sequence(pn.zeros { 4, 4, 5, dtype = "u8" }, a) end, "the masks are 4 of 5 x 4")
+    "the masks are 3 of 4 x 5 (frames of height x width)", "the truth 3 of 4 x 6")
+  helper.failure(function() measure.sequence(pn.zeros { 4, 4, 5, dtype = "u8" }, a) end, "the masks are 4 of 4 x 5")
   helper.failure(function() measure.sequence(pn.zeros { 3, 4, 5 }, a) end, "jaccard: expected element type u8, got " .. pn.real)
   helper.failure(function() measure.sequence(pn.zeros { 4, 5, dtype = "u8" }, a) end,
     "jaccard: expected masks (T,H,W), got shape 4,5")

@@ -70,8 +70,8 @@ static int judge(double *out, pn_tensor *masks, pn_tensor *truth, int object, do
   }
   int rc = 0;
   if (a.n != b.n || a.h != b.h || a.w != b.w)
-    rc = pn_fail("%s: the masks are %lld of %lld x %lld (frames of width x height), the truth %lld of %lld x %lld", who,
-                 (long long)a.n, (long long)a.w, (long long)a.h, (long long)b.n, (long long)b.w, (long long)b.h);
+    rc = pn_fail("%s: the masks are %lld of %lld x %lld (frames of height x width), the truth %lld of %lld x %lld", who,
+                 (long long)a.n, (long long)a.h, (long long)a.w, (long long)b.n, (long long)b.h, (long long)b.w);
   if (rc == 0) {
     judging k = { .masks = a.data, .truth = b.data, .out = out, .h = a.h, .w = a.w, .object = object };
     double diagonal = sqrt((double)(a.h * a.h + a.w * a.w));

@@ -60,8 +60,8 @@ static int read_range(void *context, int64_t begin, int64_t end) {
     if (fits) memcpy(k->to + (size_t)i * size, d.pixels, size);
     pn_free(d.pixels);
     if (!fits)
-      return pn_fail("%s is %d x %d (width x height), but %s is %d x %d: the frames of a clip have one size", k->paths[i], (int)d.w,
-                     (int)d.h, k->paths[0], (int)k->w, (int)k->h);
+      return pn_fail("%s is %d x %d (height x width), but %s is %d x %d: the frames of a clip have one size", k->paths[i], (int)d.h,
+                     (int)d.w, k->paths[0], (int)k->h, (int)k->w);
   }
   return 0;
 }

@@ -30,7 +30,7 @@ int pn_overlay(pn_tensor **out, pn_tensor *image, pn_tensor *mask, double alpha,
   int rc = 0;
   if (p.c != 3) rc = pn_fail("overlay: expected an image of 3 channels, got %d", (int)p.c);
   else if (p.h != m.h || p.w != m.w)
-    rc = pn_fail("overlay: the mask is %d x %d (width x height), the image %d x %d", (int)m.w, (int)m.h, (int)p.w, (int)p.h);
+    rc = pn_fail("overlay: the mask is %d x %d (height x width), the image %d x %d", (int)m.h, (int)m.w, (int)p.h, (int)p.w);
   if (rc == 0) rc = pn_u8_new(&y, 3, (int64_t[]){ p.h, p.w, 3 });
   if (rc == 0) rc = pn_bits_new(&inner, p.h, p.w);
   if (rc == 0) rc = pn_bits_new(&core, p.h, p.w);
@@ -124,7 +124,8 @@ int pn_contact_sheet(pn_tensor **out, pn_tensor *const *images, const char *cons
   int64_t rows = pn_ceil_div(n, columns), line = cell_h + (written ? CAPTION : 0);
   int64_t h = gap + rows * (line + gap), w = gap + columns * (cell_w + gap);
   if (h > 32767 || w > 32767)
-    return pn_fail("contact_sheet: the sheet would be %lld x %lld pixels; 32767 is the most", (long long)w, (long long)h);
+    return pn_fail("contact_sheet: the sheet would be %lld x %lld pixels (height x width); 32767 is the most", (long long)h,
+                   (long long)w);
   pn_tensor *sheet;
   if (pn_u8_new(&sheet, 3, (int64_t[]){ h, w, 3 }) != 0) return -1;
   uint8_t *to = (uint8_t *)pn_bytes_of(sheet);

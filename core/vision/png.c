@@ -185,7 +185,7 @@ static int write_all(const char *const *paths, int64_t n, pn_tensor *pictures, i
   else if (palette && (pictures->n_dims == 4 || (pictures->n_dims == 3 && kinds & PN_IS_IMAGE)))
     rc = pn_fail("%s: only a mask (H,W) is written with the palette; this has %d channels", paths[0], (int)k.p.c);
   else if (k.p.h < 1 || k.p.w < 1 || k.p.h > MAX_SIDE || k.p.w > MAX_SIDE)
-    rc = pn_fail("%s: cannot encode PNG: the picture is %d x %d", paths[0], (int)k.p.w, (int)k.p.h);
+    rc = pn_fail("%s: cannot encode PNG: the picture is %d x %d (height x width)", paths[0], (int)k.p.h, (int)k.p.w);
   if (rc == 0) rc = pn_parallel_try(n, 1, write_range, &k);
   pn_tensor_release(k.p.held);
   return rc;
