@@ -17,6 +17,7 @@
 -- pn.rest"help" in the list part of its table. A number with a range: pn.number(1, 0.5, 2), pn.whole(16, 1).
 -- @module penumbra.config
 local config_text = require "penumbra.config_text"
+local is_list = require "penumbra.is_list"
 local json = require "penumbra.json"
 local kinds = require "penumbra.kinds"
 local recipe_text = require "penumbra.recipe_text"
@@ -26,7 +27,7 @@ local config = {
   required = kinds.required, optional = kinds.optional, rest = kinds.rest, choice = kinds.choice, number = kinds.number,
   whole = kinds.whole,
 }
-local is_list, kind_of, is_declared, flatten = kinds.is_list, kinds.of, kinds.is_declared, config_text.flatten
+local kind_of, is_declared, flatten = kinds.of, kinds.is_declared, config_text.flatten
 
 -- Keys that a script need not declare: those of the run itself (penumbra.run) where its source opens one, and the threads.
 local function common(file)

@@ -1,6 +1,7 @@
 --- A configuration as text: its values, and the --help of a recipe. Of penumbra.config.
 -- @module penumbra.config_text
 
+local is_list = require "penumbra.is_list"
 local kinds = require "penumbra.kinds"
 local recipe_text = require "penumbra.recipe_text"
 
@@ -46,7 +47,7 @@ end
 function config_text.flatten(values, prefix, into)
   for key, value in pairs(values) do
     local path = prefix .. tostring(key)
-    if type(value) == "table" and getmetatable(value) == nil and not kinds.is_list(value) then
+    if type(value) == "table" and getmetatable(value) == nil and not is_list(value) then
       config_text.flatten(value, path .. ".", into)
     else
       into[#into + 1] = { path = path, value = value }

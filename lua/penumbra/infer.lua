@@ -513,7 +513,9 @@ function infer.segment(net, clip, options)
     local area = (image.box(mask) or { area = 0 }).area
     smaller = infer.downscale_of(area, first_area, o.downscale)
     if o.after_frame then
-      scope.run(o.after_frame, { index = i, mask = mask, probability = values_of(sum, h, w), smaller = smaller })
+      scope.run(function()
+        o.after_frame { index = i, mask = mask, probability = values_of(sum, h, w), smaller = smaller }
+      end)
     end
     sums.spare(sum)
   end

@@ -1,6 +1,7 @@
 --- JSON that is pleasant to read and exact: keys sorted, numbers with as many digits as they need, no number that JSON lacks.
 -- @module penumbra.json
 local cjson = require "cjson"
+local is_list = require "penumbra.is_list"
 
 local json = {}
 
@@ -14,15 +15,6 @@ local function number_of(value)
   if value ~= value or value == math.huge or value == -math.huge then return "null" end
   local short = ("%.14g"):format(value)
   return tonumber(short) == value and short or ("%.17g"):format(value)
-end
-
-local function is_list(t)
-  local n = 0
-  for key in pairs(t) do
-    if type(key) ~= "number" then return false end
-    n = n + 1
-  end
-  return n == #t
 end
 
 local function encode(value, indent, pad, first)

@@ -2,6 +2,8 @@
 -- penumbra.config, which hands them on.
 -- @module penumbra.kinds
 
+local is_list = require "penumbra.is_list"
+
 local kinds = {}
 
 local Declared = {}
@@ -63,21 +65,11 @@ function kinds.is_declared(default) return getmetatable(default) == Declared end
 
 -- ---- kinds -----------------------------------------------------------------------------------------------------------------
 
---- Is a table a list, or empty?
-function kinds.is_list(t)
-  local n = 0
-  for key in pairs(t) do
-    if type(key) ~= "number" then return false end
-    n = n + 1
-  end
-  return n == #t
-end
-
---- The kind of a default: string, number, boolean, list, function, any; or group, a table with named keys, walked key by kinds.
+--- The kind of a default: string, number, boolean, list, function, any; or group, a table with named keys, walked key by key.
 function kinds.of(default)
   if kinds.is_declared(default) then return default.kind end
   local kind = type(default)
-  if kind == "table" then return kinds.is_list(default) and "list" or "group" end
+  if kind == "table" then return is_list(default) and "list" or "group" end
   if not known[kind] then return "any" end
   return kind
 end

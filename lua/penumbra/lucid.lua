@@ -23,7 +23,7 @@ local augment = require "penumbra.augment"
 
 local C, check, ptr = binding.C, binding.check, binding.ptr
 local affine = augment.affine
-local range, share = augment.range, augment.share
+local range, share = named.range, named.share
 
 local lucid = {}
 

@@ -68,6 +68,26 @@ local function choice(what, name, value, known)
   return found
 end
 
+--- A pair of numbers in order, or an error.
+-- @tparam ?number least that the first may be
+-- @tparam ?number most that the second may be
+local function range(what, name, value, least, most)
+  local is_pair = type(value) == "table" and #value == 2 and type(value[1]) == "number" and type(value[2]) == "number"
+  if not is_pair or not (value[1] <= value[2] and value[1] >= (least or -math.huge) and value[2] <= (most or math.huge)) then
+    raise("%s: %s expects a pair of numbers in order {low, high}%s", what, name,
+      most and (", from %g to %g"):format(least, most) or "")
+  end
+  return value
+end
+
+--- A number from 0 to 1, or an error.
+local function share(what, name, value)
+  if type(value) ~= "number" or not (value >= 0 and value <= 1) then
+    raise("%s: %s is %s, expects a probability from 0 to 1", what, name, tostring(value))
+  end
+  return value
+end
+
 --- A string, or an error that says what was expected.
 -- @tparam ?string expected "a path" when not given
 local function text(what, value, expected)
@@ -77,4 +97,6 @@ local function text(what, value, expected)
   return value
 end
 
-return setmetatable({ optional = optional, required = required, whole = whole, choice = choice, text = text }, { __call = read })
+return setmetatable({
+  optional = optional, required = required, whole = whole, choice = choice, range = range, share = share, text = text,
+}, { __call = read })

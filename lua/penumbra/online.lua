@@ -51,19 +51,6 @@ local WRONG = 0.3 -- probability from which background looks like the object
 local Windows = {}
 Windows.__index = Windows
 
-local function share(name, value)
-  if value < 0 or value > 1 then
-    raise("online: %s is %g, expects 0 to 1", name, value)
-  end
-end
-
-local function pair(name, value, most)
-  local a, b = unpack(value)
-  if #value ~= 2 or type(a) ~= "number" or type(b) ~= "number" or a < 0 or b < a or b > most then
-    raise("online: %s expects two numbers in order, from 0 to %g", name, most)
-  end
-end
-
 --- The defaults with changes, checked: `online = pn.online.with { windows = 2 }` in a recipe's configuration.
 -- @tparam ?table changes
 -- @treturn table
@@ -72,9 +59,9 @@ function online.with(changes)
   for name, least in pairs { every = 0, windows = 0, dreams = 0 } do
     named.whole("online", name, how[name], least)
   end
-  pair("sure", how.sure, 1)
-  share("wrong", how.wrong)
-  share("near", how.near)
+  named.range("online", "sure", how.sure, 0, 1)
+  named.share("online", "wrong", how.wrong)
+  named.share("online", "near", how.near)
   if how.wrong + how.near > 1 then
     raise("online: the shares wrong and near are %g and %g, expects no more than 1 together", how.wrong, how.near)
   end
@@ -83,7 +70,7 @@ function online.with(changes)
       raise("online: %s is %g, expects 0 or more", name, how[name])
     end
   end
-  pair("far_pixels", how.far_pixels, 1000)
+  named.range("online", "far_pixels", how.far_pixels, 0, 1000)
   return how
 end
 

@@ -190,7 +190,7 @@ describe("recipes", function()
     for name, t in pairs(a) do helper.assert_same_bits(t, b[name], name) end
     local code, text = run(unpack(oneshot(scratch .. "/online-wrong", "online.near=2")))
     assert.equal(1, code)
-    assert.truthy(text:find("online: near is 2, expects 0 to 1", 1, true), text)
+    assert.truthy(text:find("online: near is 2, expects a probability from 0 to 1", 1, true), text)
     assert.is_false(files.exists(scratch .. "/online-wrong", "directory"))
   end)
 

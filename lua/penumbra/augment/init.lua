@@ -18,6 +18,7 @@ local affine = require "penumbra.augment.affine"
 
 local C, check, out, wrap, ptr = binding.C, binding.check, binding.out, binding.wrap, binding.ptr
 
+local range, share = named.range, named.share
 local augment = { affine = affine }
 
 -- ---- kernels --------------------------------------------------------------------------------------------------------------
@@ -121,21 +122,6 @@ function augment.inpaint(picture, hole, how)
 end
 
 -- ---- draws ------------------------------------------------------------------------------------------------------------------
-
-local function range(what, name, value)
-  if type(value) ~= "table" or type(value[1]) ~= "number" or type(value[2]) ~= "number" or value[1] > value[2] then
-    raise("%s: %s expects a pair of numbers in order {low, high}", what, name)
-  end
-  return value
-end
-
-local function share(what, name, value)
-  if type(value) ~= "number" or not (value >= 0 and value <= 1) then
-    raise("%s: %s is %s, expects a probability from 0 to 1", what, name, tostring(value))
-  end
-  return value
-end
-augment.range, augment.share = range, share
 
 augment.light_defaults = { gain = { 0.97, 1.03 }, gamma = { 0.8, 1.2 }, offset = { -0.05, 0.05 } }
 

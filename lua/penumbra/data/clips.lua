@@ -38,10 +38,10 @@ function clips.new(dataset, cfg)
   end
   cfg = cfg or {}
   local how = named("clips", cfg.augment, clips.defaults)
-  local steps = augment.range("clips", "steps", how.steps)
+  local steps = named.range("clips", "steps", how.steps)
   named.whole("clips", "steps", steps[1], 1)
   named.whole("clips", "steps", steps[2], 1)
-  augment.share("clips", "slow", how.slow)
+  named.share("clips", "slow", how.slow)
   named.whole("clips", "slow_by", how.slow_by, 1)
   how.whole = named("clips.whole", how.whole, clips.defaults.whole)
   how.crop = named("clips.crop", how.crop, clips.defaults.crop)
