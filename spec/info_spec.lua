@@ -88,7 +88,7 @@ describe("a footprint", function()
     local seconds = os.clock() - began
     assert.is_true(found.train.peak > 4096 * MiB)
     assert.same(before, crcs(net))
-    assert.equal(live, pn.memory().live)
+    assert.is_true(pn.memory().live <= live, "it left tensors behind") -- less: what a spec before it left went late
     assert.is_true(net.training)
     if sanitized then return end
     assert.is_true(pn.process().peak_resident - resident < 128 * MiB, "it touched memory")
