@@ -287,8 +287,8 @@ describe("config", function()
     local before = { lr = 0.5, optim = { momentum = 0.9, lr = 1 }, skips = { "1a" }, out = "a", threads = 2, workers = 1 }
     local now = { lr = 1, optim = { momentum = 0.9, lr = 2 }, skips = { "1a", "2c" }, out = "b", threads = 4, workers = 3 }
     assert.same({ "lr: 1, was 0.5", "optim.lr: 2, was 1", 'skips: ["1a", "2c"], was ["1a"]' }, config.changes(before, now))
-    assert.same({ 'note: "x", was nothing', "optim: nothing, was {\"lr\": 1, \"momentum\": 0.9}", 'skips: nothing, was ["1a"]' },
-      config.changes(before, { lr = 0.5, resume = "a", note = "x" }))
+    assert.same({ 'note: "x", was nothing', "optim.lr: nothing, was 1", "optim.momentum: nothing, was 0.9",
+      'skips: nothing, was ["1a"]' }, config.changes(before, { lr = 0.5, resume = "a", note = "x" }))
   end)
 
   it("holds a directory to the keys that made what is there", function()

@@ -104,6 +104,10 @@ command("each", "RECIPE key=value ...", "a recipe on every sequence of a set, an
   return require("penumbra.each_command").run(arguments, find_script, run_file)
 end)
 
+command("compare", "DIR ... key=value ...", "runs beside each other, by what their keys differ in", function(arguments)
+  return require("penumbra.compare_command").run(arguments)
+end)
+
 command("profile", "RECIPE key=value ...", "where its time goes, by operation and layer, and a trace", function(arguments)
   return require("penumbra.profile_command").run(arguments, find_script, run_file)
 end)

@@ -526,25 +526,25 @@ local not_compared = { out = true, resume = true, threads = true, workers = true
 -- A value for a message; a key may be missing on either side.
 local function told(value) return value == nil and "nothing" or json.line(value) end
 
--- Where a default stands in its file makes no difference.
-local function without_line(value)
-  return is_record(value) and { ["function"] = value["function"]:gsub(":%d+$", ""), text = value.text } or value
-end
-
-local function compare(before, now, prefix, into)
-  local keys = {}
-  for _, side in ipairs { before, now } do
-    for key in pairs(side) do keys[key] = true end
-  end
-  for key in pairs(keys) do
-    local path, was, is = prefix .. key, before[key], now[key]
-    if is_record(is) or is_record(was) then is, was = without_line(is), without_line(was) end
-    if type(is) == "table" and type(was) == "table" and #is == 0 and #was == 0 and not is_record(is) then
-      compare(was, is, path .. ".", into)
-    elseif not not_compared[path] and told(was) ~= told(is) then
-      into[#into + 1] = ("%s: %s, was %s"):format(path, told(is), told(was))
+--- Every key of a configuration by its whole path. A function that only its place in a file stands for has no line number there,
+-- for where a default stands makes no difference.
+-- @tparam table plain as `plain` gives it
+-- @treturn table "optim.lr" -> value: a list is one; a group without keys, or a recorded function, is one
+function config.flat(plain)
+  local into = {}
+  local function walk(values, prefix)
+    for key, value in pairs(values) do
+      local path = prefix .. key
+      if is_record(value) then
+        into[path] = { ["function"] = value["function"]:gsub(":%d+$", ""), text = value.text }
+      elseif type(value) == "table" and not is_list(value) then
+        walk(value, path .. ".")
+      else
+        into[path] = value
+      end
     end
   end
+  walk(plain, "")
   return into
 end
 
@@ -553,7 +553,15 @@ end
 -- @tparam table now
 -- @treturn {string} "optim.lr: 0.02, was 0.01", sorted
 function config.changes(before, now)
-  local found = compare(before, now, "", {})
+  local was, is, found = config.flat(before), config.flat(now), {}
+  for _, side in ipairs { was, is } do
+    for path in pairs(side) do
+      local one, other = told(is[path]), told(was[path])
+      if not not_compared[path] and one ~= other and (side == is or is[path] == nil) then
+        found[#found + 1] = ("%s: %s, was %s"):format(path, one, other)
+      end
+    end
+  end
   table.sort(found)
   return found
 end
