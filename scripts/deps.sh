@@ -7,8 +7,8 @@ build="gcc g++ make cmake pkg-config libc6-dev luajit libluajit-5.1-dev lua-cjso
        libopenblas-dev libspng-dev libcairo2-dev libstb-dev zlib1g-dev"
 case "${1:-}" in
   build) wanted=$build ;;
-  test) wanted="$build lua-busted" ;;
-  check) wanted="$build lua-busted valgrind" ;;
+  test) wanted="$build lua-busted ffmpeg" ;;
+  check) wanted="$build lua-busted ffmpeg valgrind" ;;
   lint) wanted="$build lua-check clang clang-format-14" ;;
   docs) wanted="$build lua-ldoc" ;;
   *) echo "usage: scripts/deps.sh build|test|check|lint|docs" >&2; exit 2 ;;

@@ -221,6 +221,8 @@ describe("a device of the emulation", function()
       end
       step:forget()
       row("end", function() held:free() end)
+      collectgarbage() -- handles first, then what they held
+      collectgarbage()
       print("at last", pn.memory("cuda").held)
     ]])
     assert.matches("made\t1001\t1\t0\n", text)
