@@ -3,18 +3,18 @@
 -- Windows of `frames` frames slide over the clip, `stride` frames apart; each frame's probability is the mean over the windows
 -- that saw it, weighted by the frame's distance from the window's ends (features of temporal stride 4 know least there). At the
 -- clip's own ends the clip is mirrored, so that the first frame stands in the middle of a window like any other: worth up to
--- 11 J on the first frame (METHOD 9). The network is shown each frame `slow` times, as in slow motion: a feature of temporal
--- stride 4 then knows one frame instead of four (METHOD 10). In space a window is the whole frame, or tiles whose probabilities
--- are averaged flat or under a Hann window; the last tile of a row stands at the border, so every pixel is covered.
+-- 11 J on the first frame (docs/experiments.md has the trials). The network is shown each frame `slow` times, as in slow motion: a
+-- feature of temporal stride 4 then knows one frame instead of four. In space a window is the whole frame, or tiles whose
+-- probabilities are averaged flat or under a Hann window; the last tile of a row stands at the border, so every pixel is covered.
 --
 -- An object that comes nearer outgrows what was learnt of it. Once its mask has grown to twice the area of the first, the network
--- is shown windows at half the size, where the object looks about as large as it was learnt (`downscale`, METHOD 10). What comes
--- out is interpolated, then follows the edges of the frame (`guided`).
+-- is shown windows at half the size, where the object looks about as large as it was learnt (`downscale`). What comes out is
+-- interpolated, then follows the edges of the frame (`guided`).
 --
 -- The class-balanced loss (METHOD 5) teaches the odds of object against background as if both were equally common; where a
 -- share π of what was trained on is object, the odds are even at a probability of 1 - π, not one half (.75 for a swan, .5 for a
 -- camel that fills its crops). The annotated frame tells at which threshold its J is best; but it was learnt by heart, so that is
--- half believed, where it makes no great difference to frame 1 (`calibrate`, METHOD 10).
+-- half believed, where it makes no great difference to frame 1 (`calibrate`).
 --
 -- Memory is bounded whatever the length of the clip: frames and sums live only while a window to come may need them. The network's
 -- device is that of inference; on CUDA frames go there once, as bytes, and what comes back is a sum a frame (penumbra.infer_sums).

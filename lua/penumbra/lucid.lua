@@ -31,7 +31,7 @@ local lucid = {}
 lucid.defaults = {
   annotated = 0.35,        -- share of dreams that begin (or, reversed, end) with the frame exactly as annotated
   reverse = 0.5,           -- share whose time runs backwards
-  slow = 0.5, slow_by = 4, -- share in slow motion, each frame shown so many times, as infer.slow shows a clip (METHOD 10)
+  slow = 0.5, slow_by = 4, -- share in slow motion, each frame shown so many times, as infer.slow shows a clip
   still = 0.1,             -- share whose object rests
   follow = 0.5,            -- share in which the camera's motion leaves the object alone, as when it is being followed
   place = 0.2,             -- share whose object starts anywhere in the frame

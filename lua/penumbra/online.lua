@@ -1,7 +1,7 @@
 --- Learning on while segmenting: a network that was taught one frame meets background and poses which that frame did not show.
 -- What it is sure of in the frames it has just segmented is taught to it as well, in turns with dreams, so that it does not
 -- forget the annotated frame (Voigtlaender & Leibe, "Online Adaptation of Convolutional Neural Networks for Video Object
--- Segmentation", BMVC 2017; METHOD 10 has what it is worth).
+-- Segmentation", BMVC 2017; docs/experiments.md has what it is worth).
 --
 --     local stream = pn.lucid.stream(clip:frame(1), clip:mask(1), cfg)
 --     cfg.infer.after_frame = pn.online.learner(clip, stream, cfg, function(batch)

@@ -19,7 +19,7 @@ Clips.__index = Clips
 --- How samples are drawn; any key can be given in cfg.augment.
 clips.defaults = {
   steps = { 1, 2 },      -- the frames of a sample are this far apart (from, to); video rates vary
-  slow = 0, slow_by = 4, -- share in slow motion, each frame shown so many times, as infer.slow shows a clip (METHOD 10)
+  slow = 0, slow_by = 4, -- share in slow motion, each frame shown so many times, as infer.slow shows a clip
   reverse = augment.defaults.reverse, light = augment.defaults.light, lights = augment.light_defaults,
   whole = { flip = 0.5, rotate = 0.5, degrees = 10, resize = 0.5, scale = { 0.8, 1.25 }, shrink = 0.25 },
   crop = { min_share = 0.1, tries = 100, uniform = 0.15, background = 0 },
