@@ -9,12 +9,16 @@
 --                 \     \     \     \
 --                  `-----`--- concat ---> fuse 1x1x1 -> the fused mask
 --
+-- All of this is a sum over scales: nothing there lets a coarse side say what the object is and a fine one where its edge runs. With
+-- refine = 32 two 3x3 layers on the grid of the shallowest skip see its features beside what each side says, and what they make of
+-- both is added to the fused mask (docs/experiments.md).
+--
 --     local net = require "models.fcn_i3d" { skips = { "1a", "2c", "3c", "4f" }, deconv_init = "bilinear" }
 --     local masks = net(x)                      -- logits: masks.fused (N,1,T,H,W), masks.sides[1..]
 --     local u8 = net:segment(clip, { stride = 3 })
 --
 -- Parameters: I3D's own names ("conv3d_1a.conv.weight" ...), "side_1a.reduce.weight", ".score.weight", ".score.bias",
--- ".up_score.weight", ".up_features.weight", ..., "fuse.weight", "fuse.bias".
+-- ".up_score.weight", ".up_features.weight", ..., "fuse.weight", "fuse.bias"; "refine.reduce.weight", ".first", ".second", ".score", ".up".
 local pn = require "penumbra"
 local nn = pn.nn
 local i3d = require "models.i3d"
@@ -37,6 +41,7 @@ local skips = {
 local defaults = {
   skips = { "1a", "2c", "3c", "4f" }, -- any of 1a, 2c, 3c, 4f, 5c (the paper's four; osvos-like: 2c, 3c, 4f, 5c)
   features = 16,                      -- channels of a side
+  refine = 0,                         -- channels of the refinement of the fused mask; 0: none (the paper's)
   deconv_init = "bilinear",           -- bilinear | nearest | icnr | random
   deconv_time = "linear",             -- linear | repeat (the paper's) | repeat_gain1 | centre
   overlap = "2s",                     -- 2s | s: kernel of the transposed convolutions, in strides
@@ -99,6 +104,9 @@ local function settings(cfg)
   if next(wanted) then
     refuse("skips", next(wanted), known)
   end
+  if o.refine < 0 or o.refine % 2 ~= 0 then
+    raise("fcn_i3d: refine is %g, expects an even number of channels, or 0", o.refine)
+  end
   if not (o.width > 0 and o.width < math.huge) then
     raise("fcn_i3d: width is %g, expects more than 0", o.width)
   end
@@ -110,18 +118,21 @@ end
 
 -- ---- a side: features to a mask of its own, and to features of the size of the clip -----------------------------------------
 
+local function up(channels, stride, o)
+  return registered {
+    channels = channels, stride = stride, overlap = o.overlap, init = o.deconv_init, time = o.deconv_time, align = o.crop_align,
+  }
+end
+
 local Side = nn.class "side"
 
-function Side:new(o)
-  local function up(channels)
-    return registered {
-      channels = channels, stride = o.stride, overlap = o.overlap, init = o.deconv_init, time = o.deconv_time, align = o.crop_align,
-    }
-  end
-  self:add("reduce", nn.conv3d { from = o.from, to = o.features, kernel = 1, bias = false })
+-- skip: its channels, `from`, and its stride; o: the network's settings.
+function Side:new(skip)
+  local stride, o = skip.stride, skip.o
+  self:add("reduce", nn.conv3d { from = skip.from, to = o.features, kernel = 1, bias = false })
   self:add("score", nn.conv3d { from = o.features, to = 1, kernel = 1, bias = true, init = "xavier" })
-  self:add("up_score", up(1))
-  self:add("up_features", up(o.features))
+  self:add("up_score", up(1, stride, o))
+  self:add("up_features", up(o.features, stride, o))
 end
 
 -- Upsampling to features and fusing them are both linear: so the weights are joined, not the images, and 16 channels of the clip's
@@ -139,6 +150,40 @@ function Side:forward(y, clip, fuse, wants_mask)
   return part, wants_mask and self.up_score(self.score(y), clip) or nil
 end
 
+-- ---- the refinement: coarse logits and fine features together, which no sum over scales can weigh against each other ----------
+
+local Refine = nn.class "refine"
+
+function Refine:new(skip)
+  local o = skip.o
+  local n, half = o.refine, o.refine / 2
+  self.stride = skip.stride
+  self:add("reduce", nn.conv3d { from = skip.from, to = half, kernel = 1, bias = true })
+  self:add("first", nn.conv3d { from = half + #o.sides, to = n, kernel = { 1, 3, 3 }, bias = true })
+  self:add("second", nn.conv3d { from = n, to = n, kernel = { 1, 3, 3 }, bias = true })
+  self:add("score", nn.conv3d { from = n, to = 1, kernel = 1, bias = true, init = 0 }) -- so that it begins by changing nothing
+  self:add("up", up(1, skip.stride, o))
+end
+
+--- What there is to see at the shallowest skip, from its features (N,C,T',H',W').
+function Refine:see(features)
+  return pn.relu(self.reduce(features))
+end
+
+--- What a side says (N,1,T,H,W), on the grid of that skip, within -1 and 1.
+function Refine:heed(part)
+  return pn.tanh(pn.avg_pool3d(part, { kernel = self.stride }) * 0.25)
+end
+
+--- @param seen a list: what `see` gave, then what `heed` gave of each side
+--- @param clip whose size the result has
+--- @return what is to be added to the fused logits (N,1,T,H,W)
+function Refine:forward(seen, clip)
+  local y = pn.relu(self.first(pn.concat(unpack(seen))))
+  y = pn.relu(self.second(y))
+  return self.up(self.score(y), clip)
+end
+
 -- ---- the network --------------------------------------------------------------------------------------------------------------
 
 local FCN = nn.class "fcn_i3d"
@@ -152,16 +197,16 @@ function FCN:new(cfg)
   local deepest = o.sides[#o.sides]
   local channels = i3d.build(self, { to = deepest.at, batchnorm = o.batchnorm, width = o.width, recompute = o.recompute })
   for _, skip in ipairs(o.sides) do
-    self:add("side_" .. skip[1], Side {
-      from = channels[skip.at], features = o.features, stride = skip.stride, overlap = o.overlap, deconv_init = o.deconv_init,
-      deconv_time = o.deconv_time, crop_align = o.crop_align,
-    })
+    self:add("side_" .. skip[1], Side { from = channels[skip.at], stride = skip.stride, o = o })
   end
   self:add("fuse", nn.conv3d { from = o.features * #o.sides, to = 1, kernel = 1, bias = true, init = "xavier" })
+  if o.refine > 0 then
+    self:add("refine", Refine { from = channels[o.sides[1].at], stride = o.sides[1].stride, o = o })
+  end
 end
 
 --- Loads weights, as I3D does, or a checkpoint of this network, which may have other sides: those that this one has not are
--- passed over, and the fusion of others than its own begins anew.
+-- passed over, and the fusion of others than its own begins anew, and its refinement.
 function FCN:load(path, options)
   return i3d.load(self, path, options, function(tensors)
     local theirs, ours = {}, {}
@@ -176,7 +221,11 @@ function FCN:load(path, options)
     end
     local theirs_text = table.concat(sorted_keys(theirs), ",")
     if theirs_text ~= "" and theirs_text ~= table.concat(sorted_keys(ours), ",") then
-      tensors["fuse.weight"], tensors["fuse.bias"] = nil, nil
+      for _, name in ipairs(sorted_keys(tensors)) do
+        if name:match "^fuse%." or name:match "^refine%." then
+          tensors[name] = nil
+        end
+      end
     end
   end)
 end
@@ -191,11 +240,16 @@ function FCN:forward(clip, wants)
     local in_place = not pn.recording() and fused:dtype() == part:dtype()
     fused = pn.add(fused, part, { into = in_place and fused or nil })
   end
+  local seen = {}
   i3d.run(self, clip, self.captured, function(_, features) -- each side while its features are there
     i = i + 1
     local fuse = pn.reshape(self.fuse.weight, { shape = { self.fuse.n_from } }):slice(1, (i - 1) * width + 1, width)
     local part
     part, masks[i] = self["side_" .. self.sides[i][1]](features, clip, fuse, wants_sides)
+    if self.refine then
+      seen[1] = seen[1] or self.refine:see(features)
+      seen[i + 1] = self.refine:heed(part)
+    end
     if fused then
       add(part)
       pn.scope.drop(part)
@@ -204,6 +258,9 @@ function FCN:forward(clip, wants)
     end
   end)
   add(pn.reshape(self.fuse.bias, { shape = { 1, 1, 1, 1, 1 } }))
+  if self.refine then
+    add(self.refine(seen, clip))
+  end
   return { fused = fused, sides = masks }
 end
 

@@ -75,6 +75,62 @@ describe("FCN-I3D", function()
     assert.is_true(peak[2] < 0.9 * peak[1], ("%d of %d bytes"):format(peak[2], peak[1]))
   end)
 
+  it("with a refinement begins as without, and then learns all of it", function()
+    for _, cfg in ipairs { {}, { crop_align = "centre" }, { crop_align = "caffe", skips = { "2c", "4f" } }, { skips = { "5c" } } } do
+      pn.scope(function()
+        local x = clip(5, 37, 54)
+        local plain = tiny(cfg)(x).fused
+        cfg.refine = 6
+        local net = tiny(cfg)
+        helper.assert_same_bits(plain, net(x).fused)
+        local first = net.refine.first.weight
+        assert.equal(3 + #net.sides, first:size(2))
+        pn.random.stream(4, "score"):fill(net.refine.score.weight:detach(), "normal", 0, 0.5)
+        local fused = net(x).fused
+        assert.is_true(helper.relative_error(fused, plain) > 1e-3)
+        pn.no_grad(function() helper.assert_close(net:logits(x), fused) end) -- where features are freed on the way
+        fused:square():mean():backward()
+        for name, t in pairs(net:named_parameters()) do
+          if name:match "^refine%." then
+            assert.is_true(t:grad() and t:grad():abs():max():item() > 0, name)
+          end
+        end
+      end)
+    end
+  end)
+
+  it("with a refinement knows an edge that no sum over scales can: where two scales agree", function()
+    -- Coarse logits that say object on the left half, a fine feature that says so in the upper half; the object is both.
+    local net = tiny { skips = { "1a", "4f" }, refine = 8 }
+    local x, seen = clip(2, 32, 32), {}
+    local grid = { stride = { 2, 2, 2 }, centre = { 1, 1, 1 } }
+    local upper, left = pn.empty { 1, 4, 1, 16, 16, layout = "channels_last" }, pn.empty { 1, 1, 1, 16, 16, layout = "channels_last" }
+    local target = pn.zeros { 1, 1, 2, 32, 32 }
+    for h = 1, 16 do
+      for w = 1, 16 do
+        left:set(w <= 8 and 0.9 or -0.9, 1, 1, 1, h, w)
+        for c = 1, 4 do upper:set(h <= 8 and 1 or 0, 1, c, 1, h, w) end
+        for k = 0, 7 do
+          target:set(w <= 8 and h <= 8 and 1 or 0, 1, 1, 1 + k % 2, 2 * h - math.floor(k / 2) % 2, 2 * w - math.floor(k / 4))
+        end
+      end
+    end
+    upper:set_grid(grid.stride, grid.centre)
+    seen = { upper, left, pn.zeros_like(left) }
+    local optim = pn.optim.adam(net:group "^refine%.", { lr = 3e-2 })
+    local loss
+    for _ = 1, 60 do
+      loss = pn.scope(function()
+        local value = pn.loss.bce(net.refine(seen, x), target)
+        optim:zero_grad()
+        value:backward()
+        optim:step()
+        return value:item()
+      end)
+    end
+    assert.is_true(loss < 0.1, ("loss %g"):format(loss)) -- the best sum of one number for each half: 0.35
+  end)
+
   it("runs under every key", function()
     for key, values in pairs {
       deconv_init = { "bilinear", "nearest", "icnr", "random" }, deconv_time = { "linear", "repeat", "repeat_gain1", "centre" },
@@ -139,6 +195,8 @@ describe("FCN-I3D", function()
       helper.failure(function() make { skips = { "1a", "2c", "1a" } } end, "fcn_i3d: skips has '1a' twice")
       helper.failure(function() make { width = 0 } end, "fcn_i3d: width is 0, expects more than 0")
       helper.failure(function() make { width = 0 / 0 } end, "nan, expects more than 0")
+      helper.failure(function() make { refine = 3 } end, "fcn_i3d: refine is 3, expects an even number of channels, or 0")
+      helper.failure(function() make { refine = -2 } end, "fcn_i3d: refine is -2, expects an even number of channels, or 0")
     end
     helper.failure(function() require "models.i3d" { width = -1 } end, "i3d: width is -1, expects more than 0")
   end)
@@ -214,6 +272,19 @@ describe("weights of FCN-I3D", function()
     helper.assert_same_bits(net.fuse.weight, tiny({ skips = { "2c", "3c", "4f" }, seed = 4 }).fuse.weight)
     net = tiny { skips = { "1a", "2c" } }:load(path, { allow_missing = true })
     assert.equal(("weights   %s: 22 of 24 tensors; new: fuse; unused: side_4f"):format(path), net.loaded.text)
+  end)
+
+  it("go into a refinement from a parent that has one, and begin it anew where sides are others", function()
+    local path = directory .. "/refined.safetensors"
+    local parent = tiny { skips = { "1a", "4f" }, refine = 4, seed = 3 }
+    parent:save(path)
+    assert.equal(9, same(tiny { skips = { "1a", "4f" }, refine = 4 }:load(path), parent, "^refine%."))
+    local net = tiny { skips = { "1a", "4f" } }:load(path, { allow_missing = true })
+    assert.truthy(net.loaded.text:find("; unused: refine$"), net.loaded.text)
+    net = tiny { skips = { "1a", "3c", "4f" }, refine = 4 }:load(path, { allow_missing = true })
+    assert.truthy(net.loaded.text:find("; new: side_3c, fuse, refine$"), net.loaded.text)
+    helper.failure(function() tiny { skips = { "1a", "4f" }, refine = 8 }:load(path, { allow_missing = true }) end,
+      "refine.first.weight is 4,4,1,3,3, expected 8,6,1,3,3")
   end)
 
   it("of another shape are refused, with both, and so is a file without a trunk", function()
