@@ -61,7 +61,7 @@ describe("FCN-I3D on a device", function()
     ["with moving statistics"] = { batchnorm = "moving" }, ["with other skips and filters"] = {
       skips = { "2c", "3c", "4f", "5c" }, deconv_init = "random", crop_align = "centre",
     },
-    ["recomputing"] = { recompute = true, batchnorm = "batch" },
+    ["recomputing"] = { recompute = true, batchnorm = "batch" }, ["with a refinement"] = { refine = 4 },
   } do
     it("learns as on the CPU, " .. name, function()
       local here, there = learn(cfg, "cpu"), learn(cfg, "cuda")
