@@ -7,6 +7,9 @@ local lfs = require "lfs"
 local formats = require "penumbra.formats"
 local helper = require "spec.helper"
 
+ffi.cdef "int compress(uint8_t *to, unsigned long *n_to, const uint8_t *from, unsigned long n_from);"
+local zlib = ffi.load "z"
+
 local FOREIGN = helper.shared "reference/formats"
 local dir
 
@@ -409,6 +412,34 @@ describe("pickles", function()
     -- The same text encoded again and again.
     local big = global("_codecs", "encode") .. "q\1" .. text(("x"):rep(60000)) .. "q\2" .. text "latin1" .. "q\3"
     refuses(big .. ("h\1h\2h\3\134R0"):rep(5000) .. "N", "its objects need more than")
+    -- One list of 100000 nothings, in 128 places.
+    body = "](N" .. ("2"):rep(99999) .. "eq\0"
+    for _ = 1, 7 do body = body .. "0]h\0ah\0aq\0" end
+    refuses(body, "too many objects: refused")
+    -- The same text under 2000 keys: of the array that it is there is one copy, and as metadata it is refused.
+    local key = function(i) return text(("%04d"):format(i)) .. "h\1" end
+    local many = {}
+    for i = 1, 2000 do many[i] = key(i) end
+    many = table.concat(many)
+    local encoded = global("_codecs", "encode") .. text(("x"):rep(1e5)) .. text "latin1" .. "\134R"
+    local wide = array("J" .. bytes_of(1e5, 4) .. "\133", encoded):gsub("f4", "u1")
+    local before = pn.memory().live
+    local archive = formats.open(write("a.pkl", pickle("}(" .. text "x" .. wide .. "q\1" .. many .. "u")))
+    assert.equal(2001, #archive.names)
+    assert(pn.memory().live - before < 1e6)
+    assert.same({ 120, 120 }, { archive:load("x"):totable()[1], archive:load("1999"):totable()[1e5] })
+    archive:close()
+    local storage = "(" .. text "storage" .. global("torch", "ByteStorage") .. text "0" .. text "cpu" .. "K\2tQ"
+    local tensor = global("torch._utils", "_rebuild_tensor_v2") .. "(" .. storage .. "K\0K\2\133K\1\133\137NtR"
+    local function legacy(metadata)
+      local root = "}(" .. text "state_dict" .. "}" .. text "w" .. tensor .. "s" .. metadata .. "u"
+      return write("a.pt", pickle "\138\10\108\252\156\70\249\32\106\168\80\25" .. pickle "M\233\3" .. pickle "}" ..
+        pickle(root) .. pickle("]" .. text "0" .. "a") .. bytes_of(2, 8) .. "ab")
+    end
+    local _, metadata = formats.load(legacy(text "note" .. text "short"))
+    assert.same({ note = "short" }, metadata)
+    local path = legacy(text "note" .. text(("x"):rep(1e5)) .. "q\1" .. many)
+    helper.failure(function() formats.open(path) end, path, "its metadata need more than")
     -- Depth without end.
     refuses(("("):rep(5000000), "its stack is too deep")
     refuses("K\1" .. ("2"):rep(5000000), "its stack is too deep")
@@ -424,6 +455,31 @@ describe("pickles", function()
         pcall(formats.load, write("a.pkl", whole:sub(1, i - 1) .. string.char(bit.bxor(whole:byte(i), mask)) .. whole:sub(i + 1)))
       end
     end
+  end)
+end)
+
+describe("TensorFlow bundles, by hand", function()
+  local function checked(block) -- kind 0, then the masked CRC-32C
+    local crc = pn.tensor({ (block .. "\0"):byte(1, -1) }, { dtype = "u8" }):crc32c()
+    local rotated = bit.bor(bit.rshift(crc, 15), bit.lshift(crc, 17)) % 2 ^ 32
+    return block .. "\0" .. bytes_of((rotated + 0xa282ead8) % 2 ^ 32, 4)
+  end
+  local function entry(key, value) return "\0" .. string.char(#key, #value) .. key .. value end
+  local restart = bytes_of(0, 4) .. bytes_of(1, 4)
+  local function index(n_times) -- a block with the header, then an empty one, met so many times
+    local first, empty = entry("", "\8\1") .. restart, restart
+    local bytes = checked(first) .. checked(empty)
+    local handles = entry("a", string.char(0, #first))
+      .. entry("b", string.char(#first + 5, #empty)):rep(n_times)
+    local table_of = handles .. restart
+    local footer = string.char(0, 0, #bytes, #table_of)
+    return bytes .. checked(table_of) .. footer .. ("\0"):rep(40 - #footer) .. "\87\251\128\139\36\117\71\219"
+  end
+
+  it("refuses an index that names a block twice", function()
+    assert.same({}, formats.open(write("a.index", index(1))).names)
+    local path = write("a.index", index(2))
+    helper.failure(function() formats.open(path) end, path, "the blocks of the index are not in order")
   end)
 end)
 
@@ -505,15 +561,20 @@ describe("npy", function()
 end)
 
 describe("zip", function()
-  -- One member, stored, without the right to be anything.
+  -- One member, stored, without the right to be anything; copies of it follow it, or with shared are the same bytes.
   local function zip(name, data, change)
     local m = { flags = 0, method = 0, packed = #data, size = #data, crc = 0, offset = 0, members = 1, directory = nil }
     for key, value in pairs(change or {}) do m[key] = value end
     local sizes = bytes_of(m.crc, 4) .. bytes_of(m.packed, 4) .. bytes_of(m.size, 4)
     local common = bytes_of(m.flags, 2) .. bytes_of(m.method, 2) .. "\0\0\0\0" .. sizes .. bytes_of(#name, 2)
     local first = "PK\3\4\20\0" .. common .. "\0\0" .. name .. data
-    local central = "PK\1\2\20\0\20\0" .. common .. ("\0"):rep(12) .. bytes_of(m.offset, 4) .. name
-    central = central:rep(m.copies or 1)
+    local central = ""
+    for i = 1, m.copies or 1 do
+      local offset = m.offset + (m.shared and 0 or (i - 1) * #first)
+      local named = m.shared and name:gsub("^.", tostring(i % 10)) or name
+      central = central .. "PK\1\2\20\0\20\0" .. common .. ("\0"):rep(12) .. bytes_of(offset, 4) .. named
+    end
+    first = first:rep(m.shared and 1 or m.copies or 1)
     return first .. central .. "PK\5\6\0\0\0\0" .. bytes_of(m.members, 2):rep(2) .. bytes_of(#central, 4) ..
       bytes_of(m.directory or #first, 4) .. "\0\0"
   end
@@ -539,8 +600,16 @@ describe("zip", function()
     refuses(zip("x.npy", npy, { method = 8, size = 2 ^ 31 }), "refused")
     refuses(zip("x.npy", npy, { method = 8, size = 200 }), "member x.npy")
     refuses(zip("x.npy", npy, { copies = 2, members = 2 }), "two tensors are named x")
+    refuses(zip("x.npy", npy, { copies = 2, members = 2, shared = true }), "the members 1.npy and 2.npy overlap")
     refuses(zip("x.txt", "hello"), "neither an npz")
     refuses(zip("m/data.pkl", "\128\2N."), "it holds no tensors")
+    -- A pickle of 8 KB, packed, that unpacks to 8 MB and then asks for 160 MB.
+    local text = "X" .. bytes_of(8e6, 4) .. ("x"):rep(8e6)
+    local whole = "\128\2c_codecs\nencode\nq\1" .. text .. "q\2X\6\0\0\0latin1q\3" .. ("h\1h\2h\3\134R0"):rep(19) .. "N."
+    local n, packed = ffi.new("unsigned long [1]", #whole), ffi.new("uint8_t [?]", #whole)
+    assert(zlib.compress(packed, n, whole, #whole) == 0)
+    local raw = ffi.string(packed, n[0]):sub(3, -5)
+    refuses(zip("m/data.pkl", raw, { method = 8, size = #whole }), "its objects need more than")
     refuses(zip("m/data.pkl", "\128\2N.", { copies = 2, members = 2 }), "there are two members named data.pkl")
   end)
 end)

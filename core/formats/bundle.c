@@ -35,8 +35,9 @@ static uint32_t unmask(uint32_t masked) {
 
 typedef struct block {
   unsigned char *data;
-  int64_t n;
-} block; /* its entries, without the restart points */
+  int64_t n;          /* of its entries, without the restart points */
+  int64_t begin, end; /* where it stands in the file */
+} block;
 
 static int read_block(const pn_archive *a, bytes *handle, block *out) {
   enum { TRAILER = 5 }; /* the kind of compression, the checksum */
@@ -58,7 +59,7 @@ static int read_block(const pn_archive *a, bytes *handle, block *out) {
     pn_free(data);
     return -1;
   }
-  *out = (block){ data, (int64_t)(size - 4 - 4 * n_restarts) };
+  *out = (block){ data, (int64_t)(size - 4 - 4 * n_restarts), (int64_t)offset, (int64_t)(offset + size) };
   return 0;
 }
 
@@ -152,8 +153,9 @@ static bool shape_of(bytes b, int64_t *shape, int *n_dims) {
 typedef struct state {
   uint64_t n_shards;
   bool has_header;
+  int64_t at; /* the end of the block before: they follow one another in the file, so none is met twice */
   size_t last_bytes;
-  unsigned char last[MAX_KEY]; /* the key before: keys ascend, so no block is met twice */
+  unsigned char last[MAX_KEY]; /* the key before: keys ascend */
 } state;
 
 static int read_header(pn_archive *a, state *s, bytes value) {
@@ -227,8 +229,11 @@ static int read_data_block(pn_archive *a, void *context, const unsigned char *ke
   (void)key;
   (void)key_bytes;
   block b;
+  state *s = context;
   if (read_block(a, &value, &b) != 0) return -1;
-  int rc = each(a, &b, read_entry, context);
+  int rc = b.begin < s->at ? pn_archive_fail(a, "the blocks of the index are not in order") : 0;
+  s->at = b.end;
+  if (rc == 0) rc = each(a, &b, read_entry, s);
   pn_free(b.data);
   return rc;
 }

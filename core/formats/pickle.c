@@ -594,20 +594,20 @@ int pn_pickle_next(pn_pickle *k, pn_object **out) {
 }
 
 int pn_pickle_open(pn_pickle **out, pn_archive *a, int part) {
-  enum { MAX_PACKED = 1 << 28 };
+  enum { MAX_PACKED = 1 << 28, MAX_PAID = 1 << 24 }; /* bytes of the file that count for its memory */
   pn_pickle *k = pn_alloc_zero(sizeof *k);
   if (!k) return -1;
   k->a = a;
   k->part = part;
   k->bytes = a->parts[part].bytes;
-  k->max_memory = FREE_MEMORY + 64 * pn_min64(k->bytes, INT64_MAX / 128);
-  int rc = 0;
-  if (a->parts[part].deflated) {
+  k->max_memory = FREE_MEMORY + 64 * pn_min64(a->parts[part].deflated ? a->parts[part].packed_bytes : k->bytes, MAX_PAID);
+  int rc = pn_grow(&k->stack, &k->room_stack, 0, 1, sizeof *k->stack); /* so that no place in it is counted from NULL */
+  if (rc == 0 && a->parts[part].deflated) {
     if (k->bytes > MAX_PACKED) rc = pn_archive_fail(a, "a packed pickle of %lld bytes: refused", (long long)k->bytes);
     unsigned char *whole = rc == 0 ? pn_alloc((size_t)k->bytes) : NULL;
     k->whole = whole;
     rc = whole ? pn_part_read(a, part, 0, whole, k->bytes) : -1;
-  } else {
+  } else if (rc == 0) {
     k->window = pn_alloc(WINDOW);
     rc = k->window ? 0 : -1;
   }

@@ -36,7 +36,8 @@ struct pn_object {
     struct {
       const unsigned char *memory;
       int64_t offset, n;
-    } bytes; /* BYTES: memory, or where in the part */
+      int copy;
+    } bytes; /* BYTES: memory, or where in the part; copy: 1 + the part that has what was in memory, 0 while none has */
     struct {
       pn_object **item;
       int64_t n, room;

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include "pickle.h"
 
-enum { MAX_DEPTH = 32, MAX_NAME = 4096, MAX_VISITS = 1 << 22, MAX_NAMES = 1 << 26 };
+enum { MAX_DEPTH = 32, MAX_NAME = 4096, MAX_VISITS = 1 << 22, MAX_NAMES = 1 << 26, MAX_METADATA = 1 << 26 };
 
 /* Where a storage of a legacy file stands. */
 typedef struct stored {
@@ -20,14 +20,14 @@ typedef struct walk {
   bool swap;       /* storages are big endian */
   char separator;
   char name[MAX_NAME];
-  int64_t visits;
+  int64_t visits; /* items of lists and dictionaries looked at */
   int (*storage)(struct walk *w, const pn_object *storage, int *part, int64_t *begin, int64_t *bytes); /* where a storage stands */
   const char *prefix;                                                                                  /* of the members of a zip */
   size_t prefix_bytes;
   int *members;     /* the parts of a zip, by name */
   stored *storages; /* of a legacy file, by key */
   int64_t n_storages;
-  int64_t name_bytes; /* of all names so far */
+  int64_t name_bytes, metadata_bytes; /* of all so far */
 } walk;
 
 /* ---- leaves ------------------------------------------------------------------------------------------------------ */
@@ -66,7 +66,8 @@ static int permute(pn_entry *entry, const pn_object *axes) {
 static int add_array(walk *w, const pn_object *o) {
   int64_t shape[MANY], count;
   int n_dims, part = w->pickle_part;
-  const pn_object *data = o->array.data, *dtype = o->array.dtype;
+  pn_object *data = o->array.data;
+  const pn_object *dtype = o->array.dtype;
   if (!data) return fail_leaf(w, "an array without its data");
   if (!sizes_of(o->array.shape, shape, &n_dims) || !pn_count_of(n_dims, shape, &count)) return fail_leaf(w, "an impossible shape");
   pn_entry *entry;
@@ -86,11 +87,15 @@ static int add_array(walk *w, const pn_object *o) {
   }
   if (o->array.axes && permute(entry, o->array.axes) != 0) return fail_leaf(w, "an impossible order of axes");
   entry->begin = data->bytes.offset;
-  if (data->bytes.memory) { /* bytes that were text: they outlive the pickle */
-    pn_part copy = { .file = -1, .bytes = data->bytes.n, .memory = pn_alloc((size_t)data->bytes.n + 1) };
-    if (!copy.memory) return -1;
-    memcpy(copy.memory, data->bytes.memory, (size_t)data->bytes.n);
-    if (pn_archive_add_part(w->a, &copy, &part) != 0) return -1;
+  if (data->bytes.memory) { /* bytes that were text: they outlive the pickle, once for all arrays of them */
+    if (data->bytes.copy == 0) {
+      pn_part copy = { .file = -1, .bytes = data->bytes.n, .memory = pn_alloc((size_t)data->bytes.n + 1) };
+      if (!copy.memory) return -1;
+      memcpy(copy.memory, data->bytes.memory, (size_t)data->bytes.n);
+      if (pn_archive_add_part(w->a, &copy, &part) != 0) return -1;
+      data->bytes.copy = part + 1;
+    }
+    part = data->bytes.copy - 1;
     entry->begin = 0;
   }
   entry->part = part;
@@ -145,10 +150,9 @@ static int64_t enter(walk *w, const pn_object *key, int64_t index) {
   return (int64_t)n;
 }
 
-/* Adds every tensor under o. Its children are walked by recursion, whose depth is bounded; so is the number of visits, for one
-** object may stand in many places. */
+/* Adds every tensor under o. Its children are walked by recursion, whose depth is bounded; so is the number of places looked at,
+** for one object may stand in many. */
 static int add_all(walk *w, const pn_object *o, int depth) {
-  if (++w->visits > MAX_VISITS) return pn_archive_fail(w->a, "too many objects: refused");
   if (is_leaf(o)) {
     w->name_bytes += (int64_t)strlen(w->name) + (int64_t)sizeof(pn_entry);
     if (w->name_bytes > MAX_NAMES) return pn_archive_fail(w->a, "too many tensors: refused");
@@ -159,6 +163,7 @@ static int add_all(walk *w, const pn_object *o, int depth) {
   int64_t each = o->kind == PN_PICKLE_DICT ? 2 : 1;
   for (int64_t i = 0; i < o->list.n; i += each) {
     const pn_object *child = o->list.item[i + each - 1];
+    if (++w->visits > MAX_VISITS) return pn_archive_fail(w->a, "too many objects: refused");
     if (!is_leaf(child) && !is_branch(child)) continue;
     int64_t before = enter(w, each == 2 ? o->list.item[i] : NULL, i);
     if (before < 0 || add_all(w, child, depth + 1) != 0) return -1;
@@ -177,6 +182,9 @@ static bool holds(const pn_object *o, pn_pickle_kind kind) {
 static int add_scalar(walk *w, const pn_object *key, const pn_object *o) {
   char text[64];
   if (key->kind != PN_PICKLE_TEXT) return 0;
+  w->metadata_bytes += key->text.n + (o->kind == PN_PICKLE_TEXT ? o->text.n : (int64_t)sizeof text);
+  if (w->metadata_bytes > MAX_METADATA) /* one text may stand under many keys */
+    return pn_archive_fail(w->a, "its metadata need more than %d bytes: refused", MAX_METADATA);
   switch (o->kind) {
   case PN_PICKLE_INT: snprintf(text, sizeof text, "%lld", (long long)o->integer); break;
   case PN_PICKLE_BOOL: snprintf(text, sizeof text, "%s", o->integer ? "true" : "false"); break;

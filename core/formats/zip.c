@@ -1,5 +1,6 @@
 /* zip.c: the directory of a zip archive (PKWARE APPNOTE 6.3.10), of which npz and PyTorch files are made. Each member becomes a
 ** part; stored and deflated members, and the 64-bit fields, are read; what is encrypted or split is refused. */
+#include <stdlib.h>
 #include <string.h>
 #include "formats.h"
 
@@ -123,9 +124,29 @@ static int members(pn_archive *a) {
   return rc;
 }
 
+static int compare_places(const void *x, const void *y) {
+  const pn_part *a = *(pn_part *const *)x, *b = *(pn_part *const *)y;
+  return a->offset != b->offset ? (a->offset < b->offset ? -1 : 1)
+                                : (a->packed_bytes > b->packed_bytes) - (a->packed_bytes < b->packed_bytes);
+}
+
+/* No byte belongs to two members: else a small file could stand for any number of large ones. */
+static int check_places(const pn_archive *a) {
+  const pn_part **parts = pn_alloc((size_t)a->n_parts * sizeof *parts);
+  if (!parts) return -1;
+  for (int64_t i = 0; i < a->n_parts; i++) parts[i] = &a->parts[i];
+  if (a->n_parts > 1) qsort(parts, (size_t)a->n_parts, sizeof *parts, compare_places);
+  int rc = 0;
+  for (int64_t i = 1; i < a->n_parts && rc == 0; i++)
+    if (parts[i]->offset < parts[i - 1]->offset + parts[i - 1]->packed_bytes)
+      rc = pn_archive_fail(a, "the members %s and %s overlap", parts[i - 1]->name, parts[i]->name);
+  pn_free(parts);
+  return rc;
+}
+
 int pn_read_zip(pn_archive *a) {
   a->format = "zip";
-  if (members(a) != 0) return -1;
+  if (members(a) != 0 || check_places(a) != 0) return -1;
   int pickle = -1;
   bool arrays = true;
   for (int64_t i = 0; i < a->n_parts; i++) {
