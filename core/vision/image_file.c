@@ -99,7 +99,7 @@ int pn_image_size(const char *path, int64_t *size) {
   size_t n = fread(head, 1, sizeof head, f);
   int rc = 0;
   if (pn_is_png(head, n) && n >= 26) {
-    static const uint8_t channels[7] = { 1, 0, 3, 3, 2, 0, 4 }; /* by colour type; a palette decodes to colour */
+    static const uint8_t channels[7] = { 1, 0, 3, 3, 1, 0, 4 }; /* by colour type; a palette decodes to colour */
     size[0] = (int64_t)head[20] << 24 | head[21] << 16 | head[22] << 8 | head[23];
     size[1] = (int64_t)head[16] << 24 | head[17] << 16 | head[18] << 8 | head[19];
     size[2] = channels[head[25] < 7 ? head[25] : 1];
