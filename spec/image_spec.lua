@@ -41,18 +41,21 @@ local function chunk(kind, data)
   return be32(#data) .. kind .. data .. be32(tonumber(zlib.crc32(0, kind .. data, #data + 4)))
 end
 
+local function compressed(bytes)
+  local n = ffi.new("unsigned long [1]", #bytes + 200)
+  local packed = ffi.new("uint8_t [?]", #bytes + 200)
+  assert(zlib.compress(packed, n, bytes, #bytes) == 0)
+  return ffi.string(packed, n[0])
+end
+
 -- A PNG of these rows (strings of packed bytes), each with filter 0.
 local function png(width, height, depth, colour_type, rows, extra)
   local raw = {}
   for i, row in ipairs(rows) do
     raw[i] = "\0" .. row
   end
-  raw = table.concat(raw)
-  local n = ffi.new("unsigned long [1]", #raw + 200)
-  local packed = ffi.new("uint8_t [?]", #raw + 200)
-  assert(zlib.compress(packed, n, raw, #raw) == 0)
   local header = be32(width) .. be32(height) .. string.char(depth, colour_type, 0, 0, 0)
-  local data = ffi.string(packed, n[0])
+  local data = compressed(table.concat(raw))
   return "\137PNG\r\n\26\n" .. chunk("IHDR", header) .. (extra or "") .. chunk("IDAT", data) .. chunk("IEND", "")
 end
 
@@ -196,6 +199,9 @@ describe("reading images", function()
     assert.same({ { { 7 }, { 9 } } }, image.read(grey, { channels = 0 }):totable())
     assert.same({ { { 7, 7, 7 }, { 9, 9, 9 } } }, image.read(grey):totable())
     assert.same({ 1, 2, 1 }, { image.size(grey) })
+    local clear = save("ga8.png", png(2, 1, 8, 4, { "\7\255\9\0" }))
+    assert.same({ { { 7 }, { 9 } } }, image.read(clear, { channels = 0 }):totable())
+    assert.same({ 1, 2, 1 }, { image.size(clear) })
     assert.same({ 1, 2, 3 }, image.read_frames({ file }):slice(1, 1, 1):shape() and image.frame(image.read_frames { file,
       palette }, 2):shape())
   end)
@@ -241,6 +247,30 @@ describe("reading images", function()
     local bad = load_bytes "spec/fixtures/ramp.jpg"
     bad = bad:gsub("\255\218", "\255\192", 1)
     helper.failure(function() image.read(save("bad.jpg", bad)) end, "bad.jpg: cannot decode JPEG")
+    -- A Huffman table of 16 x 255 values, before the first scan and behind it.
+    local whole = load_bytes "spec/fixtures/ramp.jpg"
+    local table_of = "\255\196\16\3\19" .. ("\255"):rep(16) .. ("\1"):rep(16 * 255)
+    for _, marker in ipairs { "\255\218", "\255\217" } do
+      local at = whole:find(marker, 1, true)
+      local wide = save("wide.jpg", whole:sub(1, at - 1) .. table_of .. whole:sub(at))
+      helper.failure(function() image.read(wide) end, "wide.jpg: cannot decode JPEG: a Huffman table of more than 256 values")
+    end
+  end)
+
+  it("refuses small files that stand for large pictures", function()
+    local huge = save("huge.png", png(65535, 65535, 8, 2, { "\1\2\3" }))
+    for _, read in ipairs { image.read, image.read_mask } do
+      helper.failure(function() read(huge) end, "huge.png: cannot decode PNG: it says it is 65535 x 65535 (height x width), too much")
+    end
+    local jpeg = load_bytes "spec/fixtures/ramp.jpg"
+    local tall = jpeg:gsub("(\255\192%z\17\8)%z\16%z\24", "%1\80\0\60\0", 1)
+    helper.failure(function() image.read(save("tall.jpg", tall)) end,
+      "tall.jpg: cannot decode JPEG: it says it is 20480 x 15360 (height x width), too much")
+    assert.truthy(image.read(save("black.png", png(2000, 2000, 8, 0, { ("\0"):rep(2001 * 2000 - 1) })))) -- as small as deflate gets
+    -- A text that unpacks to 80 MB.
+    local text = chunk("zTXt", "a\0\0" .. compressed(("\0"):rep(80e6)))
+    helper.failure(function() image.read(save("text.png", png(2, 1, 8, 0, { "\7\9" }, text))) end,
+      "text.png: cannot decode PNG: reached chunk/cache limits")
   end)
 
   it("lists the pictures of a folder by name", function()

@@ -37,19 +37,50 @@ size_t pn_jpeg_scan(const uint8_t *d, size_t n, int64_t *size) {
   return 0;
 }
 
+/* Do all Huffman tables have the 256 values at most that there is room for? stb_image before 2.29 writes past the room. It meets no
+** table but those that are met here: between the scans too it takes segments as they follow one another. */
+static bool tables_fit(const uint8_t *d, size_t n) {
+  size_t i = 2;
+  while (i + 4 <= n) {
+    uint8_t kind = d[i + 1];
+    if (d[i] != 0xff || kind == 0 || kind == 0xff || (kind >= 0xd0 && kind <= 0xd7)) { /* data of a scan, or fill bytes */
+      const uint8_t *next = memchr(d + i + 1, 0xff, n - i - 1);
+      if (!next) return true;
+      i = (size_t)(next - d);
+      continue;
+    }
+    if (kind == 0xd9) return true;
+    size_t end = i + 2 + ((size_t)d[i + 2] << 8 | d[i + 3]);
+    for (size_t at = i + 4; kind == 0xc4 && at < end && at < n;) {
+      size_t values = 0;
+      for (size_t k = 1; k <= 16 && at + k < n; k++) values += d[at + k];
+      if (values > 256) return false;
+      at += 17 + values;
+    }
+    i = end;
+  }
+  return true;
+}
+
 int pn_jpeg_decode(pn_decoded *out, const char *path, const uint8_t *data, size_t bytes, int channels) {
-  size_t scan = pn_jpeg_scan(data, bytes, NULL);
+  enum { DENSEST = 2048 }; /* pixels a byte: a block of 8 x 8 takes a bit at least, and stands for 16 x 16 at most */
+  int64_t size[3] = { 0, 0, 0 };
+  size_t scan = pn_jpeg_scan(data, bytes, size);
   bool whole = false;
   for (size_t i = bytes; scan && i > scan + 1 && !whole; i--) whole = data[i - 2] == 0xff && data[i - 1] == 0xd9;
   if (!whole) return pn_fail("%s: cannot decode JPEG: the file is cut off (%zu bytes, no end marker)", path, bytes);
+  if (size[0] * size[1] / DENSEST > (int64_t)bytes)
+    return pn_fail("%s: cannot decode JPEG: it says it is %d x %d (height x width), too much for its %zu bytes", path, (int)size[0],
+                   (int)size[1], bytes);
+  if (!tables_fit(data, bytes)) return pn_fail("%s: cannot decode JPEG: a Huffman table of more than 256 values", path);
   int w, h, stored;
   if (bytes > INT32_MAX) return pn_fail("%s: cannot decode JPEG: larger than 2 GiB", path);
   /* Its colour conversion is vectorised for four bytes a pixel only: three of them are taken here. */
   uint8_t *pixels = stbi_load_from_memory(data, (int)bytes, &w, &h, &stored, channels == 3 ? 4 : channels);
   if (!pixels) return pn_fail("%s: cannot decode JPEG: %s", path, stbi_failure_reason());
   *out = (pn_decoded){ .h = h, .w = w, .c = channels ? channels : stored };
-  size_t n = (size_t)(out->h * out->w), size = n * (size_t)out->c;
-  out->pixels = pn_alloc(size);
+  size_t n = (size_t)(out->h * out->w), all = n * (size_t)out->c;
+  out->pixels = pn_alloc(all);
   if (out->pixels && channels == 3) {
     size_t i = 0;
     uint8_t *to = out->pixels;
@@ -64,7 +95,7 @@ int pn_jpeg_decode(pn_decoded *out, const char *path, const uint8_t *data, size_
     }
 #endif
     for (; i < n; i++, to += 3) memcpy(to, pixels + 4 * i, 3);
-  } else if (out->pixels) memcpy(out->pixels, pixels, size);
+  } else if (out->pixels) memcpy(out->pixels, pixels, all);
   stbi_image_free(pixels);
   return out->pixels ? 0 : -1;
 }

@@ -7,7 +7,7 @@
 #include <string.h>
 #include "picture.h"
 
-enum { MAX_SIDE = 1 << 16 };
+enum { MAX_SIDE = 1 << 16, MAX_CHUNK = 1 << 26 }; /* MAX_CHUNK: texts and profiles, unpacked, all together */
 
 bool pn_is_png(const uint8_t *data, size_t bytes) { return bytes >= 8 && memcmp(data, "\x89PNG\r\n\x1a\n", 8) == 0; }
 
@@ -28,10 +28,18 @@ static int open_png(spng_ctx **out, struct spng_ihdr *header, const char *path, 
   if (!ctx) return pn_fail("%s: cannot decode PNG: no memory", path);
   int code = spng_set_image_limits(ctx, MAX_SIDE, MAX_SIDE);
   if (code == 0) code = spng_set_png_buffer(ctx, data, bytes);
+  if (code == 0) code = spng_set_chunk_limits(ctx, MAX_CHUNK, MAX_CHUNK);
   if (code == 0) code = spng_get_ihdr(ctx, header);
+  size_t packed = 0; /* the pixels as they are packed in the file */
+  if (code == 0) code = spng_decoded_image_size(ctx, SPNG_FMT_RAW, &packed);
   if (code != 0) {
     spng_ctx_free(ctx);
     return fail_png(path, "decode", code);
+  }
+  if (packed / 1032 > bytes) { /* more than deflate can reach */
+    spng_ctx_free(ctx);
+    return pn_fail("%s: cannot decode PNG: it says it is %u x %u (height x width), too much for its %zu bytes", path,
+                   header->height, header->width, bytes);
   }
   *out = ctx;
   return 0;
