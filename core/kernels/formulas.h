@@ -44,7 +44,7 @@ PN_FORMULA(clamp, (x < a) ? a : (x > b) ? b : x, (x >= a && x <= b) ? dy : 0)
 PN_FORMULA(exp, exp(x), (dy * exp(x)))
 PN_FORMULA(log, log(x), (dy / x))
 PN_FORMULA(sqrt, sqrt(x), (dy / (2 * sqrt(x))))
-PN_FORMULA(pow, pow(x, a), (dy * a * pow(x, a - 1)))
+PN_FORMULA(pow, pow(x, a), ((a == 0) ? 0 : dy * a * pow(x, a - 1)))
 PN_FORMULA(softplus, ((x < 0) ? 0 : x) + log1p(exp(-fabs(x))), dy / (1 + exp(-x)))
 
 /* The sigmoid of x from e = e^-|x|, so that nothing overflows, and its slope from y. */
@@ -69,7 +69,7 @@ PN_SHARED real pn_log_softmax_slope(real p, real dy, real sum) { return dy - p *
 PN_FORMULA_OF_TWO(add, (a + b), dy, dy)
 PN_FORMULA_OF_TWO(sub, (a - b), dy, -dy)
 PN_FORMULA_OF_TWO(mul, (a * b), (dy * b), (dy * a))
-PN_FORMULA_OF_TWO(div, (a / b), (dy / b), (-dy * a / (b * b)))
+PN_FORMULA_OF_TWO(div, (a / b), (dy / b), (-dy * (a / b / b)))
 PN_FORMULA_OF_TWO(maximum, (a >= b || a != a) ? a : b, (a >= b || a != a) ? dy : 0, (a >= b || a != a) ? 0 : dy)
 PN_FORMULA_OF_TWO(minimum, (a <= b || a != a) ? a : b, (a <= b || a != a) ? dy : 0, (a <= b || a != a) ? 0 : dy)
 #endif

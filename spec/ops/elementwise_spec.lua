@@ -29,6 +29,14 @@ describe("operations of one input", function()
     helper.assert_close(pn.pow(positive, { exponent = -1.5 }), { 22.627417, 2.82842712, 1, 0.353553391, 0.037037037 }, 1e-6)
   end)
 
+  it("x to the power 0 is 1 whatever x is, and its gradient 0", function()
+    local x = pn.tensor { 0, -2, INF, NAN }:requires_grad(true)
+    local y = pn.pow(x, { exponent = 0 })
+    assert.same({ 1, 1, 1, 1 }, y:flat())
+    pn.sum(y):backward()
+    assert.same({ 0, 0, 0, 0 }, x:grad():flat())
+  end)
+
   it("clamp and scale do what their numbers say", function()
     helper.assert_close(pn.clamp(pn.tensor(x), { min = -1, max = 0.5 }), { -1, -0.5, 0.25, 0.5, 0.5 })
     helper.assert_close(pn.scale(pn.tensor(x), { a = 2, b = -1 }), { -6, -2, -0.5, 1, 5 })
@@ -77,6 +85,16 @@ describe("operations of two inputs", function()
       pn.sum(pn[name](x, x)):backward()
       helper.assert_close(x:grad(), expected, 1e-6, name)
     end
+  end)
+
+  it("divide without squaring: the gradient of b is in range where it itself is", function()
+    local small = pn.real == "f64" and 1e-200 or 1e-30 -- its square is 0
+    local a, b = pn.tensor { 0, 3 / small, small }, pn.tensor { small, 1 / small, small }:requires_grad(true)
+    pn.sum(pn.div(a, b)):backward()
+    local d = b:grad():flat()
+    assert.equal(0, d[1])
+    helper.assert_close(d[2] / small, -3, 1e-6)
+    helper.assert_close(d[3] * small, -1, 1e-6)
   end)
 
   it("choose the first of equals, and NaN before all", function()
