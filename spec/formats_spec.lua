@@ -616,6 +616,26 @@ end)
 
 -- ---- opening and asking ----------------------------------------------------------------------------------------------------
 
+describe("PyTorch", function()
+  -- The legacy format: five pickles, then the one storage, a float; `offset`, `shape` and `stride` as pickled.
+  local function legacy(offset, shape, stride)
+    local function text(s) return "X" .. bytes_of(#s, 4) .. s end
+    local storage = "(" .. text "storage" .. "ctorch\nFloatStorage\n" .. text "0" .. text "cpu" .. "K\1NtQ"
+    local tensor = "ctorch._utils\n_rebuild_tensor_v2\n(" .. storage .. offset .. shape .. stride ..
+      "\137ccollections\nOrderedDict\n)RtR"
+    local parts = { "\138\10\108\252\156\70\249\32\106\168\80\25", "M\233\3", "}", "}" .. text "w" .. tensor .. "s",
+                    "]" .. text "0" .. "a" }
+    return "\128\2" .. table.concat(parts, ".\128\2") .. "." .. bytes_of(1, 8) .. "\0\0\192\63"
+  end
+
+  it("an empty part of a tensor may begin behind its storage, one with elements not", function()
+    same(formats.load(write("a.pt", legacy("K\0", "K\1K\1\134", "K\1K\1\134"))).w, "f32", { { 1.5 } })
+    helper.assert_shape(formats.load(write("a.pt", legacy("K\5", "K\0K\5\134", "K\5K\1\134"))).w, 0, 5)
+    local path = write("a.pt", legacy("K\1", "K\1K\1\134", "K\1K\1\134"))
+    helper.failure(function() formats.load(path) end, path, "tensor w reaches past the end of its data")
+  end)
+end)
+
 describe("open", function()
   it("says what is wrong with a path", function()
     helper.failure(function() formats.open(temporary "nothing") end, "nothing: cannot open: No such file")

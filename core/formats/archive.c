@@ -124,8 +124,9 @@ int pn_archive_check_entry(const pn_archive *a, const pn_entry *entry, int64_t l
   enum { FREE_EXPANSION = 1 << 20 };
   int64_t extent, count, end;
   if (entry->refusal) return 0;
-  if (!extent_of(entry, &extent, &count) || entry->begin < 0 || __builtin_add_overflow(entry->begin, extent, &end) || end > limit)
-    return pn_archive_fail(a, "tensor %s reaches past the end of its data (%lld bytes)", entry->name, (long long)limit);
+  bool good = extent_of(entry, &extent, &count) && entry->begin >= 0;
+  if (good && count > 0) good = !__builtin_add_overflow(entry->begin, extent, &end) && end <= limit; /* no elements: anywhere */
+  if (!good) return pn_archive_fail(a, "tensor %s reaches past the end of its data (%lld bytes)", entry->name, (long long)limit);
   if (count > FREE_EXPANSION && count > extent / pn_max64(1, elements[entry->element].bytes))
     return pn_archive_fail(a, "tensor %s repeats its data to %lld elements: refused", entry->name, (long long)count);
   return 0;
