@@ -95,7 +95,7 @@ describe("config", function()
       { "side_weight=1 - ", "side_weight: expects a Lua function such as" },
       { "side_weight=7", "or one of constant, linear, steps, got '7'" },
       { "side_weight=cosine", "or one of constant, linear, steps, got 'cosine'" },
-      { "side_weight=nowhere.f", "attempt to index global 'nowhere'" },
+      { "side_weight=nowhere.f", "side_weight: its function uses 'nowhere', which it cannot see: it sees math, string, table, bit" },
       { "output=fuse", "output: expects one of fused, sum_of_five, got 'fuse': the nearest is 'fused'" },
       { "xyzzy=2", "unknown key 'xyzzy' (penumbra oneshot --help lists all)" },
       { "--fast", "unknown option '--fast': keys are given as key=value; --help lists them" },
@@ -281,6 +281,31 @@ describe("config", function()
       assert.truthy(message_of(resolve, "resume=" .. dir):find(dir .. "/checkpoint.safetensors", 1, true))
       assert.equal("mine", config.resolve({ resume = "x" }, { "resume=mine" }, { name = "x" }).resume) -- a key of its own
     end)
+  end)
+
+  it("makes a function of a run again without a way to files or programs", function()
+    local files, pn = require "penumbra.files", require "penumbra"
+    local dir = files.scratch()
+    local function resumed(text)
+      pn.save(dir .. "/checkpoint.safetensors", { w = pn.zeros { 1 } },
+        { format = "penumbra checkpoint 1", recipe = "x", config = pn.json.line { side_weight = text } })
+      return config.resolve({ side_weight = function() return 1 end }, { "resume=" .. dir }, { name = "x" }).side_weight
+    end
+    assert.equal(0.75, resumed "function(e, n) local f = math.floor return 1 - f(e) / n end"(1, 4))
+    assert.equal(0.5, resumed "schedule.constant and steps"(2, 4))
+    local mark = dir .. "/mark"
+    for _, name in ipairs { "os", "io", "require", "loadstring", "load", "dofile", "debug", "ffi", "jit", "package", "_G", "getfenv",
+      "setfenv", "getmetatable", "setmetatable", "rawget", "newproxy", "coroutine", "pn", "collectgarbage", "print", "module" } do
+      local made = resumed(("function() return %s end"):format(name))
+      local problem = message_of(made)
+      assert.truthy(problem:find(("side_weight: its function uses '%s', which it cannot see"):format(name), 1, true), problem)
+      local message = message_of(resumed, ("(function() %s.execute('touch %s') return 7 end)()"):format(name, mark))
+      assert.truthy(message:find(("its function uses '%s'"):format(name), 1, true), message)
+    end
+    assert.is_nil(files.read(mark))
+    resumed "function() math.floor = nil string.format = nil table.concat = nil end"()
+    assert.equal("1", ("%d"):format(math.floor(1.5)) .. table.concat {})
+    files.remove(dir)
   end)
 
   it("says what differs from another, apart from where a run lies and its threads", function()

@@ -157,8 +157,9 @@ describe("each", function()
 
   it("stops at Ctrl-C with what is done", function()
     local out = scratch .. "/stopped"
-    local code, text = each(out, "sequences=walk,stroll", "epochs=1000000",
-      'side_weight=function(epoch) if epoch == 3 then io.popen("kill -INT $PPID"):close() end return 1 end')
+    assert.is_nil(files.write(scratch .. "/stop.lua",
+      'return {\n  side_weight = function(epoch) if epoch == 3 then io.popen("kill -INT $PPID"):close() end return 1 end,\n}\n'))
+    local code, text = each(out, "sequences=walk,stroll", "epochs=1000000", "config=" .. scratch .. "/stop.lua")
     assert.equal(130, code, text)
     assert.truthy(text:find("stopped after epoch 3", 1, true), text)
     assert.truthy(text:find("go on with the same command and out=" .. out, 1, true), text)

@@ -68,8 +68,28 @@ local function wrong(path, value, kind, detail)
   usage.fail("%s: expects %s, got %s%s", path, expected[kind], show(value), detail and " (" .. detail .. ")" or "")
 end
 
--- What a Lua expression on the command line can see: the globals, the side weights by name, and the learning rates of
--- penumbra.optim.schedule as `schedule`.
+-- What a function that is given as text can see: arithmetic, text and tables, the side weights by name, and the learning rates of
+-- penumbra.optim.schedule as `schedule`. Nothing that reaches a file or a program: a run records the text and makes the function
+-- again when it goes on, and a directory or checkpoint may come from anywhere.
+local seen_by_functions = {
+  "assert", "error", "ipairs", "next", "pairs", "pcall", "select", "tonumber", "tostring", "type", "unpack",
+}
+local function function_scope(path)
+  local scope = {}
+  for _, name in ipairs(seen_by_functions) do scope[name] = _G[name] end
+  for _, library in ipairs { "bit", "math", "string", "table" } do -- copies: what others use stays as it is
+    scope[library] = {}
+    for name, value in pairs(require(library)) do scope[library][name] = value end
+  end
+  for name, value in pairs(require "penumbra.side_weight") do scope[name] = value end
+  return setmetatable(scope, { __index = function(_, name)
+    if name == "schedule" then return require "penumbra.optim.schedule" end
+    error(("%s: its function uses '%s', which it cannot see: it sees math, string, table, bit, schedule and what is local to it")
+      :format(path, tostring(name)), 0)
+  end })
+end
+
+-- What any other Lua expression on the command line can see: the same by name, and the globals.
 local function expression_scope()
   local scope = {}
   for name, value in pairs(require "penumbra.side_weight") do scope[name] = value end
@@ -82,7 +102,7 @@ end
 local function evaluate(path, text, kind)
   local chunk, problem = loadstring("return " .. text, "=" .. path)
   if not chunk then wrong(path, text, kind, problem:gsub("^.-:%d+: ", "")) end
-  setfenv(chunk, expression_scope())
+  setfenv(chunk, kind == "function" and function_scope(path) or expression_scope())
   local ok, value = pcall(chunk)
   if not ok then wrong(path, text, kind, (tostring(value):gsub("^.-:%d+: ", ""))) end
   return value
