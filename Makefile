@@ -17,6 +17,7 @@ help:    ; @sed -n 's/^#\. //p' Makefile
 #. make check    make test, then every spec again under the address and undefined-behaviour sanitizers, and make instructions
 #. make gpu-check   what only a card can show: the plug-in built for it, checked, timed beside PyTorch; ARGS="stages=specs,bench ..."
 #. make gpu-bundle  a folder with all that gpu-check needs on a machine that has nothing but a card
+#. make f64      the library in double precision: PENUMBRA_LIB=build-f64/libpenumbra.so build/penumbra ... runs on it
 #. make instructions  instructions of a small training step against those on record; ACCEPT=1 puts today's on record
 #. make bench    what it costs: convolutions, steps, inference, memory; ARGS="full=true what=convs,step ..." (docs/speed.md)
 #. make peers    PyTorch for make bench to stand beside, in $PENUMBRA_PEERS or ../peers, about 3 GB

@@ -300,7 +300,7 @@ end
 
 local ONESHOT_STEPS = 400
 
-local AS_PEER = "optim.kind=sgd optim.lr=1e-2 online.every=0"
+local AS_PEER = "refine=0 optim.kind=sgd optim.lr=1e-2 online.every=0"
 
 -- The one-shot recipe from start to scores, untrained and by SGD: beside it, as many bare training steps of the peer, SGD too.
 local function measure_oneshot(variant, peer_step)

@@ -277,6 +277,20 @@ function FCN:logits(clip)
   return self.output == "sum_of_five" and sum + masks.fused or sum * (1 / #masks.sides)
 end
 
+--- Its parameters for an optimiser, the refinement in a group of its own.
+-- @tparam number refine_lr how many times the rate of the others it learns at: a parent may not have taught it, or little
+-- @treturn table what penumbra.optim takes
+function FCN:groups(refine_lr)
+  if not self.refine then
+    return self:parameters()
+  end
+  local trunk, refinement = { params = {} }, { params = {}, lr_scale = refine_lr }
+  for _, entry in ipairs(self:parameters()) do
+    table.insert(entry.name:match "^refine%." and refinement.params or trunk.params, entry)
+  end
+  return { trunk, refinement }
+end
+
 --- Masks of a whole clip; see `penumbra.infer`.
 -- @param clip u8 (T,H,W,3) or a clip object
 -- @treturn tensor u8 (T,H,W), 1 where the object is

@@ -13,6 +13,7 @@ local cfg = pn.config{
   seed     = 1,
   -- the network
   skips       = { "1a", "2c", "3c", "4f" }, -- any of 1a, 2c, 3c, 4f, 5c
+  refine      = pn.whole(32, 0),    -- channels of the refinement of the fused mask, even; 0: none (the paper)
   deconv_init = "bilinear",         -- bilinear | nearest | icnr | random
   deconv_time = "linear",           -- linear | repeat | repeat_gain1 | centre
   overlap     = "2s",               -- 2s | s: kernel of the transposed convolutions, in strides
@@ -29,6 +30,7 @@ local cfg = pn.config{
   batch  = pn.whole(1, 1),          -- dreams a step
   optim  = pn.optim.keys{ kind = pn.choice("adamw", "adam", "sgd"), lr = 1e-4, -- paper: sgd, 1e-2
                           momentum = 0.9, weight_decay = 2e-4 },
+  refine_lr   = pn.number(10, 0),   -- times optim.lr, for the refinement, which has more to learn
   lr_scale    = function() return 1 end, -- of (epoch, n): times optim.lr
   side_weight = function(epoch, n) return 1 - epoch / n end,
   balance     = function(epoch, n) return 1 - epoch / n end, -- share of the class-balanced loss; the rest is the plain one
@@ -50,7 +52,7 @@ require("models.fcn_i3d").check(cfg)
 local run    = pn.run(cfg)
 local net    = require "models.fcn_i3d"(cfg):to(cfg.device)
 if cfg.weights ~= "" then run:say(net:load(cfg.weights, { allow_missing = true }).loaded.text) end
-local optim  = pn.optim.new(net:parameters(), cfg.optim)
+local optim  = pn.optim.new(net:groups(cfg.refine_lr), cfg.optim)
 local scaler = pn.optim.scaler{ on = cfg.precision == "fp16" } -- else it only passes the loss and the step on
 local stream = pn.lucid.stream(clip:frame(1), clip:mask(1), cfg)
 local dreams = pn.ahead(stream, cfg) -- rendered while the network learns

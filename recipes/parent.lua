@@ -11,6 +11,7 @@ local cfg = pn.config{
   seed      = 1,
   -- the network
   skips       = { "1a", "2c", "3c", "4f" }, -- any of 1a, 2c, 3c, 4f, 5c
+  refine      = pn.whole(32, 0),     -- channels of the refinement of the fused mask, even; 0: none (the paper)
   deconv_init = "bilinear",          -- bilinear | nearest | icnr | random
   deconv_time = "linear",            -- linear | repeat | repeat_gain1 | centre
   overlap     = "2s",                -- 2s | s: kernel of the transposed convolutions, in strides
@@ -26,6 +27,7 @@ local cfg = pn.config{
   crop   = pn.whole(224, 1),         -- its side, pixels
   batch  = pn.whole(1, 1),           -- clips a step
   optim  = pn.optim.keys{ kind = pn.choice("sgd", "adam", "adamw"), lr = 1e-2, momentum = 0.9, weight_decay = 2e-4 },
+  refine_lr   = pn.number(3, 0),     -- times optim.lr, for the refinement, which has more to learn
   lr_scale    = function(epoch, n) return epoch > 0.7 * n and 0.1 or 1 end,
   side_weight = function(epoch, n) return 1 - epoch / n end,
   loss_norm   = "mean",              -- mean | sum | batch
@@ -39,7 +41,7 @@ require("models.fcn_i3d").check(cfg)
 local run  = pn.run(cfg)
 local net  = require "models.fcn_i3d"(cfg):to(cfg.device)
 if cfg.weights ~= "" then run:say(net:load(cfg.weights, { allow_missing = true }).loaded.text) end
-local optim = pn.optim.new(net:parameters(), cfg.optim)
+local optim = pn.optim.new(net:groups(cfg.refine_lr), cfg.optim)
 local scaler = pn.optim.scaler{ on = cfg.precision == "fp16" } -- else it only passes the loss and the step on
 local feed = pn.ahead(pn.data.clips(set, {
   set = cfg.set, sequences = #cfg.sequences > 0 and cfg.sequences or nil, frames = cfg.frames, crop = cfg.crop, input = cfg.input,
