@@ -109,11 +109,10 @@ describe("elements", function()
     helper.failure(function() t:slot(1, 2, 5) end, "slot")
     helper.failure(function() t:sise(1) end, "a tensor has no method 'sise', did you mean 'size'?")
     for theirs, ours in pairs {
-      transpose = "permute", view = "reshape", cat = "concat", numel = "count", dim = "dims", min = "minimum",
+      transpose = "permute", view = "reshape", cat = "concat", numel = "count", dim = "dims",
     } do
       helper.failure(function() return t[theirs] end, ("a tensor has no method '%s', did you mean '%s'?"):format(theirs, ours))
     end
-    helper.failure(function() t:eq(t) end, "a tensor has no method 'eq': tensors are not compared element by element")
     local message = helper.failure(function() t:xyzzyq() end, "a tensor has no method 'xyzzyq'")
     assert.is_nil(message:find("did you mean", 1, true))
     helper.failure(function() return t[1] end, "a tensor has no field [1]: t:get(i, ...) reads an element, t:slice(")
@@ -326,8 +325,13 @@ describe("the library", function()
     helper.failure(function() return pn.sigmoyd end, "penumbra has no 'sigmoyd', did you mean 'sigmoid'?")
     helper.failure(function() return pn.nn.conv3 end, "nn has no 'conv3', did you mean 'conv3d'?")
     helper.failure(function() return pn.cat end, "penumbra has no 'cat', did you mean 'concat'?")
-    helper.failure(function() return pn.randn end, "penumbra has no 'randn', did you mean 'random'?")
-    helper.failure(function() return pn.gt end, "penumbra has no 'gt': tensors are not compared element by element; clamp,")
+    helper.failure(function() return pn.einsum end, "penumbra has no 'einsum': permute, reshape and matmul say it")
+    helper.failure(function() return pn.ops.topk end, "no operation 'topk': pn.max and pn.argmax give the largest")
+    helper.failure(function() return pn.norm end, "penumbra has no 'norm': pn.sqrt(pn.sum(pn.square(x)))")
+    helper.failure(function() return pn.ones({ 1 }).norm end, "a tensor has no method 'norm': pn.sqrt(pn.sum(pn.square(x)))")
+    helper.failure(function() return pn.nn.norm end, "nn has no 'norm', did you mean 'batch_norm'?")
+    helper.failure(function() return pn.randn end, 'pn.random.stream(seed):fill(pn.empty{2, 3}, "normal")')
+    helper.failure(function() return pn.float32 end, 'an element type is a name: { dtype = "f32" }')
     helper.failure(function() return pn.nn.Conv2d end, "nn has no 'Conv2d', did you mean 'conv3d'?")
     helper.failure(function() pn.concat({ pn.ones { 1 } }, { dim = 1 }) end, "unknown argument 'dim', did you mean 'axis'?")
     local message = helper.failure(function() return pn.xyzzyq end, "penumbra has no 'xyzzyq'")
@@ -360,5 +364,33 @@ describe("the nearest name", function()
     assert.equal("aa", nearest("ab", { "ac", "aa" }))
     assert.equal("aa", nearest("ab", { "aa", "ac" }))
     assert.is_nil(nearest("x", {}))
+    assert.equal("bilinear", nearest("bilnear", { "bilinear", "nearest" }))
+    assert.equal("skips", nearest("skpis", { "input", "skips" }))
+    assert.equal("conv3d", nearest("conv", { "conv3d", "pad" }))
+    assert.equal("crop", nearest("crop_size", { "crop", "pad" }))
+  end)
+
+  it("is none where a few letters alone are shared", function()
+    for name, known in pairs { topk = "ops", einsum = "sum", xnorm = "batch_norm", rank = "mask", hist = "lines" } do
+      assert.is_nil(nearest(name, { known }), name)
+    end
+  end)
+
+  it("is what says a name of PyTorch's here, where all that it takes is there", function()
+    assert.equal("reshape", nearest("view", { "reshape", "views_of" }))
+    assert.equal("linear", nearest("Linear", { "linear", "matmul" }))
+    assert.equal("matmul", nearest("linear", { "line", "matmul" }))
+    assert.equal("", nearest.hint("norm", { "sqrt", "sum" }))
+    assert.equal(": pn.sqrt(pn.sum(pn.square(x)))", nearest.hint("norm", { "sqrt", "sum", "square" }))
+  end)
+
+  it("says what is so", function() -- each text that is an expression, against its result
+    local x = pn.tensor { 1, 2, 4 }
+    local function value(code) return assert(loadstring("local pn, x = ... return " .. code))(pn, x) end
+    for name, expected in pairs { norm = math.sqrt(21), var = 14 / 9, std = math.sqrt(14 / 9), prod = 8, argmin = 0 } do
+      local code = nearest.hint(name, { "argmax", "exp", "log", "mean", "sqrt", "square", "sum" })
+      code = code:gsub("^: ", ""):gsub(" is it$", ""):gsub(" where all.*$", "")
+      helper.assert_close(value(code), pn.tensor(expected), 1e-5, name)
+    end
   end)
 end)

@@ -30,8 +30,13 @@ local function initials(name)
   return (name:gsub("(%a)[%a%d]*_?", "%1"))
 end
 
+-- Is `piece` whole parts of `name`, as "size" is of "crop_size"?
+local function is_part(piece, name)
+  return ("_" .. name .. "_"):find("_" .. piece .. "_", 1, true) ~= nil
+end
+
 -- How far a name is from a known one. Slips that are not of the finger count little: the path left out ("lr" for "optim.lr"),
--- initials ("learning_rate" for "lr"), a piece of the name.
+-- initials ("learning_rate" for "lr"), a part of the name ("size" for "crop_size"), most of it ("conv" for "conv3d").
 local function slip(name, known)
   local d = distance(name, known)
   local a, b = last_part(name), last_part(known)
@@ -40,79 +45,143 @@ local function slip(name, known)
     if initials(a) == b or initials(b) == a then
       d = math.min(d, 1)
     end
-    if #a > 2 and (b:find(a, 1, true) or a:find(b, 1, true)) then
+    local short, long = a, b
+    if #a > #b then
+      short, long = b, a
+    end
+    if #short > 2 and (is_part(short, long) or #short > 0.6 * #long and long:find(short, 1, true)) then
       d = math.min(d, 1.5)
     end
   end
   return d
 end
 
--- What PyTorch calls it -> what it is here, where that is among the candidates.
+-- What PyTorch or NumPy calls it -> what it is here, where that is among the candidates.
 local aliases = {
-  cat = "concat", stack = "concat", hstack = "concat", t = "permute", transpose = "permute", swapaxes = "permute",
-  movedim = "permute",
+  cat = "concat", hstack = "concat", concatenate = "concat", t = "permute", transpose = "permute", swapaxes = "permute",
+  movedim = "permute", moveaxis = "permute",
   view = "reshape", view_as = "reshape", flatten = "reshape", ravel = "reshape", squeeze = "reshape", unsqueeze = "reshape",
-  narrow = "slice", select = "slice", index_select = "slice", chunk = "slice", split = "slice", tile = "expand",
-  expand_as = "expand", clip = "clamp", clamp_min = "clamp", clamp_max = "clamp", mm = "matmul", bmm = "matmul", dot = "matmul",
+  expand_dims = "reshape", unflatten = "reshape",
+  narrow = "slice", select = "slice", chunk = "slice", split = "slice", tile = "expand", broadcast_to = "expand",
+  expand_as = "expand", clip = "clamp", clamp_min = "clamp", clamp_max = "clamp", clamp_ = "clamp",
+  mm = "matmul", bmm = "matmul", dot = "matmul", addmm = "matmul", linear = "matmul",
   interpolate = "resize3d", pad = "pad3d", conv2d = "conv3d", conv1d = "conv3d", max_pool2d = "max_pool3d",
-  avg_pool2d = "avg_pool3d", batchnorm3d = "batch_norm", batchnorm2d = "batch_norm", convtranspose3d = "conv_transpose3d",
-  multiply = "mul", subtract = "sub", divide = "div", negative = "neg", absolute = "abs", amax = "max", min = "minimum",
-  binary_cross_entropy_with_logits = "bce_with_logits", float = "cast", double = "cast", half = "cast", long = "cast", int = "cast",
+  avg_pool2d = "avg_pool3d", batchnorm1d = "batch_norm", batchnorm2d = "batch_norm", batchnorm3d = "batch_norm",
+  groupnorm = "group_norm", layernorm = "layer_norm", conv_transpose2d = "conv_transpose3d",
+  convtranspose2d = "conv_transpose3d", convtranspose3d = "conv_transpose3d",
+  multiply = "mul", subtract = "sub", divide = "div", true_divide = "div", negative = "neg", absolute = "abs", power = "pow",
+  amax = "max", dropout2d = "dropout", dropout3d = "dropout",
+  greater = "gt", greater_equal = "ge", less = "lt", less_equal = "le", equal = "eq", not_equal = "ne", masked_fill = "where",
+  binary_cross_entropy_with_logits = "bce_with_logits", bcewithlogitsloss = { "bce", "bce_with_logits" },
+  float = "cast", double = "cast", half = "cast", bfloat16 = "cast", long = "cast", int = "cast",
   byte = "cast", type = "cast", type_as = "cast", astype = "cast", numel = "count", nelement = "count", length = "count",
-  ndim = "dims", dim = { "dims", "axis" }, axes = "axis", tolist = "totable", numpy = "totable", cpu = "to", cuda = "to",
-  fill_ = "fill", zero_ = "fill", copy_ = "copy", requires_grad_ = "requires_grad", rand = "random", randn = "random",
-  manual_seed = "random", from_numpy = "tensor", modulelist = "sequential",
+  ndim = "dims", dim = { "dims", "axis", "axes" }, axes = "axis", tolist = "totable", numpy = "totable", cpu = "to",
+  cuda = { "to", "device" },
+  fill_ = "fill", zero_ = "fill", copy_ = "copy", requires_grad_ = "requires_grad",
+  from_numpy = "tensor", as_tensor = "tensor", modulelist = "sequential", lr_scheduler = "schedule",
+  imread = { "read", "image" }, imwrite = { "write", "image" }, encode = "line", dumps = "line",
+  stringify = "line", loads = "decode", parse = "decode",
 }
 
--- What PyTorch has and Penumbra has not.
-local lacking = {}
-for _, name in ipairs { "gt", "ge", "lt", "le", "eq", "ne", "greater", "less", "where", "masked_fill" } do
-  lacking[name] = "tensors are not compared element by element; clamp, maximum, relu and sigmoid may do"
+-- What PyTorch or NumPy has by that name -> what says it here, and the names which that needs: told where they are all known.
+local said_otherwise = {
+  arange = { "a table makes it: pn.tensor{1, 2, 3}", "tensor" },
+  all = { "pn.sum(mask):item() == mask:count(), of a real mask of 0 and 1", "sum", "matmul" },
+  any = { "pn.max(mask):item() > 0, of a real mask of 0 and 1", "max", "matmul" },
+  argmin = { "pn.argmax(-x) is it", "argmax" },
+  cross_entropy = { "-pn.mean(pn.sum(target * pn.log_softmax(x), { axes = 2 })), target 1 at the class, else 0", "log_softmax" },
+  einsum = { "permute, reshape and matmul say it", "permute", "reshape", "matmul" },
+  expm1 = { "pn.exp(x) - 1", "exp" },
+  gather = { "x:slice(axis, first, count) takes a part; nothing takes elements by a tensor of their places", "slice", "matmul" },
+  grid_sample = { "pn.augment.warp moves pixels of frames and masks, without a gradient; pn.resize3d has one", "resize3d" },
+  linspace = { "a table makes it: pn.tensor{0, 0.5, 1}", "tensor" },
+  log10 = { "pn.log(x) / math.log(10)", "log" },
+  log1p = { "pn.log(x + 1)", "log" },
+  log2 = { "pn.log(x) / math.log(2)", "log" },
+  manual_seed = { "a stream has its own seed: pn.random.stream(seed, \"name\")", "random", "tensor" },
+  min = { "pn.minimum(a, b) of two; of all elements -pn.max(-x)", "minimum", "max", "neg" },
+  norm = { "pn.sqrt(pn.sum(pn.square(x)))", "sqrt", "sum", "square" },
+  prod = { "pn.exp(pn.sum(pn.log(x))) where all are above 0", "exp", "sum", "log" },
+  rand = { "pn.random.stream(seed):fill(pn.empty{2, 3})", "random", "tensor" },
+  randint = { "pn.random.stream(seed):integer(from, to) draws a number", "random", "tensor" },
+  randn = { "pn.random.stream(seed):fill(pn.empty{2, 3}, \"normal\")", "random", "tensor" },
+  rsqrt = { "1 / pn.sqrt(x)", "sqrt", "matmul" },
+  sort = { "there is none; t:flat() gives a table, which table.sort sorts", "matmul" },
+  stack = { "reshape each to have the new axis, then pn.concat({ a, b }, { axis = n })", "reshape", "concat" },
+  std = { "pn.sqrt(pn.mean(pn.square(x - pn.mean(x))))", "sqrt", "mean", "square" },
+  topk = { "pn.max and pn.argmax give the largest; of a few numbers t:flat() gives a table to sort", "max", "argmax" },
+  var = { "pn.mean(pn.square(x - pn.mean(x)))", "mean", "square" },
+}
+for other, one in pairs {
+  float32 = '"f32"', float64 = '"f64"', float16 = '"f16"', uint8 = '"u8"', int64 = '"i64"', int32 = '"i32"',
+  bfloat16 = '"bf16"', index_select = "gather", take_along_dim = "gather", take = "gather", argsort = "sort", dstack = "stack",
+  vstack = "stack",
+} do
+  if one:sub(1, 1) == '"' then
+    said_otherwise[other] = { "an element type is a name: { dtype = " .. one .. " }", "empty", "tensor" }
+  else
+    said_otherwise[other] = said_otherwise[one]
+  end
+end
+
+local function is_among(name, candidates)
+  for _, candidate in ipairs(candidates) do
+    if candidate == name then
+      return true
+    end
+  end
+  return false
 end
 
 local function aliased(name, candidates)
   local alias = aliases[name]
   for _, ours in ipairs(type(alias) == "table" and alias or { alias }) do
-    for _, candidate in ipairs(candidates) do
-      if candidate == ours then
-        return ours
-      end
+    if is_among(ours, candidates) then
+      return ours
     end
   end
 end
 
--- How far is still near. Short names are near to much.
+local function otherwise(name, candidates)
+  local entry = said_otherwise[name]
+  for i = 2, entry and #entry or 0 do
+    if not is_among(entry[i], candidates) then
+      return nil
+    end
+  end
+  return entry and entry[1]
+end
+
+-- How far is still near: one slip in a short name, one in three letters of a long one.
 local function reach(name)
-  return #name < 3 and 1 or #name == 3 and 1.5 or math.max(2, math.floor(#name / 3))
+  return #name < 3 and 1 or #name < 5 and 1.5 or math.max(2, math.floor(#name / 3))
 end
 
 --- The nearest candidate: what PyTorch's name for it stands for, else the one with the fewest slips.
 -- @tparam string name what was written
 -- @tparam {string} candidates what is known
--- @treturn ?string the best candidate, or nil when none is near (more than 2 and a third of the letters away);
---   of equally near ones the alphabetically first, so that messages do not depend on table order
+-- @treturn ?string the best candidate, or nil when none is near (more than two slips, in a short name one, and a third of the
+--   letters away); of equally near ones the alphabetically first, so that messages do not depend on table order
 local function nearest(name, candidates)
   name = tostring(name):lower()
-  local best, best_distance = aliased(name, candidates), 0
-  if best then
-    return best
-  end
+  local best, best_distance = nil, math.huge
   for _, candidate in ipairs(candidates) do
     local d = slip(name, candidate:lower())
     if not best or d < best_distance or (d == best_distance and candidate < best) then
       best, best_distance = candidate, d
     end
   end
-  return best and best_distance <= reach(name) and best or nil
+  return best_distance > 0 and aliased(name, candidates) or best_distance <= reach(name) and best or nil
 end
 
---- How a message about an unknown name ends: ", did you mean 'stride'?", or "" when nothing is near.
+--- How a message about an unknown name ends: ", did you mean 'stride'?", ": " and how it is said here, or "" when nothing is near.
 local function hint(name, candidates)
-  if lacking[name] then
-    return ": " .. lacking[name]
+  local text = otherwise(name, candidates)
+  if text then
+    return ": " .. text
   end
   local best = nearest(name, candidates)
   return best and (", did you mean '%s'?"):format(best) or ""
 end
 
-return setmetatable({ hint = hint }, { __call = function(_, ...) return nearest(...) end })
+return setmetatable({ hint = hint, otherwise = otherwise }, { __call = function(_, ...) return nearest(...) end })

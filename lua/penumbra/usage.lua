@@ -40,11 +40,14 @@ function usage.leave(code)
   error(setmetatable({ code = code }, { __tostring = function() return "left with code " .. code end }), 0)
 end
 
---- How a message about an unknown name goes on: ": the nearest is 'oneshot'", or "" when none is near.
+--- How a message about an unknown name goes on: ": the nearest is 'oneshot'", ": " and how it is said here, or "" when none is
+-- near.
 -- @tparam string name
 -- @tparam table names list of known names
 -- @treturn string
 function usage.nearest(name, names)
+  local text = nearest.otherwise(name, names)
+  if text then return ": " .. text end
   local best = nearest(name, names)
   return best and (": the nearest is '%s'"):format(best) or ""
 end
