@@ -394,6 +394,37 @@ describe("arguments", function()
     helper.failure(function() pn.ops.conv3d(x, x, nil, { stride = { 1, 2 } }) end, "stride has 2 numbers", "{t, h, w}")
   end)
 
+  it("need no name where they are the only list", function()
+    local t = pn.tensor { { 1, 2, 3 }, { 4, 5, 6 } }
+    assert.same({ 5, 7, 9 }, pn.sum(t, { 1 }):totable())
+    assert.same({ { 6 }, { 15 } }, t:sum({ 2, keep = true }):totable())
+    assert.same({ 2, 2 }, pn.argmax(t, { 2 }):totable())
+    assert.same({ 3, 2 }, pn.reshape(t, { 3, -1 }):shape())
+    assert.same({ 3, 2 }, pn.permute(t, { 2, 1 }):shape())
+    helper.failure(function() pn.sum(t, { 1, axes = { 2 } }) end, "sum: axes is given twice: as a list, and by its name")
+    helper.failure(function() pn.concat({ t, t }, { 1 }) end,
+      "concat: arguments have names, and 1 has none: { axis = ... } (known: axis, into)")
+  end)
+
+  it("that are axes count from the last too", function()
+    local t = pn.tensor { { 1, 2, 3 }, { 4, 5, 6 } }
+    assert.same({ 6, 15 }, pn.sum(t, { -1 }):totable())
+    assert.same({ 5, 7, 9 }, pn.sum(t, { axes = -2 }):totable())
+    assert.same({ 2, 6 }, pn.concat(t, t, { axis = -1 }):shape())
+    assert.same({ 4, 3 }, pn.concat({ t, t }, { axis = -2 }):shape())
+    assert.same({ { 2, 3 }, { 5, 6 } }, t:slice(-1, 2):totable())
+    assert.equal(3, t:size(-1))
+    helper.failure(function() pn.sum(t, { -3 }) end, "sum: axes is -3, the tensor has axes 1 to 2, or -2 to -1 from the last")
+    helper.failure(function() pn.slice(t, { axis = 1, first = -1 }) end, "slice: first is -1")
+    helper.failure(function() pn.concat(pn.ones { 2 }, pn.ones { 2 }) end,
+      "concat: there is no axis 2 (axis is 2 by default: { axis = 1 } is the first)")
+  end)
+
+  it("say what else would do", function()
+    helper.failure(function() pn.resize3d(x, { scale = { 1, .5, .5 } }) end,
+      "resize3d: scale is 0.5, expects a whole number (whole factors of T,H,W where size is 0; size = {T, H, W} takes any)")
+  end)
+
   it("are in range", function()
     helper.failure(function() pn.ops.conv3d(x, x, nil, { stride = 0 }) end, "conv3d: stride is 0, expects 1 to 4096")
     helper.failure(function() pn.ops.sum(x, { axes = { 0 } }) end, "sum: axes is 0, expects 1 to 6")

@@ -6,7 +6,8 @@
 static int shape(pn_call *call) {
   int64_t axis = pn_arg_int(call, "axis"), total = 0;
   const pn_tensor *x0 = call->x[0];
-  if (axis >= x0->n_dims) return pn_fail_shapes(call, "there is no axis %lld", (long long)axis + 1);
+  if (axis >= x0->n_dims)
+    return pn_fail_shapes(call, "there is no axis %lld (axis is 2 by default: { axis = 1 } is the first)", (long long)axis + 1);
   for (int i = 0; i < call->n_x; i++) {
     const pn_tensor *x = call->x[i];
     bool fits = x->n_dims == x0->n_dims;
@@ -74,7 +75,7 @@ static const pn_arg args[] = {
 static const char *const cases[] = { "2,3,2,3,4 2,1,2,3,4 2,5,2,3,4", "2,3 4,3 axis=0", "2,3,4 2,3,1 axis=2", "3,2 axis=0", 0 };
 const pn_op pn_op_concat = {
   .name = "concat",
-  .help = "tensors one after the other along an axis",
+  .help = "tensors one after the other along an axis: pn.concat(a, b, { axis = 1 }), or of a list pn.concat({ a, b }, { axis = 1 })",
   .inputs = "x...",
   .args = args,
   .cases = cases,

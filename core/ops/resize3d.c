@@ -197,7 +197,7 @@ static int backward(pn_call *call) {
 
 static const pn_arg args[] = {
   {"size",   PN_INT3, "0", 0, 1e9, .help = "the result's T,H,W; 0: from scale" },
-  { "scale",     PN_INT3, "1", 1, 1e6, .help = "whole factors of T,H,W, where size is 0" },
+  { "scale",     PN_INT3, "1", 1, 1e6, .help = "whole factors of T,H,W where size is 0; size = {T, H, W} takes any" },
   { "mode",     PN_CHOICE, "trilinear", .choices = "nearest|trilinear", .help = "one element, or the eight around" },
   { "align",       PN_CHOICE, "half_pixel", .choices = "half_pixel|corners|asymmetric|grid",
    .help = "where the result's elements stand in x" },

@@ -183,6 +183,9 @@ function formats.save(path, tensors, metadata)
   if extension == "npz" or extension == "pt" or extension == "pth" or extension == "ckpt" then
     raise("save: %s: safetensors and npy are written, not .%s", path, extension)
   end
+  if binding.is_tensor(tensors) then
+    raise("save: %s: tensors need names: { name = t } (one without a name is saved as .npy)", path)
+  end
   if type(tensors) ~= "table" then
     raise("save: %s: expects a table of tensors, got %s", path, tensors == nil and "nothing" or "a " .. type(tensors))
   end

@@ -5,7 +5,8 @@
 --
 -- Tensors are positional (nil for an optional one that is absent; a number stands for a tensor without axes), the rest is named
 -- in one table. Triples are t,h,w: a number or {t,h,w}. Pads: "same", a number, {t,h,w} or {{low,high},{low,high},{low,high}}.
--- Axes and positions count from 1. `into = tensor` (or a list) names destinations to write. LuaJIT's FFI turns nil into NULL
+-- A list that is the operation's only one needs no name: ops.sum(x, { 2, 3 }), ops.reshape(x, { 6, 4 }).
+-- Axes and positions count from 1; axis -1 is the last. `into = tensor` (or a list) names destinations to write. LuaJIT's FFI turns nil into NULL
 -- and 1.7 into 1, so every argument is checked here; C checks the tensors.
 
 local ffi = require "ffi"
@@ -28,6 +29,7 @@ local KIND = {
 }
 -- Arguments that name an axis or a position: 0-based in C, 1-based here.
 local ONE_BASED = { axis = true, axes = true, first = true }
+local IS_AXIS = { axis = true, axes = true } -- may count from the last: -1
 
 local function text_of(pointer)
   return pointer ~= nil and ffi.string(pointer) or nil
@@ -40,10 +42,19 @@ local function describe_value(value)
   return tostring(value)
 end
 
+local n_axes -- of the first tensor of the call at hand; nil where there is none
+
 -- A whole number in the argument's range, as C wants it.
 local function whole(op, arg, value)
   if type(value) ~= "number" or value ~= math.floor(value) or math.abs(value) >= 2 ^ 53 then
-    raise("%s: %s is %s, expects a whole number", op.name, arg.name, describe_value(value))
+    raise("%s: %s is %s, expects a whole number%s", op.name, arg.name, describe_value(value),
+      arg.help and type(value) == "number" and (" (%s)"):format(arg.help) or "")
+  end
+  if arg.is_axis and value < 0 and n_axes then
+    if value < -n_axes then
+      raise("%s: %s is %g, the tensor has axes 1 to %d, or -%d to -1 from the last", op.name, arg.name, value, n_axes, n_axes)
+    end
+    value = n_axes + 1 + value
   end
   local shift = arg.one_based and 1 or 0
   if arg.min < arg.max and (value - shift < arg.min or value - shift > arg.max) then
@@ -172,11 +183,25 @@ end
 local function read_named(op, named)
   ffi.fill(value_buffer, ffi.sizeof(value_buffer))
   ffi.fill(given_buffer, ffi.sizeof(given_buffer))
+  local list = named[1] ~= nil and op.n_lists == 1 and op.list
+  if list then
+    if named[list.name] ~= nil then
+      raise("%s: %s is given twice: as a list, and by its name", op.name, list.name)
+    end
+    set.ints(op, list, named, value_buffer[list.index])
+    given_buffer[list.index] = true
+  end
   for key, value in pairs(named) do
     local arg = op.by_name[key]
     if arg then
       set[arg.kind](op, arg, value, value_buffer[arg.index])
       given_buffer[arg.index] = true
+    elseif type(key) == "number" then
+      if not list then
+        local known = known_names(op)
+        raise("%s: arguments have names, and %s has none: { %s = ... } (known: %s)", op.name, describe_value(value),
+          #op.args > 0 and op.args[1].name or "into", table.concat(known, ", "))
+      end
     elseif key ~= "into" then
       local known = known_names(op)
       raise("%s: unknown argument '%s'%s (known: %s)", op.name, tostring(key),
@@ -284,6 +309,11 @@ local function call(op, ...)
   end
   named = named or {}
   local hold = {}
+  local first = tensors[1]
+  if op.variadic and n == 1 and is_plain_table(first) then
+    first = first[1]
+  end
+  n_axes = is_tensor(first) and C.pn_tensor_dims(binding.ptr(first)) or nil
   read_named(op, named)
   local n_x = read_inputs(op, tensors, n, hold)
   read_into(op, named.into)
@@ -337,6 +367,10 @@ local function read_op(pointer)
       default = text_of(a.def), choices = text_of(a.choices), help = text_of(a.help),
     }
     arg.one_based = ONE_BASED[arg.name] and (arg.kind == "int" or arg.kind == "ints" or arg.kind == "int3")
+    arg.is_axis = arg.one_based and IS_AXIS[arg.name]
+    if arg.kind == "ints" then
+      op.n_lists, op.list = (op.n_lists or 0) + 1, arg
+    end
     if arg.kind == "choice" then
       arg.choice_list, arg.choice_index = {}, {}
       for choice in arg.choices:gmatch("[^|]+") do
@@ -369,14 +403,12 @@ for name, op in pairs(registry) do
   end
 end
 
--- t:reshape(2, -1), t:reshape{2, -1} and t:reshape{shape = {2, -1}} are one.
-for name, argument in pairs { reshape = "shape", expand = "shape", permute = "axes", flip = "axes" } do
+for _, name in ipairs { "reshape", "expand", "permute", "flip" } do
   if registry[name] then
+    -- As a method also with the numbers bare: t:reshape(2, -1) is t:reshape{2, -1} and t:reshape{shape = {2, -1}}.
     methods[name] = function(t, first, ...)
       if type(first) == "number" then
-        return ops[name](t, { [argument] = { first, ... } })
-      elseif type(first) == "table" and #first > 0 then
-        return ops[name](t, { [argument] = first })
+        return ops[name](t, { first, ... })
       end
       return ops[name](t, first)
     end
@@ -392,6 +424,7 @@ local function is_recorded(t)
 end
 
 if registry.cast then
+  -- Converted to another element type, in new memory: t:cast "u8". Differentiable between the types of floating point.
   methods.cast = function(t, dtype)
     if is_recorded(t) and carries_gradient[dtype] then
       return ops.cast(t, { dtype = dtype })
@@ -401,21 +434,12 @@ if registry.cast then
 end
 
 if registry.contiguous then
+  -- The tensor itself when it is dense in this layout ("rows" by default), else a dense copy: t:contiguous "channels_last".
   methods.contiguous = function(t, layout)
     if is_recorded(t) then
       return ops.contiguous(t, { layout = layout or "rows" })
     end
     return plain_contiguous(t, layout)
-  end
-end
-
--- t:slice(axis, first, count): count elements of an axis from the first-th (all from there, without count); a view.
-if registry.slice then
-  methods.slice = function(t, axis, first, count)
-    if type(axis) == "table" then
-      return ops.slice(t, axis)
-    end
-    return ops.slice(t, { axis = axis, first = first, count = count })
   end
 end
 

@@ -52,6 +52,16 @@ function random.stream(seed, stream)
   }, Stream)
 end
 
+-- What was given in place of numbers; a shape is meant for a tensor.
+local function given(what, ...)
+  for i = 1, 2 do
+    if type((select(i, ...))) == "table" then
+      return ("a table: rng:fill(pn.empty{2, 2}, %q) fills a tensor"):format(what)
+    end
+  end
+  return ("%s and %s"):format(tostring((...)), tostring((select(2, ...))))
+end
+
 --- The next 32 random bits, as a number from 0 to 2^32 - 1.
 function Stream:bits()
   if self.lane == 4 then
@@ -68,7 +78,7 @@ end
 function Stream:uniform(a, b)
   a, b = a or 0, b or 1
   if type(a) ~= "number" or type(b) ~= "number" or a > b or a ~= a or b ~= b then
-    raise("uniform: expects two numbers in order, got %s and %s", tostring(a), tostring(b))
+    raise("uniform: expects two numbers in order, got %s", given("uniform", a, b))
   end
   return a + (b - a) * ((self:bits() + 0.5) / 4294967296)
 end
@@ -90,9 +100,13 @@ end
 
 --- A normal deviate (Box-Muller); mean 0 and deviation 1 by default. Always takes two draws.
 function Stream:normal(mean, deviation)
+  mean, deviation = mean or 0, deviation or 1
+  if type(mean) ~= "number" or type(deviation) ~= "number" or not (deviation >= 0) then
+    raise("normal: expects a mean, and a deviation from 0, got %s", given("normal", mean, deviation))
+  end
   local u = (self:bits() + 0.5) / 4294967296
   local v = (self:bits() + 0.5) / 4294967296
-  return (mean or 0) + (deviation or 1) * math.sqrt(-2 * math.log(u)) * math.cos(2 * math.pi * v)
+  return mean + deviation * math.sqrt(-2 * math.log(u)) * math.cos(2 * math.pi * v)
 end
 
 --- true with probability p; 1/2 by default.
@@ -106,14 +120,17 @@ end
 
 --- One of the elements of a list.
 function Stream:pick(list)
-  if #list == 0 then
-    raise("pick: the list is empty")
+  if type(list) ~= "table" or #list == 0 then
+    raise("pick: %s", type(list) == "table" and "the list is empty" or "expects a list, got a " .. type(list))
   end
   return list[self:integer(1, #list)]
 end
 
 --- Shuffles a list in place (Fisher-Yates) and returns it.
 function Stream:shuffle(list)
+  if type(list) ~= "table" then
+    raise("shuffle: expects a list, got a %s", type(list))
+  end
   for i = #list, 2, -1 do
     local j = self:integer(1, i)
     list[i], list[j] = list[j], list[i]
@@ -130,7 +147,11 @@ function Stream:fill(t, kind, a, b)
     raise("fill: unknown distribution '%s' (known: bernoulli, normal, uniform)", tostring(kind))
   end
   local p = ptr(t, "fill")
-  check(C.pn_random_fill(p, spec[1], a or spec[2], b or spec[3], self.seed, self.number, self.offset))
+  a, b = a or spec[2], b or spec[3]
+  if type(a) ~= "number" or type(b) ~= "number" then
+    raise("fill: expects two numbers, got %s and %s", tostring(a), tostring(b))
+  end
+  check(C.pn_random_fill(p, spec[1], a, b, self.seed, self.number, self.offset))
   self.offset = self.offset + math.ceil(tonumber(C.pn_tensor_count(p)) / 4)
   self.lane = 4
   return t

@@ -240,15 +240,19 @@ end
 
 -- ---- what a tensor is -------------------------------------------------------------------------------------------------
 
+-- An axis, from 1, or from the last, -1, as C counts it.
 local function axis_of(t, axis, what)
   local n = C.pn_tensor_dims(ptr(t))
+  if is_integer(axis) and axis < 0 and axis >= -n then
+    axis = n + 1 + axis
+  end
   if not is_integer(axis) or axis < 1 or axis > n then
     raise("%s: axis %s, the tensor has axes 1 to %d", what, tostring(axis), n)
   end
   return axis - 1
 end
 
---- The number of elements along an axis (1 is the first).
+--- The number of elements along an axis (1 is the first, -1 the last).
 function methods.size(t, axis)
   return tonumber(C.pn_tensor_size(ptr(t), axis_of(t, axis, "size")))
 end
@@ -656,13 +660,25 @@ local function linear(t, factor, offset)
   return operation("scale", t, { a = factor, b = offset })
 end
 
+-- What someone wrote between [ ].
+local function index_text(key)
+  if type(key) ~= "table" then
+    return is_tensor(key) and "a tensor" or tostring(key)
+  end
+  local parts = {}
+  for i, part in ipairs(key) do
+    parts[i] = type(part) == "table" and index_text(part) or tostring(part)
+  end
+  return "{" .. table.concat(parts, ", ") .. "}"
+end
+
 ffi.metatype(binding.Ref, {
   __gc = methods.free,
   __tostring = describe,
   __index = function(_, key)
     local method = methods[key]
-    if method == nil and type(key) == "number" then
-      raise("a tensor has no field [%g]: t:get(i, ...) reads an element, t:slice(axis, first, count) is a part", key)
+    if method == nil and type(key) ~= "string" then
+      raise("a tensor is not indexed with [%s]: t:get(i, ...) reads an element, t:slice(axis, first, count) is a part", index_text(key))
     elseif method == nil then
       local known = sorted_keys(methods)
       raise("a tensor has no method '%s'%s", tostring(key), nearest.hint(key, known))
@@ -673,8 +689,8 @@ ffi.metatype(binding.Ref, {
     return is_tensor(a) and is_tensor(b) and a.p == b.p
   end,
   __newindex = function(_, key)
-    raise("a tensor has no field '%s' to set: t:set(value, i, ...) sets an element, t:fill(value) and t:copy(from) all",
-      tostring(key))
+    raise("a tensor has no field %s to set: t:set(value, i, ...) sets an element, t:fill(value) and t:copy(from) all",
+      type(key) == "string" and "'" .. key .. "'" or "[" .. index_text(key) .. "]")
   end,
   __len = function()
     raise("a tensor has no length: t:size(axis), t:count() and t:dims() count")
@@ -719,7 +735,11 @@ ffi.metatype(binding.Ref, {
     return operation("div", a, b)
   end,
   __pow = function(a, b)
-    if type(b) ~= "number" then
+    if is_tensor(b) then
+      raise("pow: the exponent is a tensor, expects a number: %s",
+        is_tensor(a) and "a ^ x is pn.exp(x * pn.log(a)), where a is above 0"
+        or ("%s ^ x is pn.exp(x * math.log(%s))"):format(tostring(a), tostring(a)))
+    elseif type(b) ~= "number" then
       raise("pow: the exponent is a %s, expects a number", type(b))
     end
     return operation("pow", a, { exponent = b })
