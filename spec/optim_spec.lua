@@ -196,6 +196,24 @@ describe("adam", function()
   end
 end)
 
+describe("adamw", function()
+  it("is adam with decoupled decay", function()
+    local function after(make, options)
+      local p = pn.tensor({ 1, -2 }):requires_grad(true)
+      local adam = make({ p }, options)
+      for _ = 1, 3 do
+        adam:zero_grad()
+        pn.sum(pn.square(p)):backward()
+        adam:step()
+      end
+      return p:totable()
+    end
+    local options = { lr = .1, weight_decay = .3 }
+    assert.same(after(pn.optim.adam, { lr = .1, weight_decay = .3, decoupled = true }), after(pn.optim.adamw, options))
+    assert.is_nil(options.decoupled)
+  end)
+end)
+
 describe("an optimiser by its kind", function()
   local kinds = {
     { "sgd", { lr = .1, momentum = .9, weight_decay = .01 }, sgd { lr = .1, momentum = .9, weight_decay = .01 } },

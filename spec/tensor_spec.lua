@@ -338,6 +338,16 @@ describe("the library", function()
     helper.failure(function() return pn.float32 end, 'an element type is a name: { dtype = "f32" }')
     helper.failure(function() return pn.nn.Conv2d end, "nn has no 'Conv2d', did you mean 'conv3d'?")
     helper.failure(function() pn.concat({ pn.ones { 1 } }, { dim = 1 }) end, "unknown argument 'dim', did you mean 'axis'?")
+    helper.failure(function() return pn.plot.hist end, "plot has no 'hist' (known: bars, lines)")
+    helper.failure(function() return pn.optim.adm end, "optim has no 'adm', did you mean 'adam'? (known: adam, adamw, check, ")
+    helper.failure(function() return pn.optim.schedule.polly end, "optim.schedule has no 'polly', did you mean 'poly'?")
+    helper.failure(function() return pn.json.encode end, "json has no 'encode', did you mean 'line'?")
+    helper.failure(function() return pn.cuda end, "penumbra has no 'cuda', did you mean 'device'?")
+    for _, name in ipairs { "config", "loss", "image", "data", "random", "lucid", "profile" } do
+      helper.failure(function() return pn[name].xyzzyq end, name .. " has no 'xyzzyq'")
+    end
+    for name in pairs(pn.plot) do assert.is_not_nil(pn.plot[name]) end
+    assert.is_nil(rawget(pn.plot, "hist"))
     local message = helper.failure(function() return pn.xyzzyq end, "penumbra has no 'xyzzyq'")
     assert.is_nil(message:find("did you mean", 1, true))
   end)

@@ -59,9 +59,12 @@ end
 local function value_at(path)
   local value = require "penumbra"
   for part in path:gsub("^pn%.", ""):gmatch "[^.:]+" do
-    if type(value) ~= "table" then raise("help: there is no %s in pn", path) end
-    value = value[part]
-    if value == nil then raise("help: there is no %s in pn", path) end
+    local found, inner = pcall(function() return type(value) == "table" and value[part] or nil end)
+    if not found or inner == nil then
+      local hint = not found and tostring(inner):match "(, did you mean .-%?)" or ""
+      raise("help: there is no %s in pn%s", path, hint)
+    end
+    value = inner
   end
   return value
 end

@@ -11,6 +11,7 @@ local binding = require "penumbra.ffi"
 local tensor = require "penumbra.tensor"
 local ops = require "penumbra.ops"
 local scope = require "penumbra.scope"
+local guarded = require "penumbra.guarded"
 local nearest = require "penumbra.nearest"
 local raise = require "penumbra.raise"
 local ffi = require "ffi"
@@ -145,6 +146,15 @@ local elsewhere = {
   number = "config", whole = "config",
 }
 
+-- What a script works with, loaded when first asked for; an unknown field of theirs is an error too.
+local public = {
+  "augment", "compare", "config", "data", "device", "formats", "image", "infer", "json", "loss", "lucid", "measure", "online", "optim",
+  "plot", "profile", "random", "video", "weights", "worker",
+}
+for _, name in ipairs(public) do
+  public[name] = true
+end
+
 local operations = {}
 for _, name in ipairs(ops.names()) do
   operations[name] = true
@@ -163,6 +173,9 @@ return setmetatable(pn, {
     local path = type(name) == "string" and package.searchpath("penumbra." .. name, package.path)
     if path then
       local module = require("penumbra." .. name)
+      if public[name] then
+        guarded(name, module)
+      end
       rawset(pn, name, module)
       return module
     end
@@ -170,8 +183,8 @@ return setmetatable(pn, {
     for key in next, pn do
       known[#known + 1] = key
     end
-    for _, module in ipairs { "augment", "data", "image", "infer", "loss", "measure", "optim", "random", "video", "weights" } do
-      known[#known + 1] = module -- loaded when first asked for
+    for _, module in ipairs(public) do
+      known[#known + 1] = module
     end
     raise("penumbra has no '%s'%s", tostring(name), nearest.hint(name, known))
   end,

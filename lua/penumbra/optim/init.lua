@@ -17,6 +17,7 @@
 
 local ffi = require "ffi"
 local binding = require "penumbra.ffi"
+local guarded = require "penumbra.guarded"
 local named = require "penumbra.named"
 local nearest = require "penumbra.nearest"
 local raise = require "penumbra.raise"
@@ -26,7 +27,7 @@ local check_options = require("penumbra.nn.module").check_options
 
 local C, check, ptr, is_tensor = binding.C, binding.check, binding.ptr, binding.is_tensor
 
-local optim = { schedule = require "penumbra.optim.schedule", scaler = require "penumbra.optim.scaler" }
+local optim = { schedule = guarded("optim.schedule", require "penumbra.optim.schedule"), scaler = require "penumbra.optim.scaler" }
 
 -- ---- what both share ----------------------------------------------------------------------------------------------------
 
@@ -516,15 +517,24 @@ function optim.adam(params, options, what)
   return self
 end
 
+--- Adam whose weight decay acts on the parameter, not through the gradient (Loshchilov & Hutter 2019): `adam` with decoupled.
+-- @tparam table params as for sgd
+-- @tparam table options as for adam
+function optim.adamw(params, options, what)
+  local how = {}
+  for name, value in pairs(options or {}) do
+    how[name] = value
+  end
+  how.decoupled = true
+  return optim.adam(params, how, what or "adamw")
+end
+
 -- ---- by name --------------------------------------------------------------------------------------------------------------
 
 local kinds = {
   sgd = function(...) return optim.sgd(...) end,
   adam = function(...) return optim.adam(...) end,
-  adamw = function(params, how, what)
-    how.decoupled = true
-    return optim.adam(params, how, what)
-  end,
+  adamw = function(...) return optim.adamw(...) end,
 }
 local of_one_kind = { beta1 = "adam", beta2 = "adam", eps = "adam", decoupled = "adam", nesterov = "sgd", dampening = "sgd",
                       convention = "sgd" }
