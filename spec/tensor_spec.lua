@@ -368,6 +368,25 @@ describe("the library", function()
   end)
 end)
 
+describe("the text of a tensor", function()
+  local function printed(code)
+    local pipe = io.popen(("%s -e '%s' 2>&1"):format(require("penumbra.program").exe, code))
+    local text = pipe:read "*a"
+    pipe:close()
+    return text
+  end
+
+  it("is one line; print shows a large one as the prompt does", function()
+    assert.equal("tensor 65 f32 cpu", (tostring(pn.ones { 65, dtype = "f32" })))
+    assert.equal("tensor (1,65) f32 cpu, 1 to 1, mean 1\n  1  1  1  ...  1  1  1\n",
+      printed "print(pn.ones{1, 65, dtype = \"f32\"})")
+    assert.equal("tensor 2 u8 cpu {1, 1}\n", printed "print(pn.ones{2, dtype = \"u8\"})")
+    assert.equal("tensor (freed)\n", printed "local t = pn.ones{65}; t:free(); print(t)")
+    local text = printed "t = pn.ones{9, 8, dtype = \"f32\"}; n = pn.memory().live; print(t); print(pn.memory().live - n)"
+    assert.truthy(text:find("\n0\n$"), text) -- what it took to look is freed
+  end)
+end)
+
 describe("the nearest name", function()
   local nearest = require "penumbra.nearest"
 

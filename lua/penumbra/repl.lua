@@ -3,71 +3,12 @@
 -- set at the prompt stay. Without a terminal it reads lines from the standard input.
 -- @module penumbra.repl
 local ffi = require "ffi"
+local show = require "penumbra.show"
 local usage = require "penumbra.usage"
 
 local repl = {}
 
 -- ---- printing ---------------------------------------------------------------------------------------------------------
-
--- The positions of an axis that are shown: all, or the first and last three.
-local function shown(n)
-  local list = {}
-  for i = 1, n do
-    if n <= 8 or i <= 3 or i > n - 3 then list[#list + 1] = i end
-    if n > 8 and i == 3 then list[#list + 1] = false end
-  end
-  return list
-end
-
-local function cell(value) return value == nil and "..." or ("%.4g"):format(value) end
-
--- Rows and columns of the last two axes, the others at `index`.
-local function matrix(t, index, indent)
-  local n = t:dims()
-  local rows, columns = n > 1 and shown(t:size(n - 1)) or { 1 }, shown(t:size(n))
-  local lines, widths = {}, {}
-  for r, row in ipairs(rows) do
-    lines[r] = {}
-    for c, column in ipairs(columns) do
-      local value
-      if row and column then
-        local at = { unpack(index) }
-        if n > 1 then at[#at + 1] = row end
-        at[#at + 1] = column
-        value = t:get(unpack(at))
-      end
-      lines[r][c] = cell(value)
-      widths[c] = math.max(widths[c] or 0, #lines[r][c])
-    end
-  end
-  for r, line in ipairs(lines) do
-    for c, text in ipairs(line) do line[c] = (" "):rep(widths[c] - #text) .. text end
-    lines[r] = indent .. table.concat(line, "  ")
-  end
-  return table.concat(lines, "\n")
-end
-
-local function show_tensor(pn, t)
-  local shape = t:shape()
-  local head = ("tensor (%s) %s %s"):format(table.concat(shape, ","), t:dtype(), t:device())
-  if t:count() == 0 then return head .. " empty" end
-  if t:device() ~= "cpu" then t = t:to "cpu" end
-  if t:dims() == 0 then return ("%s: %.9g"):format(head, t:item()) end
-  if t:count() > 1 then
-    local real = t:detach()
-    if real:dtype() ~= pn.real then real = real:cast(pn.real) end
-    pn.no_grad(function()
-      head = ("%s, %.4g to %.4g, mean %.4g"):format(head, -pn.max(-real):item(), pn.max(real):item(), pn.mean(real):item())
-    end)
-  end
-  local n_bad = t:dtype():match "^[fb]" and t:count_bad() or 0
-  if n_bad > 0 then head = ("%s, %d not finite"):format(head, n_bad) end
-  if t:requires_grad() then head = head .. ", wants a gradient" end
-  local index = {}
-  for i = 1, t:dims() - 2 do index[i] = 1 end
-  local where = #index > 0 and ("\n  at (%s,:,:)"):format(table.concat(index, ",")) or ""
-  return head .. where .. "\n" .. matrix(t, index, "  ")
-end
 
 local function show_table(t, depth)
   local keys = {}
@@ -95,7 +36,7 @@ end
 function repl.format(value, depth)
   depth = depth or 0
   local pn = require "penumbra"
-  if pn.is_tensor(value) then return depth == 0 and show_tensor(pn, value) or tostring(value) end
+  if pn.is_tensor(value) then return depth == 0 and show(value) or tostring(value) end
   if type(value) == "string" then -- a text of several lines is there to be read
     return depth == 0 and value:find("\n", 1, true) and value or ("%q"):format(value)
   end
@@ -173,6 +114,49 @@ function repl.complete(word, scope)
   return matches
 end
 
+-- ---- Ctrl-C on a line that is being written --------------------------------------------------------------------------------
+
+-- As in a shell it drops the line and what stood before it of the statement: while readline reads, the terminal makes no signal of
+-- the key, and readline calls us. The place of the key in struct termios is Linux's.
+-- @treturn function read(prompt) -> line, whether it was dropped; as `read` itself where it cannot be arranged
+local function with_interrupt(read)
+  local found, library = pcall(ffi.load, "libreadline.so.8")
+  if not found or jit.os ~= "Linux" then return read end
+  local VINTR = 17 -- after four flags of 4 bytes and c_line
+  pcall(ffi.cdef, [[
+    int tcgetattr(int fd, uint8_t *termios);
+    int tcsetattr(int fd, int when, const uint8_t *termios);
+    int rl_initialize(void);
+    int rl_bind_key(int key, int (*f)(int count, int key));
+    void rl_replace_line(const char *text, int clear_undo);
+    int rl_newline(int count, int key);
+  ]])
+  local termios = ffi.new "uint8_t [256]"
+  if ffi.C.tcgetattr(0, termios) ~= 0 or termios[VINTR] == 0 then return read end
+  local key, dropped = termios[VINTR], false
+  local function set_key(value)
+    if ffi.C.tcgetattr(0, termios) == 0 then
+      termios[VINTR] = value
+      ffi.C.tcsetattr(0, 0, termios)
+    end
+  end
+  local on_key = ffi.cast("int (*)(int, int)", function()
+    dropped = true
+    library.rl_replace_line("", 0)
+    return library.rl_newline(1, 13)
+  end)
+  library.rl_initialize()
+  library.rl_bind_key(key, on_key)
+  return function(prompt)
+    dropped = false
+    set_key(0)
+    local ok, line = pcall(read, prompt)
+    set_key(key)
+    if not ok then error(line, 0) end
+    return line, dropped
+  end
+end
+
 -- ---- the loop ------------------------------------------------------------------------------------------------------------
 
 local function is_unfinished(problem) return problem:match "<eof>'?$" ~= nil end
@@ -196,7 +180,7 @@ function repl.run()
   local leaving = false
   local function leave() leaving = true end
   local scope = setmetatable({
-    pn = pn, exit = leave, quit = leave, help = function(value) print(require("penumbra.help").text(value)) end,
+    pn = pn, exit = leave, quit = leave, help = function(...) print(require("penumbra.help").text(...)) end,
   }, { __index = _G })
   rawset(_G, "arg", {}) -- the word `repl` is no argument of a recipe that runs here
 
@@ -208,14 +192,15 @@ function repl.run()
       readline.set_readline_name "penumbra"
       readline.set_complete_function(function(text, from, to) return repl.complete(text:sub(from, to), scope) end)
       pcall(readline.set_completion_append_character, "")
-      read, remember = readline.readline, readline.save_history
+      read, remember = with_interrupt(readline.readline), readline.save_history
     else
       read = function(prompt)
         io.write(prompt)
         return io.read "*l"
       end
     end
-    print(("penumbra %s on %s: pn is at hand, help(x) tells, Tab completes, Ctrl-D leaves"):format(pn.version, jit.version))
+    print(("penumbra %s on %s: pn is at hand, help(x) tells, Tab completes, Ctrl-C drops a line, Ctrl-D leaves"):format(
+      pn.version, jit.version))
   end
 
   local function report(problem)
@@ -224,12 +209,15 @@ function repl.run()
     io.stderr:write(tostring(problem), "\n")
   end
 
-  local text = ""
+  local text, told_of_locals = "", false
   while not leaving do
-    local line = read(text == "" and "> " or ">> ")
+    local line, dropped = read(text == "" and "> " or ">> ")
     if line == nil then break end
+    if dropped then text, line = "", "" end
     text = text == "" and line or text .. "\n" .. line
     local source = text:match "^%s*=%s*(.*)$" or text
+    local topic = source:match "^%s*help%s+([%a_][%w_.]*)%s*$"
+    if topic then source = ("help %q"):format(topic) end
     local chunk, problem = compile(source, scope)
     if not chunk and is_unfinished(problem) then -- luacheck: ignore 542
       -- read on
@@ -251,6 +239,10 @@ function repl.run()
             local shown_ok, shown_text = pcall(repl.format, results[i])
             print(shown_text)
             if not shown_ok then break end
+          end
+          if source:match "^%s*local%s" and not told_of_locals then
+            told_of_locals = true
+            print "(a local is gone with its line; without `local` the name stays)"
           end
         else
           report(trouble)

@@ -648,6 +648,20 @@ local function describe(t)
   return head
 end
 
+local print = print -- a script may put its own in the place of this one, and call it
+
+-- print(t) shows a large one as the prompt does, in some lines; any other text of it, as in a message, is one line.
+local function to_text(t)
+  local caller = debug.getinfo(2, "f")
+  if caller and caller.func == print and t.p ~= nil and t:count() > 64 then
+    local ok, text = pcall(require "penumbra.show", t)
+    if ok then
+      return text
+    end
+  end
+  return describe(t)
+end
+
 -- Operators. A number on one side needs no tensor of its own: it is y = factor·x + offset.
 local ops -- penumbra.ops, which needs this file first
 
@@ -674,11 +688,12 @@ end
 
 ffi.metatype(binding.Ref, {
   __gc = methods.free,
-  __tostring = describe,
+  __tostring = to_text,
   __index = function(_, key)
     local method = methods[key]
     if method == nil and type(key) ~= "string" then
-      raise("a tensor is not indexed with [%s]: t:get(i, ...) reads an element, t:slice(axis, first, count) is a part", index_text(key))
+      raise("a tensor is not indexed with [%s]: t:get(i, ...) reads an element, t:slice(axis, first, count) is a part",
+        index_text(key))
     elseif method == nil then
       local known = sorted_keys(methods)
       raise("a tensor has no method '%s'%s", tostring(key), nearest.hint(key, known))
