@@ -315,10 +315,35 @@ if [ -n "$PENUMBRA_LIB" ]; then %s; elif [ "$PENUMBRA_EMULATED_DEVICES" = 1 ]; t
       "=pn.ops.help 'exp'", "exit()", "print 'still here'")
     for _, text in ipairs { "relu: ", "\nfunction lucid.stream(frame, mask, cfg)\nA stream of dreams of one frame.\n@tparam",
       "function Conv3d:new(options)\n3-D convolution.", "\nDreams of the first frame: clips of one coherent motion",
-      "a number: help takes a function, a layer, a module, or the name of one in pn", "help: there is no lucid.straem in pn",
+      "a number: help takes a function, a tensor, a layer, a module, or the name of one in pn or of a recipe",
+      "help: there is no lucid.straem in pn, did you mean 'stream'?",
       "\nexp: " } do
       assert.truthy(said:find(text, 1, true), text .. "\n" .. said)
     end
     assert.is_nil(said:find("still here", 1, true))
+    said = typed("x = pn.ones{2,3}", "help(x.slice)", "help(x)", "help()", "help(nosuch)", "help quickstart", "help exp")
+    for _, text in ipairs { "\nPart of an axis, as a view that gradients flow through", "slice: part of an axis, as a view\n",
+      "tensor 2,3 f32 cpu {{1, 1, 1}, {1, 1, 1}}\nIts methods, and the operations on it", "\nOperations\n  add ",
+      "nil: help takes", 'a name goes in quotes: help "conv3d"', "\nusage: penumbra quickstart key=value ...\n", "\nexp: " } do
+      assert.truthy(said:find(text, 1, true), text .. "\n" .. said)
+    end
+    said = typed("local y = 1", "local y = 1; print(y)", "=y")
+    assert.equal(1, select(2, said:gsub("a local is gone with its line; without `local` the name stays", "")), said)
+  end)
+
+  it("commands have a --help", function()
+    for _, how in ipairs { "ops --help", "ops -h", "help ops" } do
+      assert.same({ "usage: penumbra ops [NAME]\nthe operations, or the help of one\n", 0 }, { run(quote(program.exe) .. " " .. how) })
+    end
+    for _, how in ipairs { "repl --help", "help repl" } do
+      assert.same({ "usage: penumbra repl\nan interactive prompt, with history and completion\n", 0 },
+        { run(quote(program.exe) .. " " .. how) })
+    end
+    local output, code = run(quote(program.exe) .. " help quickstart")
+    assert.truthy(code == 0 and output:find("usage: penumbra quickstart key=value ...", 1, true), output)
+    assert.same({ run(quote(program.exe) .. " info --help") }, { run(quote(program.exe) .. " help info") })
+    output, code = run(quote(program.exe) .. " ops einsum")
+    assert.same({ "penumbra: no operation 'einsum': permute, reshape and matmul say it (penumbra ops lists all)\n", 2 },
+      { output, code })
   end)
 end)

@@ -77,13 +77,15 @@ local function print_help()
   print(("  %-30s %s"):format("--version", "print the version"))
   local names = recipe_names()
   if #names > 0 then
-    print "\nrecipes (penumbra NAME --help lists the keys of one)"
+    print "\nrecipes (penumbra help NAME lists the keys of one)"
     for _, name in ipairs(names) do print(("  %-12s %s"):format(name, first_comment(recipe_file(name)))) end
   end
 end
 
-command("help", "", "this text", function()
-  print_help()
+local main
+command("help", "[NAME]", "this text; the keys of a recipe, the words of a command", function(arguments)
+  if arguments[1] == nil or commands[arguments[1]] == commands.help then return print_help() end
+  return main { arguments[1], "--help" }
 end)
 
 command("fetch", "i3d", "bring the Kinetics weights to this machine", function(arguments)
@@ -133,7 +135,15 @@ function find_script(word)
   return word:match("^[%w_]+$") and recipe_file(word) or unknown(word)
 end
 
-local function main(arguments)
+-- What a command without a --help of its own is told with.
+local function print_summary(word)
+  for _, row in ipairs(summary) do
+    if row.name == word then print((("usage: penumbra %s %s"):format(word, row.arguments):gsub("%s+$", "")) .. "\n" .. row.text) end
+  end
+end
+local own_help = { fetch = true, info = true, each = true, compare = true, profile = true }
+
+function main(arguments)
   local word = arguments[1]
   if word == nil then
     print_help()
@@ -160,6 +170,8 @@ local function main(arguments)
     return run_file(runner, arguments_from(arguments, 2, runner))
   end
   if word:sub(1, 1) == "-" then usage.fail("unknown option '%s' (penumbra help lists all)", word) end
+  local first = arguments[2]
+  if commands[word] and not own_help[word] and (first == "--help" or first == "-h") then return print_summary(word) end
   if commands[word] then return commands[word](arguments_from(arguments, 2, word)) end
   return run_file(find_script(word), arguments_from(arguments, 2, word))
 end

@@ -1,15 +1,19 @@
 --- Help on a value, from where it is written: what the registry says of an operation, the comment above a function or the
--- constructor of a layer, the head of a module's file. `help(pn.lucid.stream)` at the prompt.
+-- constructor of a layer, the head of a module's file, the keys of a recipe. `help(pn.lucid.stream)` at the prompt.
 -- @module penumbra.help
+local files = require "penumbra.files"
 local ops = require "penumbra.ops"
 local raise = require "penumbra.raise"
 local recipe_text = require "penumbra.recipe_text"
+local shell = require "penumbra.shell"
+local sorted_keys = require "penumbra.sorted_keys"
+local tensor = require "penumbra.tensor"
 
 local help = {}
 
 local function operation_named(value)
   for _, name in ipairs(ops.names()) do
-    if value == ops[name] or value == name then return name end
+    if value == ops[name] or value == name or value == tensor.methods[name] then return name end
   end
 end
 
@@ -55,6 +59,55 @@ local function module_named(value)
   return found
 end
 
+-- A list of words in lines of at most 100 letters.
+local function wrapped(words, indent)
+  local lines = { indent }
+  for _, word in ipairs(words) do
+    local line = lines[#lines]
+    if #line + #word > 100 then
+      lines[#lines + 1] = indent .. word
+    else
+      lines[#lines] = line == indent and indent .. word or line .. " " .. word
+    end
+  end
+  return table.concat(lines, "\n")
+end
+
+local function of_tensor(t)
+  return table.concat({
+    tostring(t), "Its methods, and the operations on it (help(x.slice) tells of one):", wrapped(sorted_keys(tensor.methods), "  "),
+    "Indices count from 1. x:get(i, j) is an element, x:slice(axis, first, count) a part, x + y, x * 2, x ^ 2 and -x are operations.",
+  }, "\n")
+end
+
+local function overview()
+  return table.concat({
+    "help(x) tells of a function, a tensor, a layer or a module; help \"conv3d\", help \"lucid.stream\" of what pn holds,",
+    "help \"oneshot\" of the keys of a recipe.", "",
+    "Tensors      pn.tensor{{1, 2}, {3, 4}}  pn.zeros{2, 3}  pn.ones  pn.full  pn.empty  pn.load  pn.save  pn.random.stream(seed)",
+    "Operations", wrapped(ops.names(), "  "),
+    "Networks     pn.nn     layers, nn.class for one's own; pn.optim, pn.loss",
+    "Data         pn.data   videos with masks; pn.image, pn.video, pn.augment, pn.lucid, pn.ahead",
+    "Runs         pn.config, pn.run, pn.infer, pn.measure, pn.plot, pn.profile",
+    "Memory       pn.scope(f) frees what f made and did not return; pn.no_grad(f), pn.memory()", "",
+    "docs/from_pytorch.md: what PyTorch's habits are here; docs/operations.md; `penumbra help`: the commands.",
+  }, "\n")
+end
+
+-- What `penumbra NAME --help` prints, where there is such a recipe.
+local function of_recipe(name)
+  local found, program = pcall(require, "penumbra.program")
+  if not found or not name:match "^[%w_]+$" then return nil end
+  for _, home in ipairs { ".", program.home } do
+    if files.exists(home .. "/recipes/" .. name .. ".lua") then
+      local pipe = io.popen(shell.quote(program.exe) .. " " .. name .. " --help 2>&1")
+      local text = pipe:read "*a"
+      pipe:close()
+      return (text:gsub("\n$", ""))
+    end
+  end
+end
+
 -- "lucid.stream" -> pn.lucid.stream
 local function value_at(path)
   local value = require "penumbra"
@@ -70,12 +123,21 @@ local function value_at(path)
 end
 
 --- What is written about a value.
--- @param value a function, a layer or its class, a module, or the name of one in pn: "conv3d", "lucid.stream"
+-- @param value a function, a tensor, a layer or its class, a module, or the name of one in pn: "conv3d", "lucid.stream", or of a
+--   recipe; nothing: an overview
 -- @treturn string
-function help.text(value)
+function help.text(...)
+  local value = ...
+  if select("#", ...) == 0 then return overview() end
+  if tensor.is_tensor(value) then return of_tensor(value) end
   local name = operation_named(value)
+  if name and type(value) == "function" and value ~= ops[name] then return of_function(value) .. "\n" .. ops.help(name) end
   if name then return ops.help(name) end
-  if type(value) == "string" then value = value_at(value) end
+  if type(value) == "string" then
+    local text = of_recipe(value)
+    if text then return text end
+    value = value_at(value)
+  end
   if type(value) == "function" then return of_function(value) end
   name = type(value) == "table" and module_named(value)
   if name then return of_module(name) end
@@ -83,7 +145,8 @@ function help.text(value)
   local constructor = meta and value.new
   if type(constructor) == "function" then return of_function(constructor) end
   if type(meta) == "table" and type(meta.__call) == "function" then return of_function(meta.__call) end
-  return ("a %s: help takes a function, a layer, a module, or the name of one in pn"):format(type(value))
+  return ("%s: help takes a function, a tensor, a layer, a module, or the name of one in pn or of a recipe%s"):format(
+    value == nil and "nil" or "a " .. type(value), value == nil and "; a name goes in quotes: help \"conv3d\"" or "")
 end
 
 return help

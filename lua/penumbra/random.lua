@@ -101,7 +101,8 @@ end
 --- A normal deviate (Box-Muller); mean 0 and deviation 1 by default. Always takes two draws.
 function Stream:normal(mean, deviation)
   mean, deviation = mean or 0, deviation or 1
-  if type(mean) ~= "number" or type(deviation) ~= "number" or not (deviation >= 0) then
+  if type(mean) ~= "number" or type(deviation) ~= "number" or deviation < 0
+    or deviation ~= deviation then
     raise("normal: expects a mean, and a deviation from 0, got %s", given("normal", mean, deviation))
   end
   local u = (self:bits() + 0.5) / 4294967296
