@@ -80,6 +80,7 @@ local function print_help()
     print "\nrecipes (penumbra help NAME lists the keys of one)"
     for _, name in ipairs(names) do print(("  %-12s %s"):format(name, first_comment(recipe_file(name)))) end
   end
+  print "\nhelp() at the prompt lists what Lua has; docs/from_pytorch.md says what PyTorch's habits are here"
 end
 
 local main
