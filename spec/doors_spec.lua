@@ -331,9 +331,23 @@ if [ -n "$PENUMBRA_LIB" ]; then %s; elif [ "$PENUMBRA_EMULATED_DEVICES" = 1 ]; t
     assert.equal(1, select(2, said:gsub("a local is gone with its line; without `local` the name stays", "")), said)
   end)
 
+  it("--help has a text for each key of a module's defaults", function()
+    for recipe, group in pairs { parent = "augment", oneshot = "lucid" } do
+      local output, n = run(quote(program.exe) .. " " .. recipe .. " --help"), 0
+      for key, text in output:gmatch("\n  (" .. group .. "%.%S+) +%S+([^\n]*)") do
+        assert.truthy(text:match "^ +%a", key)
+        n = n + 1
+      end
+      assert.is_true(n >= 19, output)
+      assert.truthy(output:find("%.slow_by +4 +how many times each frame is shown"))
+      assert.truthy(output:find("%.lights%.gamma +0%.8,1%.2 +another light"))
+    end
+  end)
+
   it("commands have a --help", function()
     for _, how in ipairs { "ops --help", "ops -h", "help ops" } do
-      assert.same({ "usage: penumbra ops [NAME]\nthe operations, or the help of one\n", 0 }, { run(quote(program.exe) .. " " .. how) })
+      assert.same({ "usage: penumbra ops [NAME]\nthe operations, or the help of one\n", 0 },
+        { run(quote(program.exe) .. " " .. how) })
     end
     for _, how in ipairs { "repl --help", "help repl" } do
       assert.same({ "usage: penumbra repl\nan interactive prompt, with history and completion\n", 0 },

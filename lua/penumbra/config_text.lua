@@ -57,6 +57,21 @@ function config_text.flatten(values, prefix, into)
   return into
 end
 
+-- Adds the comments beside the keys of a table of defaults, by path; a group of it may be such a table of another module,
+-- `lights = augment.light_defaults`.
+local function note_defaults(found, prefix, file, table_name)
+  local lines = recipe_text.lines(file)
+  local notes, order = recipe_text.annotate(lines, table_name)
+  for path, note in pairs(notes) do found[prefix .. "." .. path] = note.comment end
+  for _, path in ipairs(order) do
+    for _, line in ipairs(lines) do
+      local key, module, name = line:match "^  ([%a_][%w_]*)%s*=%s*([%a_]+)%.([%a_]*defaults),"
+      local other = key == path and package.searchpath("penumbra." .. module, package.path)
+      if other then note_defaults(found, prefix .. "." .. path, other, name) end
+    end
+  end
+end
+
 -- What a group holds may be the defaults of a module, `lucid = pn.lucid.defaults` or `infer = pn.infer.with{...}`: the comments
 -- beside them there, by path; that of a group within stands for its first key.
 local function notes_of_modules(lines, known)
@@ -67,10 +82,7 @@ local function notes_of_modules(lines, known)
     local module = name and "penumbra." .. name
       or value and value:match '^require%s*%(?%s*"(penumbra[%w_.]+)"'
     local file = module and package.searchpath(module, package.path)
-    if file and not found[key] then
-      local notes = recipe_text.annotate(recipe_text.lines(file), true)
-      for path, note in pairs(notes) do found[key .. "." .. path] = note.comment end
-    end
+    if file and not found[key] then note_defaults(found, key, file, "defaults") end
   end
   local rows, last = config_text.flatten(known, "", {}), nil
   for _, row in ipairs(rows) do

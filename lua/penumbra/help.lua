@@ -76,7 +76,7 @@ end
 local function of_tensor(t)
   return table.concat({
     tostring(t), "Its methods, and the operations on it (help(x.slice) tells of one):", wrapped(sorted_keys(tensor.methods), "  "),
-    "Indices count from 1. x:get(i, j) is an element, x:slice(axis, first, count) a part, x + y, x * 2, x ^ 2 and -x are operations.",
+    "Indices count from 1. x:get(i, j) is an element, x:slice(axis, first, count) a part; x + y, 2 * x, x ^ 2, -x.",
   }, "\n")
 end
 

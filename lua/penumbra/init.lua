@@ -148,8 +148,8 @@ local elsewhere = {
 
 -- What a script works with, loaded when first asked for; an unknown field of theirs is an error too.
 local public = {
-  "augment", "compare", "config", "data", "device", "formats", "image", "infer", "json", "loss", "lucid", "measure", "online", "optim",
-  "plot", "profile", "random", "video", "weights", "worker",
+  "augment", "compare", "config", "data", "device", "formats", "image", "infer", "json", "loss", "lucid", "measure", "online",
+  "optim", "plot", "profile", "random", "video", "weights", "worker",
 }
 for _, name in ipairs(public) do
   public[name] = true

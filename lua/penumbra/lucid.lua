@@ -31,14 +31,15 @@ local lucid = {}
 lucid.defaults = {
   annotated = 0.35,        -- share of dreams that begin (or, reversed, end) with the frame exactly as annotated
   reverse = 0.5,           -- share whose time runs backwards
-  slow = 0.5, slow_by = 4, -- share in slow motion, each frame shown so many times, as infer.slow shows a clip
+  slow = 0.5,              -- share in slow motion, as infer.slow shows a clip
+  slow_by = 4,             -- how many times each frame is shown in slow motion
   still = 0.1,             -- share whose object rests
   follow = 0.5,            -- share in which the camera's motion leaves the object alone, as when it is being followed
   place = 0.2,             -- share whose object starts anywhere in the frame
   near = 0.05,             -- else it starts this far from its place (deviation, of its box)
   speed = 0.018,           -- median speed, of the object's box per frame; log-normal
   spread = 1.1,            -- deviation of the logarithm of the speed
-  max_speed = 0.15,
+  max_speed = 0.15,        -- the most speed
   swerve = 0.35,           -- deviation of the acceleration, of the speed
   scale = { 0.85, 1.15 },  -- of the object at the start
   growth = 0.008,          -- deviation of the logarithm of its scale, per frame
@@ -47,11 +48,29 @@ lucid.defaults = {
   deform = 0.7,            -- probability of a deformation
   bend = 0.05,             -- largest move of a point of the deformation, of the object's box
   points = 5,              -- how many points of its outline move
-  camera = { degrees = 3, scale = { 0.95, 1.05 }, shift = 0.05, shake = 0.4 }, -- over the clip; shake in pixels
-  background_light = 0.5, light = 0.5, -- probabilities of another light, of the background and of the whole
+  camera = {               -- it goes from one view to another
+    degrees = 3,           -- most turn of its first and last view, either way
+    scale = { 0.95, 1.05 }, -- of its first and last view
+    shift = 0.05,          -- most shift of its first and last view, of the frame's width and height
+    shake = 0.4,           -- deviation of its tremble, pixels, in half of the dreams
+  },
+  background_light = 0.5,  -- probability of another light on the background alone
+  light = 0.5,             -- probability of another light on the whole
   lights = augment.light_defaults,
-  whole = { flip = 0.5, rotate = 0.5, degrees = 15, resize = 0.5, scale = { 0.8, 1.25 }, shrink = 0.25 },
-  crop = { min_share = 0.1, tries = 100, uniform = 0.15, background = 0.1 },
+  whole = {                -- a change of the whole picture
+    flip = 0.5,            -- probability of a mirror image, left for right
+    rotate = 0.5,          -- probability of a turn
+    degrees = 15,          -- the most of that turn, either way
+    resize = 0.5,          -- probability of another scale
+    scale = { 0.8, 1.25 }, -- from which that scale is drawn
+    shrink = 0.25,         -- probability of a scale from the smallest that still fills the window up to 1
+  },
+  crop = {                 -- which window of the picture
+    min_share = 0.1,       -- least share of object in it, in the first frame
+    tries = 100,           -- draws of a window until one has that; then the fullest there is
+    uniform = 0.15,        -- probability of a window anywhere, whatever it shows
+    background = 0.1,       -- probability of the emptiest of 8 windows
+  },
   focus = 0.25,            -- share of windows on a place given to stream:focus, when there is one
   hole = 7,                -- the background is filled in within this many pixels of the mask
   grain = 1,               -- strength of the texture of what is filled in

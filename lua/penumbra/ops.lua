@@ -6,8 +6,8 @@
 -- Tensors are positional (nil for an optional one that is absent; a number stands for a tensor without axes), the rest is named
 -- in one table. Triples are t,h,w: a number or {t,h,w}. Pads: "same", a number, {t,h,w} or {{low,high},{low,high},{low,high}}.
 -- A list that is the operation's only one needs no name: ops.sum(x, { 2, 3 }), ops.reshape(x, { 6, 4 }).
--- Axes and positions count from 1; axis -1 is the last. `into = tensor` (or a list) names destinations to write. LuaJIT's FFI turns nil into NULL
--- and 1.7 into 1, so every argument is checked here; C checks the tensors.
+-- Axes and positions count from 1; axis -1 is the last. `into = tensor` (or a list) names destinations to write. LuaJIT's FFI
+-- turns nil into NULL and 1.7 into 1, so every argument is checked here; C checks the tensors.
 
 local ffi = require "ffi"
 local binding = require "penumbra.ffi"

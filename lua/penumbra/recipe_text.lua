@@ -69,14 +69,14 @@ end
 --- Walks the text of pn.config{...}: each key with its path, the comment on its line, and the comment lines above it. A comment is
 -- of all keys of its line, and goes on in the lines below it that hold nothing else and begin in the same column.
 -- @tparam {string} lines
--- @tparam ?boolean defaults walk the table `defaults = {...}` of a module instead
+-- @tparam ?string defaults walk the table of that name of a module instead: "defaults", "light_defaults"
 -- @treturn table notes: path -> { comment, above }
 -- @treturn {string} the paths, in their order
 function recipe_text.annotate(lines, defaults)
   local notes, order = {}, {}
   local text = table.concat(lines, "\n")
   local at = not defaults and (text:match("()config%s*%b{}") or text:match("()config%s*%(%s*%b{}"))
-    or text:match("()defaults%s*=%s*%b{}") -- of a model, too
+    or text:match("()%f[%w_]" .. (defaults or "defaults") .. "%s*=%s*%b{}") -- of a model, too
   if not at then return notes, order end
   local i = text:find("{", at, true)
   local prefix, depth, curly = {}, 0, {}

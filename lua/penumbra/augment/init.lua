@@ -123,7 +123,12 @@ end
 
 -- ---- draws ------------------------------------------------------------------------------------------------------------------
 
-augment.light_defaults = { gain = { 0.97, 1.03 }, gamma = { 0.8, 1.2 }, offset = { -0.05, 0.05 } }
+-- Of saturation, and of value.
+augment.light_defaults = {
+  gain = { 0.97, 1.03 },    -- another light: saturation and value (0-1) times this,
+  gamma = { 0.8, 1.2 },     -- another light: after this power of them,
+  offset = { -0.05, 0.05 }, -- another light: plus this
+}
 
 --- A change of light for augment.relight. Numbers of the release of Lucid Data Dreaming (METHOD 7) by default.
 function augment.light(rng, how)

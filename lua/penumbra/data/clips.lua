@@ -18,12 +18,27 @@ Clips.__index = Clips
 
 --- How samples are drawn; any key can be given in cfg.augment.
 clips.defaults = {
-  steps = { 1, 2 },      -- the frames of a sample are this far apart (from, to); video rates vary
-  slow = 0, slow_by = 4, -- share in slow motion, each frame shown so many times, as infer.slow shows a clip
-  reverse = augment.defaults.reverse, light = augment.defaults.light, lights = augment.light_defaults,
-  whole = { flip = 0.5, rotate = 0.5, degrees = 10, resize = 0.5, scale = { 0.8, 1.25 }, shrink = 0.25 },
-  crop = { min_share = 0.1, tries = 100, uniform = 0.15, background = 0 },
-  search = 8,            -- draws of the first frame until it shows the object at all
+  steps = { 1, 2 },        -- the frames of a sample are this far apart (from, to); video rates vary
+  slow = 0,                -- share in slow motion, as infer.slow shows a clip
+  slow_by = 4,             -- how many times each frame is shown in slow motion
+  reverse = augment.defaults.reverse, -- share whose time runs backwards
+  light = augment.defaults.light, -- probability of another light
+  lights = augment.light_defaults,
+  whole = {                -- a change of the whole picture
+    flip = 0.5,            -- probability of a mirror image, left for right
+    rotate = 0.5,          -- probability of a turn
+    degrees = 10,          -- the most of that turn, either way
+    resize = 0.5,          -- probability of another scale
+    scale = { 0.8, 1.25 }, -- from which that scale is drawn
+    shrink = 0.25,         -- probability of a scale from the smallest that still fills the window up to 1
+  },
+  crop = {                 -- which window of the picture
+    min_share = 0.1,       -- least share of object in it, in the first frame
+    tries = 100,           -- draws of a window until one has that; then the fullest there is
+    uniform = 0.15,        -- probability of a window anywhere, whatever it shows
+    background = 0,         -- probability of the emptiest of 8 windows
+  },
+  search = 8,              -- draws of the first frame until it shows the object at all
 }
 
 --- A feed of training samples.
