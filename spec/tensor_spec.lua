@@ -368,6 +368,32 @@ describe("the library", function()
   end)
 end)
 
+describe("the place of an error", function()
+  local x = pn.ones({ 2, 3 }):keep()
+  local function tail(t)
+    return pn.sum(t, { 9 })
+  end
+  local line = debug.getinfo(tail, "S").linedefined
+
+  it("is the caller's where a function ends in a tail call, and the function is named", function()
+    local message = helper.failure(function()
+      local y = tail(x)
+      return y
+    end, "sum: axes is 9, expects 1 to 6   (in what tail returns, ", ("tensor_spec.lua:%d)"):format(line))
+    assert.truthy(message:find(("tensor_spec.lua:%d: sum"):format(line + 7), 1, true), message)
+  end)
+
+  it("is the line itself where nothing is lost", function()
+    local sum = pn.sum
+    for _, f in ipairs {
+      function() local y = sum(x, { 9 }) return y end, function() local y = pn.sum(x, { 9 }) return y end,
+      function() local y = x:sum { 9 } return y end,
+    } do
+      assert.is_nil(helper.failure(f, "sum: axes is 9"):find("in what", 1, true))
+    end
+  end)
+end)
+
 describe("the text of a tensor", function()
   local function printed(code)
     local pipe = io.popen(("%s -e '%s' 2>&1"):format(require("penumbra.program").exe, code))
