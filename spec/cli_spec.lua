@@ -134,7 +134,7 @@ describe("penumbra", function()
     local text = output:gsub(" +", " ")
     for _, line in ipairs {
       "\n -- lucid: what dreams are made of\n lucid.annotated 0.35 share of dreams that begin",
-      "\n lucid.camera.degrees 3 over the clip; shake in pixels\n lucid.camera.scale 0.95,1.05\n",
+      "\n lucid.camera.degrees 3 most turn of its first and last view, either way\n lucid.camera.scale 0.95,1.05 of its first",
       " as far as frame 1 loses no more than 5 points of J; 0: not at all\n", -- of a comment of two lines
       "\n -- online: what is learnt on the way; every = 0: nothing\n online.dreams 1 how many of each are learnt then\n",
       "\n online.windows 1 how many of each are learnt then\n",
