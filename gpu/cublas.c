@@ -9,12 +9,12 @@
 #include <string.h>
 #include "precision.h"
 
-enum { KEPT = 128, OFFERS = 8 };
+enum { KEPT = 128, OFFERS = 8, MOST_AT_ONCE = 65535 /* matrices of a batch: what a grid has room for along its third axis */ };
 static const int64_t workspace_most = 32 << 20; /* what NVIDIA recommends for the largest devices */
 
 /* One side of a product, in columns. */
 typedef struct side {
-  int64_t rows, cols, ld, alignment;
+  int64_t rows, cols, ld, alignment, step;
   int32_t type, turned;
 } side;
 
@@ -22,7 +22,7 @@ typedef struct side {
 typedef struct key {
   side a, b, y;
   int64_t workspace;
-  int32_t compute, index;
+  int32_t compute, index, batch, unused; /* no gap at the end */
 } key;
 
 typedef struct product {
@@ -50,18 +50,34 @@ static bool lies_in_columns(const pn_matrix *m) {
   return (m->size[0] <= 1 || m->stride[0] == 1) && (m->size[1] <= 1 || m->stride[1] >= pn_max64(m->size[0], 1));
 }
 
-bool pn_matrix_of(pn_matrix *out, const pn_tensor *t) {
-  *out = (pn_matrix){
-    pn_bytes_of(t), t->dtype, {t->shape[0],   t->shape[1] },
-      { t->stride[0], t->stride[1]}
-  };
-  const pn_matrix turned = pn_matrix_turned(*out);
-  return lies_in_columns(out) || lies_in_columns(&turned);
+/* Does the memory of one matrix end before the next begins, and is there one step between all of them? */
+static bool lies_in_steps(pn_matrix *m, const pn_tensor *t) {
+  int64_t count = 1, end = (m->size[0] - 1) * m->stride[0] + (m->size[1] - 1) * m->stride[1] + 1;
+  for (int d = t->n_dims - 3; d >= 0; d--) {
+    if (t->shape[d] == 1) continue;
+    if (count == 1) m->step = t->stride[d];
+    if (t->stride[d] != m->step * count || m->step < end) return false;
+    count *= t->shape[d];
+  }
+  return true;
 }
 
-static int64_t alignment_of(const void *p) {
+bool pn_matrix_of(pn_matrix *out, const pn_tensor *t) {
+  const int64_t *size = t->shape + t->n_dims - 2, *stride = t->stride + t->n_dims - 2;
+  *out = (pn_matrix){
+    pn_bytes_of(t), t->dtype, {size[0],    size[1]  },
+      { stride[0], stride[1]},
+      0
+  };
+  const pn_matrix turned = pn_matrix_turned(*out);
+  return (lies_in_columns(out) || lies_in_columns(&turned)) && lies_in_steps(out, t);
+}
+
+/* Of each matrix of a batch. */
+static int64_t alignment_of(const pn_matrix *m) {
+  const int64_t step = m->step * pn_dtype_bytes(m->dtype);
   int64_t bytes = 256; /* the most that cuBLASLt asks about */
-  while ((uintptr_t)p % (uintptr_t)bytes) bytes /= 2;
+  while ((uintptr_t)m->data % (uintptr_t)bytes || step % bytes) bytes /= 2;
   return bytes;
 }
 
@@ -78,7 +94,7 @@ static side side_of(pn_matrix m) {
   const bool turned = !lies_in_columns(&m);
   if (turned) m = pn_matrix_turned(m);
   const int64_t ld = m.size[1] > 1 ? m.stride[1] : m.size[0];
-  return (side){ m.size[0], m.size[1], ld, alignment_of(m.data), type_of(m.dtype), turned };
+  return (side){ m.size[0], m.size[1], ld, alignment_of(&m), m.step, type_of(m.dtype), turned };
 }
 
 /* ---- what a product needs ------------------------------------------------------------------------------------------------------ */
@@ -91,9 +107,14 @@ static void drop(product *p) {
   *p = (product){ .ready = false };
 }
 
-static int make_layout(cublasLtMatrixLayout_t *out, const side *s) {
-  return check(cublasLtMatrixLayoutCreate(out, (cudaDataType_t)s->type, (uint64_t)s->rows, (uint64_t)s->cols, s->ld),
-               "describe a matrix");
+static int make_layout(cublasLtMatrixLayout_t *out, const side *s, int32_t batch) {
+  int rc = check(cublasLtMatrixLayoutCreate(out, (cudaDataType_t)s->type, (uint64_t)s->rows, (uint64_t)s->cols, s->ld),
+                 "describe a matrix");
+  if (rc || batch == 1) return rc;
+  rc = check(cublasLtMatrixLayoutSetAttribute(*out, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &batch, sizeof batch), "describe a batch");
+  return rc ? rc
+            : check(cublasLtMatrixLayoutSetAttribute(*out, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &s->step, sizeof s->step),
+                    "describe a batch");
 }
 
 static int set(product *p, cublasLtMatmulDescAttributes_t name, bool turned) {
@@ -150,9 +171,9 @@ static int prepare(product *p, cublasLtHandle_t handle, const key *k) {
                  "describe a product");
   rc = rc ? rc : set(p, CUBLASLT_MATMUL_DESC_TRANSA, k->a.turned);
   rc = rc ? rc : set(p, CUBLASLT_MATMUL_DESC_TRANSB, k->b.turned);
-  rc = rc ? rc : make_layout(&p->a, &k->a);
-  rc = rc ? rc : make_layout(&p->b, &k->b);
-  rc = rc ? rc : make_layout(&p->y, &k->y);
+  rc = rc ? rc : make_layout(&p->a, &k->a, k->batch);
+  rc = rc ? rc : make_layout(&p->b, &k->b, k->batch);
+  rc = rc ? rc : make_layout(&p->y, &k->y, k->batch);
   rc = rc ? rc : choose(p, handle);
   p->ready = !rc;
   if (rc) drop(p);
@@ -199,7 +220,8 @@ static int multiply(pn_gpu *gpu, const product *p, void *y, const void *a, const
   return rc;
 }
 
-int pn_cublas_product(pn_gpu *gpu, pn_matrix y, pn_matrix a, pn_matrix b, bool add) {
+/* A batch that one call takes. */
+static int multiply_some(pn_gpu *gpu, pn_matrix y, pn_matrix a, pn_matrix b, int64_t batch, bool add) {
   const bool turned = !lies_in_columns(&y); /* then y' = b' a' */
   const pn_matrix left = turned ? pn_matrix_turned(b) : a, right = turned ? pn_matrix_turned(a) : b;
   key k;
@@ -210,11 +232,27 @@ int pn_cublas_product(pn_gpu *gpu, pn_matrix y, pn_matrix a, pn_matrix b, bool a
   k.workspace = pn_min64(pn_workspace(), workspace_most);
   k.compute = compute_type(gpu, a.dtype);
   k.index = gpu->index;
+  k.batch = (int32_t)batch;
   pthread_mutex_lock(&lock);
   const product *p = product_for(gpu, &k);
   int rc = p ? multiply(gpu, p, y.data, left.data, right.data, add) : -1;
   pthread_mutex_unlock(&lock);
-  return rc ? pn_fail("%s (%lld,%lld by %lld,%lld)", pn_error(), (long long)a.size[0], (long long)a.size[1], (long long)b.size[0],
-                      (long long)b.size[1])
+  return rc;
+}
+
+static pn_matrix later(pn_matrix m, int64_t n) {
+  m.data = (char *)m.data + n * m.step * pn_dtype_bytes(m.dtype);
+  return m;
+}
+
+int pn_cublas_products(pn_gpu *gpu, pn_matrix y, pn_matrix a, pn_matrix b, int64_t batch, bool add) {
+  char times[32] = "";
+  int rc = 0;
+  if (batch == 1) y.step = a.step = b.step = 0; /* so that it is the product of any other such */
+  for (int64_t i = 0; i < batch && !rc; i += MOST_AT_ONCE)
+    rc = multiply_some(gpu, later(y, i), later(a, i), later(b, i), pn_min64(batch - i, MOST_AT_ONCE), add);
+  if (batch > 1) snprintf(times, sizeof times, "%lld times ", (long long)batch);
+  return rc ? pn_fail("%s (%s%lld,%lld by %lld,%lld)", pn_error(), times, (long long)a.size[0], (long long)a.size[1],
+                      (long long)b.size[0], (long long)b.size[1])
             : 0;
 }

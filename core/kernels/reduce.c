@@ -16,7 +16,7 @@ typedef struct sum_job {
   int64_t n_chunks, n_outer, rows, n_blocks;
 } sum_job;
 
-static int merged(pn_axis *a, int n) { /* neighbours become one axis where every stride allows */
+int pn_axes_merged(pn_axis *a, int n) {
   int last = 0;
   for (int i = 1; i < n; i++) {
     pn_axis *b = &a[last];
@@ -37,7 +37,7 @@ static int by_stride(pn_axis *a, int n) { /* slowest first */
       a[j - 1] = t;
     }
   }
-  return merged(a, n);
+  return pn_axes_merged(a, n);
 }
 
 void pn_sum_axes_of(pn_sum_axes *out, const pn_tensor *to, const pn_tensor *from, const pn_tensor *with) {
@@ -246,8 +246,8 @@ int pn_pick_axes(pn_sum_axes *out, const pn_call *call, const pn_tensor *x, cons
     }
     to += keep || !reduced[d];
   }
-  out->n_kept = merged(out->kept, out->n_kept);
-  out->n_reduced = merged(out->reduced, out->n_reduced);
+  out->n_kept = pn_axes_merged(out->kept, out->n_kept);
+  out->n_reduced = pn_axes_merged(out->reduced, out->n_reduced);
   return 0;
 }
 

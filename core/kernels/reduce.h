@@ -32,6 +32,9 @@ PN_SHARED pn_axis pn_axes_at(const pn_axis *a, int n, int64_t index) {
   return at;
 }
 
+/* How many of n axes are left where neighbours that every stride allows have become one. */
+int pn_axes_merged(pn_axis *a, int n);
+
 /* The axes of a sum: each element of `to` is one of the kept axes, and the sum over all of the reduced ones of `from` (times
 ** `with`, which may be NULL and is broadcast to `from`). Neighbours that every stride allows are one axis. */
 typedef struct pn_sum_axes {

@@ -1,38 +1,90 @@
-/* matmul: matrix product on OpenBLAS. a (M,K), b (K,N) -> y (M,N); transpose_a takes a as (K,M), transpose_b takes b as (N,K). */
+/* matmul: matrix products on OpenBLAS. a (...,M,K), b (...,K,N) -> y (...,M,N); transpose_a takes a as (...,K,M), transpose_b takes b
+** as (...,N,K). The axes before the last two are broadcast to each other by NumPy's rules; the gradient of an input that was broadcast is
+** the sum over its uses, in row order (kernels/batches.h). Rows of adjacent elements are multiplied where they lie, whatever is between
+** them; others are copied first. */
 #include "../blas.h"
 #include "../op.h"
+#include "kernels/batches.h"
 
 static const pn_arg args[] = {
-  {"transpose_a", PN_BOOL, "false", 0, 0, NULL, "a is (K,M)" },
-  { "transpose_b",      PN_BOOL, "false", 0, 0, NULL, "b is (N,K)" },
+  {"transpose_a", PN_BOOL, "false", 0, 0, NULL, "a is (...,K,M)" },
+  { "transpose_b",      PN_BOOL, "false", 0, 0, NULL, "b is (...,N,K)" },
   { 0           },
 };
-static const char *const cases[] = { "3,4 4,5", "4,3 5,4 transpose_a=true transpose_b=true", "131,2 3,2 transpose_b=true", 0 };
+static const char *const cases[] = { "3,4 4,5",
+                                     "4,3 5,4 transpose_a=true transpose_b=true",
+                                     "131,2 3,2 transpose_b=true",
+                                     "2,3,4 4,5",
+                                     "2,3,4,3 2,3,5,4 transpose_a=true transpose_b=true",
+                                     "3,1,2,4 2,4,3",
+                                     "4,2 3,2,5,2 transpose_b=true",
+                                     "2,1,3,2,2 2,4,1,2,3",
+                                     0 };
+
+static int need_matrices(const pn_call *call, int i) {
+  if (call->x[i]->n_dims >= 2) return 0;
+  return pn_fail_shapes(call, "%s has %d axes, expected 2 or more", i ? "b" : "a", call->x[i]->n_dims);
+}
 
 static int shape(pn_call *call) {
-  if (pn_need_dims(call, 0, 2) || pn_need_dims(call, 1, 2) || pn_need_real(call, 0) || pn_need_real(call, 1)) return -1;
+  if (need_matrices(call, 0) || need_matrices(call, 1) || pn_need_real(call, 0) || pn_need_real(call, 1)) return -1;
   bool ta = pn_arg_int(call, "transpose_a"), tb = pn_arg_int(call, "transpose_b");
-  const int64_t *a = call->x[0]->shape, *b = call->x[1]->shape;
+  const int n_a = call->x[0]->n_dims, n_b = call->x[1]->n_dims, n = n_a > n_b ? n_a : n_b;
+  const int64_t *a = call->x[0]->shape + n_a - 2, *b = call->x[1]->shape + n_b - 2;
   if (a[!ta] != b[tb]) return pn_fail_shapes(call, "the inner sizes differ: %lld and %lld", (long long)a[!ta], (long long)b[tb]);
-  pn_out_dims(&call->out[0], pn_joint_dtype(call->x[0], call->x[1]), 2, (int64_t[]){ a[ta], b[!tb] });
-  call->flops = 2.0 * (double)a[ta] * (double)b[!tb] * (double)a[!ta];
+  int64_t y[PN_MAX_DIMS], count = 1;
+  for (int d = 0; d < n - 2; d++) {
+    const int64_t of_a = d < n - n_a ? 1 : call->x[0]->shape[d - (n - n_a)],
+                  of_b = d < n - n_b ? 1 : call->x[1]->shape[d - (n - n_b)];
+    if (of_a != of_b && of_a != 1 && of_b != 1)
+      return pn_fail_shapes(call, "sizes %lld and %lld of axis %d do not broadcast", (long long)of_a, (long long)of_b, d + 1);
+    y[d] = of_a == 1 ? of_b : of_a;
+    count *= y[d];
+  }
+  y[n - 2] = a[ta];
+  y[n - 1] = b[!tb];
+  pn_out_dims(&call->out[0], pn_joint_dtype(call->x[0], call->x[1]), n, y);
+  call->out[0].layout = PN_ROWS; /* five axes are no clip here */
+  call->flops = 2.0 * (double)count * (double)a[ta] * (double)b[!tb] * (double)a[!ta];
   return 0;
 }
 
-/* y = beta*y + op(a) op(b), on dense rows; copies where a tensor is strided. */
+/* t itself (retained) where its matrices are rows of adjacent elements, else a dense copy. */
+static int rows_of(pn_tensor **out, pn_tensor *t) {
+  const int64_t *size = t->shape + t->n_dims - 2, *stride = t->stride + t->n_dims - 2;
+  if ((size[1] > 1 && stride[1] != 1) || (size[0] > 1 && stride[0] < pn_max64(size[1], 1)))
+    return pn_tensor_contiguous(out, t, PN_ROWS);
+  pn_tensor_retain(t);
+  *out = t;
+  return 0;
+}
+
+/* From one row to the next, of a matrix of so many rows and columns: what BLAS accepts where there is only one. */
+static int64_t ld_of(int64_t rows, int64_t cols, int64_t stride) { return rows > 1 ? stride : cols; }
+
+static int products(pn_tensor *y, real beta, pn_tensor *a, bool ta, pn_tensor *b, bool tb) {
+  pn_batches p;
+  pn_batches_of(&p, y, a, ta, b, tb);
+  if (!p.k || !p.summed_count) return beta == 0 ? pn_tensor_fill(y, 0) : 0;
+  const int64_t lda = ta ? ld_of(p.k, p.m, p.a[1]) : ld_of(p.m, p.k, p.a[0]);
+  const int64_t ldb = tb ? ld_of(p.n, p.k, p.b[1]) : ld_of(p.k, p.n, p.b[0]), ldy = ld_of(p.m, p.n, p.y[0]);
+  for (int64_t i = 0; i < p.summed_count; i++) {
+    const pn_axis at = pn_axes_at(p.summed, p.n_summed, i);
+    pn_gemms(p.each, p.n_each, ta, tb, p.m, p.n, p.k, 1, pn_real_of(a) + at.from, lda, pn_real_of(b) + at.with, ldb, i ? 1 : beta,
+             pn_real_of(y), ldy);
+  }
+  return 0;
+}
+
+/* y = beta*y + op(a) op(b). */
 static int multiply(pn_tensor *y, real beta, pn_tensor *a, bool ta, pn_tensor *b, bool tb) {
   pn_tensor *ra = NULL, *rb = NULL, *ry = NULL;
-  int rc = pn_tensor_contiguous(&ra, a, PN_ROWS);
-  rc = rc ? rc : pn_tensor_contiguous(&rb, b, PN_ROWS);
-  rc = rc ? rc : pn_tensor_contiguous(&ry, y, PN_ROWS);
-  if (!rc && y->shape[0] && y->shape[1]) {
-    int64_t k = a->shape[!ta];
-    if (k)
-      pn_gemm(ta, tb, y->shape[0], y->shape[1], k, 1, pn_real_of(ra), a->shape[1], pn_real_of(rb), b->shape[1], beta,
-              pn_real_of(ry), y->shape[1]);
-    else if (beta == 0) rc = pn_tensor_fill(ry, 0);
-    if (!rc && ry != y) rc = pn_tensor_copy(y, ry);
-  }
+  if (!pn_tensor_count(y)) return 0;
+  int rc = rows_of(&ra, a);
+  rc = rc ? rc : rows_of(&rb, b);
+  rc = rc ? rc : rows_of(&ry, y);
+  rc = rc ? rc : products(ry, beta, ra, ta, rb, tb);
+  if (!rc && ry != y) rc = pn_copy_into(y, ry);
   pn_tensor_release(ra);
   pn_tensor_release(rb);
   pn_tensor_release(ry);
@@ -55,7 +107,7 @@ static int backward(pn_call *call) {
 
 const pn_op pn_op_matmul = {
   .name = "matmul",
-  .help = "matrix product",
+  .help = "matrix products of the last two axes; those before are broadcast",
   .inputs = "a b",
   .args = args,
   .cases = cases,

@@ -1,8 +1,10 @@
 /* cublaslt.cpp: the emulated cuBLASLt: matrix products by the definition, in doubles, on the stream.
 **
 ** Strict: sizes, leading dimensions, batches, types and scale must fit, every matrix lie in one allocation, C and D apart from A and B,
-** and an algorithm may be given only what it was found for: its types, transposes, order and epilogue, pointers as aligned as was said,
-** and its workspace. A result of 16 bits is refused where its parts might be added in 16 bits. The first algorithm found wants a workspace; the second entry is one that did not work out, as may happen. */
+** the matrices of a batch behind each other, or (of A and B) one for all, and an algorithm may be given only what it was found for: its
+** types, transposes, order, epilogue and batches (how many, and the steps between them), pointers as aligned as was said, and its
+** workspace. A result of 16 bits is refused where its parts might be added in 16 bits. The first algorithm found wants a workspace; the
+** second entry is one that did not work out, as may happen. */
 #include <cublasLt.h>
 #include <mutex>
 #include <set>
@@ -110,7 +112,8 @@ cublasStatus_t check(const pn_fake_matmul &m, const pn_fake_layout &a, const pn_
 uint64_t kind_of(const pn_fake_matmul &m, const pn_fake_layout &a, const pn_fake_layout &b, const pn_fake_layout &d) {
   uint64_t k = (uint64_t)m.compute;
   for (uint64_t part : { (uint64_t)a.type, (uint64_t)b.type, (uint64_t)d.type, (uint64_t)m.transpose_a, (uint64_t)m.transpose_b,
-                         (uint64_t)m.epilogue, (uint64_t)a.order, (uint64_t)b.order, (uint64_t)d.order })
+                         (uint64_t)m.epilogue, (uint64_t)a.order, (uint64_t)b.order, (uint64_t)d.order, (uint64_t)d.batches,
+                         (uint64_t)a.batch_stride, (uint64_t)b.batch_stride, (uint64_t)d.batch_stride })
     k = k * 31 + part;
   return k;
 }
@@ -246,7 +249,7 @@ cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t layout, c
   case CUBLASLT_MATRIX_LAYOUT_ORDER:
     good = read(&layout->order, value, bytes) && (uint32_t)layout->order <= CUBLASLT_ORDER_ROW;
     break;
-  case CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT: good = read(&layout->batches, value, bytes); break;
+  case CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT: good = read(&layout->batches, value, bytes) && layout->batches >= 1; break;
   case CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET: good = read(&layout->batch_stride, value, bytes); break;
   }
   NEED(good);

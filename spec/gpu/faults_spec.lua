@@ -268,4 +268,8 @@ describe("a fault in the first call for a shape", function()
   it("of a matrix product is an error", function()
     walk(function(h, w) return { helper.random({ h, w }, "a"), helper.random({ w, 3 }, "b") } end, pn.matmul)
   end)
+
+  it("of a batch of matrix products is an error", function()
+    walk(function(h, w) return { helper.random({ 2, 3, h, w }, "a"), helper.random({ 3, w, 3 }, "b") } end, pn.matmul)
+  end)
 end)

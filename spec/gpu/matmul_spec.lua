@@ -97,6 +97,33 @@ describe("a product on a device", function()
     assert.same({ { 0, 0 }, { 0, 0 } }, product(2, 0, 2):totable())
   end)
 
+  it("of batches is that of the CPU, however they lie", function()
+    local function heads(t) return t:permute(1, 3, 2, 4) end
+    local function same(t) return t end
+    local function turned(t) return t:permute(2, 1, 3) end
+    for what, case in pairs {
+      ["each by each"] = { { 3, 5, 4 }, { 3, 4, 6 } }, ["one for all on the right"] = { { 2, 3, 5, 4 }, { 4, 6 } },
+      ["one for all on the left"] = { { 5, 4 }, { 3, 4, 6 } }, ["broadcast both ways"] = { { 3, 1, 5, 4 }, { 2, 4, 6 } },
+      ["of heads"] = { { 2, 5, 3, 4 }, { 2, 4, 3, 6 }, heads, heads },
+      ["of another order"] = { { 5, 3, 4 }, { 4, 3, 6 }, turned, turned },
+      ["odd steps"] = { { 3, 1, 1 }, { 3, 1, 7 } }, ["of rows alone"] = { { 4, 1, 3 }, { 4, 3, 1 } },
+    } do
+      local a, b = helper.random(case[1], "a"), helper.random(case[2], "b")
+      local view_a, view_b = case[3] or same, case[4] or same
+      compare(view_a(a:to "cuda"), view_b(b:to "cuda"), view_a(a), view_b(b), IS_F64 and 1e-14 or 1e-6, what)
+    end
+  end)
+
+  it("of batches of 16 bits adds up what one matrix for all gets back in real", function()
+    local a, b = helper.random({ 2, 40, 3, 6 }, "a"), helper.random({ 40, 6, 4 }, "b")
+    for dtype, tolerance in pairs { f16 = 2e-3, bf16 = 2e-2 } do
+      local x, y = a:cast(dtype):detach():to "cuda", b:cast(dtype):detach():to "cuda"
+      local z, da = compare(x, y, a:cast(dtype):cast(pn.real):detach(), b:cast(dtype):cast(pn.real):detach(), tolerance, dtype)
+      assert.equal(dtype, z:dtype())
+      assert.equal(dtype, da:dtype())
+    end
+  end)
+
   if not IS_F64 then
     it("rounds to tf32 in that precision", function()
       -- Of a small product cuBLASLt may take a kernel that multiplies exactly.
@@ -127,6 +154,20 @@ describe("a product on a device", function()
     assert.equal(1, emulation.alive().cublasLtHandle)
   end)
 
+  it("of a batch is one call, and one for each place of what cannot be one step", function()
+    local function calls_of(a, b)
+      local x, y = pn.ones { device = "cuda", unpack(a) }, pn.ones { device = "cuda", unpack(b) }
+      emulation.forget()
+      pn.matmul(x, y)
+      return emulation.calls().cublasLtMatmul
+    end
+    assert.equal(1, calls_of({ 6, 2, 3 }, { 6, 3, 5 }))
+    assert.equal(1, calls_of({ 2, 3, 2, 3 }, { 2, 3, 3, 5 }))
+    assert.equal(1, calls_of({ 2, 3, 2, 3 }, { 3, 5 }))
+    assert.equal(2, calls_of({ 2, 1, 2, 3 }, { 4, 3, 5 })) -- 4 at a time, twice
+    assert.equal(2, calls_of({ 65536, 1, 1 }, { 65536, 1, 1 })) -- more than a grid is deep
+  end)
+
   it("does without workspace where there may be none", function()
     local a, b = helper.random({ 9, 5 }, "a"), helper.random({ 5, 6 }, "b")
     assert.equal(0, pn.C.pn_set_workspace(0))
@@ -151,7 +192,15 @@ describe("a product on a device", function()
       cublasLtMatmulAlgoGetHeuristic = "find an algorithm",
       cublasLtMatmul = "multiply matrices",
     }
-    local before, m = emulation.alive(), 42
+    local before, m, layouts = emulation.alive(), 42, nil
+    for nth = 1, 6 do -- of each of the three, how many, then how far apart
+      emulation.fail("cublasLtMatrixLayoutSetAttribute", nth)
+      helper.failure(function() pn.matmul(pn.ones { 5, 4, 3, device = "cuda" }, pn.ones { 5, 3, 2, device = "cuda" }) end,
+        "cuBLAS: cannot describe a batch: ", "(5 times 4,3 by 3,2)")
+      emulation.mend()
+      layouts = layouts or emulation.alive().cublasLtMatrixLayout -- the first made room for itself
+      assert.equal(layouts, emulation.alive().cublasLtMatrixLayout)
+    end
     for call, doing in pairs(calls) do
       emulation.fail(call)
       helper.failure(function() product(m) end, "cuBLAS: cannot " .. doing .. ": ", ("(%d,3 by 3,2)"):format(m))
@@ -327,6 +376,9 @@ describe("the emulated cuBLASLt", function()
     try("SUCCESS", nil, batch(a, 6), batch(b, 0), batch(c, 4))
     try("INVALID_VALUE", nil, batch(a, 5), batch(b, 0), batch(c, 4))
     try("INVALID_VALUE", nil, batch(a, 6), batch(b, 0), batch(c, 0))
+    try("INVALID_VALUE", nil, batch(a, 6), batch(b, 6), batch(c, 3))
+    try("INVALID_VALUE", nil, batch(a, -6), batch(b, 6), batch(c, 4))
+    try("INVALID_VALUE", nil, batch(a, 6), b, batch(c, 4))
     try("NOT_SUPPORTED", nil, { rows = 2, cols = 3, type = half })
     try("SUCCESS", nil, { rows = 2, cols = 3, type = half }, { rows = 3, cols = 2, type = half })
     try("NOT_SUPPORTED", nil, nil, nil, { rows = 2, cols = 2, type = half })
@@ -337,6 +389,9 @@ describe("the emulated cuBLASLt", function()
     local f = C.cublasLtMatrixLayoutSetAttribute
     assert.equal("INVALID_VALUE", set(f, l, "CUBLASLT_MATRIX_LAYOUT_ORDER", "int64_t", 0))
     assert.equal("INVALID_VALUE", set(f, l, "CUBLASLT_MATRIX_LAYOUT_ORDER", "int32_t", 2))
+    assert.equal("INVALID_VALUE", set(f, l, "CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT", "int32_t", 0))
+    assert.equal("INVALID_VALUE", set(f, l, "CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT", "int64_t", 2))
+    assert.equal("INVALID_VALUE", set(f, l, "CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET", "int32_t", 4))
     assert.equal("INVALID_VALUE", set(C.cublasLtMatmulDescSetAttribute, desc(), "CUBLASLT_MATMUL_DESC_EPILOGUE", "int32_t", 2))
     assert.equal("INVALID_VALUE", name(C.cublasLtMatrixLayoutCreate(ffi.new "cublasLtMatrixLayout_t[1]", 3, 1, 1, 1)))
   end)
@@ -356,6 +411,12 @@ describe("the emulated cuBLASLt", function()
     assert.equal("EXECUTION_FAILED", multiply(d, A, a, B, b, A, c, nil, without))
     local larger, y = layout { rows = 2, cols = 2, ld = 3 }, layout { rows = 2, cols = 2 }
     assert.equal("EXECUTION_FAILED", multiply(d, A, larger, B, b, Y, y, nil, without))
+    local function batch(n, stride) return layout { rows = 1, cols = 1, batches = n, batch_stride = stride } end
+    local _, _, of_batch = offers(d, batch(2, 1), batch(2, 1), batch(2, 1))
+    assert.equal("SUCCESS", multiply(d, A, batch(2, 1), B, batch(2, 1), Y, batch(2, 1), nil, of_batch[0].algo))
+    assert.equal("INVALID_VALUE", multiply(d, A, batch(3, 1), B, batch(3, 1), Y, batch(3, 1), nil, of_batch[0].algo))
+    assert.equal("INVALID_VALUE", multiply(d, A, batch(2, 2), B, batch(2, 1), Y, batch(2, 1), nil, of_batch[0].algo))
+    assert.equal("EXECUTION_FAILED", multiply(d, A, batch(2, 1), B, batch(2, 1), A, batch(2, 1), nil, of_batch[0].algo))
     local room = pn.empty { 4096, dtype = "u8", device = "cuda" }
     room:get(1)
     assert.equal("SUCCESS", multiply(d, A, a, B, b, Y, c, nil, with_room, pn.C.pn_tensor_data(room.p), 4096))
