@@ -57,6 +57,11 @@ PN_SHARED real pn_sigmoid_slope_from(real y, real dy) { return y * (dy * (1 - y)
 PN_SHARED real pn_tanh_slope_from(real y, real dy) { return dy * (1 - y * y); }
 PN_FORMULA(tanh, tanh(x), pn_tanh_slope_from(tanh(x), dy))
 
+/* The share of a normal distribution below x, by erfc, which loses no digits where it is small; and its density at x. */
+PN_SHARED real pn_normal_below(real x) { return (real)0.5 * erfc(x * (real)-0.70710678118654752440); }
+PN_SHARED real pn_normal_density(real x) { return (real)0.39894228040143267794 * exp((real)-0.5 * x * x); }
+PN_FORMULA(gelu, (x * pn_normal_below(x)), (dy * (pn_normal_below(x) + x * pn_normal_density(x))))
+
 /* Softmax and its logarithm of x, `shifted` by the largest, with the sum of all e^shifted; and the gradient of x from p, the
 ** softmax, and `sum`: of all dy * p, of the logarithm of all dy. */
 PN_SHARED real pn_softmax_value(real shifted, real inverse_sum) { return exp(shifted) * inverse_sum; }
