@@ -81,6 +81,7 @@ local aliases = {
   from_numpy = "tensor", as_tensor = "tensor", modulelist = "sequential", lr_scheduler = "schedule",
   imread = { "read", "image" }, imwrite = { "write", "image" }, encode = "line", dumps = "line",
   stringify = "line", loads = "decode", parse = "decode",
+  multiheadattention = "attention", multi_head_attention = "attention", scaled_dot_product_attention = "attention",
 }
 
 -- What PyTorch or NumPy has by that name -> what says it here, and the names which that needs: told where they are all known.

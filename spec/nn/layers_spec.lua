@@ -177,6 +177,157 @@ describe("batch_norm", function()
   end)
 end)
 
+describe("group_norm and layer_norm", function()
+  local root = math.sqrt(1.5) -- of 0, 3, 6: mean 3, variance 6, so normalised ±√1.5
+
+  it("bring each group, each run of the last axis, to mean 0 and variance 1", function()
+    local norm = nn.group_norm { groups = 2, channels = 4, eps = 0 }
+    local x = pn.tensor { { { 0, 2 }, { 4, 6 }, { -1, -1 }, { 1, 1 } } } -- mean 3, variance 5; mean 0, variance 1
+    local far, near = 3 / math.sqrt(5), 1 / math.sqrt(5)
+    helper.assert_close(norm(x):flat(), { -far, -near, near, far, -1, -1, 1, 1 }, 1e-6)
+    norm.weight:detach():copy { 2, 1, 1, 3 }
+    norm.bias:detach():copy { 0, 10, 0, -1 }
+    helper.assert_close(norm(x):flat(), { -2 * far, -2 * near, 10 + near, 10 + far, -1, -1, 2, 2 }, 1e-6)
+    local layer = nn.layer_norm { size = 3, eps = 0 }
+    layer.weight:detach():copy { 1, 2, 3 }
+    layer.bias:detach():copy { 10, 20, 30 }
+    for _, shape in ipairs { { 3 }, { 1, 3 }, { 1, 1, 3 }, { 1, 1, 1, 1, 3 } } do
+      local y = layer(pn.tensor({ 0, 3, 6 }):reshape(shape))
+      helper.assert_shape(y, unpack(shape))
+      helper.assert_close(y:flat(), { 10 - root, 20, 30 + 3 * root }, 1e-6)
+    end
+    helper.assert_close(nn.layer_norm { size = 2, eps = 3 / 4 }(pn.tensor { { 1, 2 } }):flat(), { -.5, .5 }, 1e-6)
+  end)
+
+  it("hand back what the mean and the variance take", function()
+    local layer, x = nn.layer_norm { size = 3, eps = 0 }, pn.tensor({ { 0, 3, 6 } }):requires_grad(true)
+    layer(x):backward(pn.tensor { { 1, 0, 0 } })
+    local sixth = 1 / math.sqrt(6) -- (g - 1/3 + normalised·root/3) / √6
+    helper.assert_close(x:grad():flat(), { (1 - 1 / 3 - .5) * sixth, -sixth / 3, (-1 / 3 + .5) * sixth }, 1e-6)
+    helper.assert_close(layer.weight:grad():flat(), { -root, 0, 0 }, 1e-6)
+    assert.same({ 1, 0, 0 }, layer.bias:grad():flat())
+  end)
+
+  it("know a small spread from a large mean, in groups of many parts too", function()
+    local x = helper.random({ 1, 4, 1, 100, 200 }, "x") * .01 + 300
+    local y = nn.group_norm { groups = 1, channels = 4, eps = 0 }(x)
+    local mean, square = y:mean():item(), (y * y):mean():item()
+    assert.is_true(math.abs(mean) < 4e-3 and math.abs(square - 1) < 1e-3, ("%g %g"):format(mean, square))
+  end)
+
+  it("keep two numbers a group, and nothing of x's size", function()
+    local norm, x = nn.layer_norm { size = 64 }, helper.random({ 500, 64 }, "x"):requires_grad(true)
+    local before = pn.memory().live
+    local y = norm(x)
+    local bytes = pn.C.pn_dtype_bytes(pn.C.pn_real())
+    assert.is_true(pn.memory().live - before < (y:count() + 3 * 500) * bytes + 2 ^ 14)
+  end)
+
+  it("say what is wrong", function()
+    helper.failure(function() nn.group_norm { groups = 3, channels = 4 } end, "group_norm: groups 3 do not divide 4 channels")
+    helper.failure(function() nn.group_norm { channels = 4 } end, "group_norm: groups is nil")
+    helper.failure(function() nn.group_norm { groups = 2, channels = 4, eps = 2 } end, "group_norm: eps is 2, expects 0 to 1")
+    helper.failure(function() nn.layer_norm { size = 0 } end, "layer_norm: size is 0, expects a whole number from 1")
+    helper.failure(function() nn.layer_norm { size = 3 } (pn.zeros { 3, 2 }) end,
+      "layer_norm: layer_norm: the last axis of x is 2, expects 3")
+    helper.failure(function() nn.group_norm { groups = 2, channels = 4 } (pn.zeros { 1, 6, 2 }) end,
+      "group_norm: weight needs one number for each of x's 6 channels")
+    helper.failure(function() pn.group_norm(pn.zeros { 4 }) end, "group_norm: x has 1 axes, expected 2 to 5")
+    helper.failure(function() pn.group_norm(pn.zeros { 2, 4 }, { groups = 3 }) end, "group_norm: groups 3 do not divide 4 channels")
+  end)
+end)
+
+describe("linear", function()
+  it("goes along the last axis", function()
+    local layer = nn.linear { from = 2, to = 3 }
+    layer.weight:detach():copy { { 1, 2 }, { 3, 4 }, { 5, 6 } }
+    layer.bias:detach():copy { 10, 20, 30 }
+    assert.same({ { 13, 27, 41 }, { 12, 26, 40 } }, layer(pn.tensor { { 1, 1 }, { 2, 0 } }):totable())
+    assert.same({ 13, 27, 41 }, layer(pn.tensor { 1, 1 }):totable())
+    assert.same({ 13, 27, 41, 12, 26, 40 }, layer(pn.tensor { { { { { 1, 1 }, { 2, 0 } } } } }):flat())
+    local x = pn.tensor({ { { 1, 1 } }, { { 2, 0 } } }):requires_grad(true)
+    layer(x):backward(pn.tensor { { { 1, 0, 0 } }, { { 0, 1, 1 } } })
+    assert.same({ { { 1, 2 } }, { { 8, 10 } } }, x:grad():totable())
+    assert.same({ { 1, 1 }, { 2, 0 }, { 2, 0 } }, layer.weight:grad():totable())
+    assert.same({ 1, 1, 1 }, layer.bias:grad():totable())
+  end)
+
+  it("begins as convolutions do, without a bias where there is to be none", function()
+    local plain = nn.linear { from = 400, to = 50, bias = false }
+    assert.equal("weight", plain:parameters()[1].name)
+    assert.equal(1, #plain:parameters())
+    local weight = plain:reset(3).weight:detach()
+    assert.is_true(math.abs((weight * weight):mean():item() * 400 / 2 - 1) < .1) -- deviation √(2/from)
+    assert.equal(7, nn.linear { from = 1, to = 1, init = 7 }.weight:item())
+    assert.is_truthy(tostring(nn.sequential { nn.linear { from = 3, to = 5 } }):find "linear%s+3 %-> 5%s+20")
+  end)
+
+  it("says what is wrong", function()
+    helper.failure(function() nn.linear { from = 3 } end, "linear: to is nil, expects a whole number from 1")
+    helper.failure(function() nn.linear { from = 3, to = 4, bias = 0 } end, "linear: bias is 0, expects true or false")
+    helper.failure(function() nn.linear { from = 3, to = 4 } (pn.zeros { 2, 5 }) end, "linear: the last axis of x is 5, expects 3")
+    helper.failure(function() nn.linear { from = 3, to = 4 } (pn.zeros {}) end, "linear: the last axis of x is missing, expects 3")
+  end)
+end)
+
+describe("attention", function()
+  -- With linear layers that change nothing.
+  local function plain(size, heads)
+    local read = nn.attention { size = size, heads = heads }
+    for _, entry in ipairs(read:parameters()) do
+      local t = entry.tensor:detach():fill(0)
+      for i = 1, t:dims() == 2 and size or 0 do t:set(1, i, i) end
+    end
+    return read
+  end
+
+  it("finds in memory what is like the query", function()
+    local read = plain(2)
+    local x, memory = pn.tensor { { { 1, 0 } } }, pn.tensor { { { 1, 0 }, { 0, 1 } } }
+    local share = 1 / (1 + math.exp(-1 / math.sqrt(2)))
+    helper.assert_close(read(x, memory):flat(), { share, 1 - share }, 1e-6)
+    helper.assert_close(read(x * 1000, memory):flat(), { 1, 0 }, 1e-6)
+    helper.assert_close(read(memory * 100):flat(), { 100, 0, 0, 100 }, 1e-6) -- of itself
+    helper.assert_close(read(x, memory, pn.tensor { { -1e9, 0 } }):flat(), { 0, 1 }, 1e-6)
+    helper.assert_close(read(x, memory, pn.tensor { { 0, math.log(3) } }):flat(),
+      { share / (share + 3 * (1 - share)), 3 * (1 - share) / (share + 3 * (1 - share)) }, 1e-6)
+  end)
+
+  it("looks with each head on its own part", function()
+    local read = plain(4, 2) -- the first head finds the first of the memory, the second its second
+    local x, memory = pn.tensor { { { 1000, 0, 0, 1000 } } }, pn.tensor { { { 1, 0, 1, 0 }, { 0, 1, 0, 1 }, { 0, 0, 0, 0 } } }
+    helper.assert_close(read(x, memory):flat(), { 1, 0, 0, 1 }, 1e-6)
+    local bias = pn.zeros { 2, 1, 3 } -- for the second head alone
+    bias:set(-1e9, 2, 1, 2)
+    helper.assert_close(read(x, memory, bias):flat(), { 1, 0, .5, 0 }, 1e-6)
+  end)
+
+  it("learns", function()
+    local read = nn.attention { size = 6, heads = 3 }
+    local x, memory = helper.random({ 2, 4, 6 }, "x"):requires_grad(true), helper.random({ 2, 5, 6 }, "m"):requires_grad(true)
+    local y = read(x, memory)
+    helper.assert_shape(y, 2, 4, 6)
+    y:backward(helper.random({ 2, 4, 6 }, "dy"))
+    for _, entry in ipairs(read:parameters()) do
+      assert.is_truthy(entry.tensor:grad(), entry.name)
+    end
+    -- The likeness of a query to all keys may move together: nothing comes of it.
+    helper.assert_close(read.key.bias:grad():flat(), pn.zeros({ 6 }):flat(), 1e-6)
+    helper.assert_same_bits(pn.no_grad(read, x, memory), y:detach():clone())
+    assert.is_truthy(tostring(read):find "query%s+linear%s+6 %-> 6%s+42")
+  end)
+
+  it("says what is wrong", function()
+    helper.failure(function() nn.attention { size = 6, heads = 4 } end, "attention: heads 4 do not divide size 6")
+    helper.failure(function() nn.attention { size = 6 } (pn.zeros { 2, 6 }) end, "attention: x is 2,6, expects N,L,6")
+    helper.failure(function() nn.attention { size = 6 } (pn.zeros { 1, 2, 6 }, pn.zeros { 1, 2, 5 }) end,
+      "attention: memory is 1,2,5, expects N,L,6")
+    helper.failure(function() nn.attention { size = 6 } (pn.zeros { 1, 2, 6 }, pn.zeros { 2, 2, 6 }) end,
+      "attention: x has 1 in a batch, memory 2")
+    helper.failure(function() nn.attention { size = 6 } (pn.zeros { 1, 2, 6 }, nil, pn.zeros { 3, 2 }) end, "do not broadcast")
+  end)
+end)
+
 describe("unit", function()
   local function make(batchnorm, options)
     options.batchnorm = batchnorm
@@ -249,6 +400,12 @@ describe("layers without parameters", function()
     assert.same({ 0, 0, 2 }, nn.relu()(x):totable())
     helper.assert_close(nn.sigmoid()(x), { 1 / (1 + math.exp(1)), .5, 1 / (1 + math.exp(-2)) }, 1e-6)
     helper.assert_close(nn.tanh()(x), { math.tanh(-1), 0, math.tanh(2) }, 1e-6)
+    helper.assert_close(nn.gelu()(pn.tensor { -5, -1, 0, 1, 5 }),
+      { -1.4332578593959665e-06, -0.15865525393145707, 0, 0.8413447460685429, 4.999998566742141 }, 1e-6)
+    local z = pn.tensor({ 1, -5 }):requires_grad(true)
+    pn.gelu(z):sum():backward()
+    helper.assert_close(z:grad():flat(), { 1.0833154705876863, 2.866515718791933e-07 - 5 * 1.4867195147342977e-06 }, 1e-6)
+    helper.assert_close(pn.gelu(pn.tensor { -5 }):item() / -1.4332578593959665e-06, 1, 1e-5) -- small, with all its digits
     helper.failure(function() nn.relu { slope = 1 } end, "relu: unknown option 'slope'")
   end)
 
@@ -315,7 +472,6 @@ describe("containers", function()
     plain:apply(function(module)
       module.in_place = false
     end)
-    x:set_grad(nil)
     local z = plain(x)
     z:backward(grad)
     helper.assert_close(y, z, 1e-6)

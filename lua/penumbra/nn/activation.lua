@@ -27,6 +27,8 @@ elementwise "relu"
 elementwise "sigmoid"
 --- tanh x.
 elementwise "tanh"
+--- x/2 (1 + erf(x/√2)).
+elementwise "gelu"
 
 local Dropout = module.class "dropout"
 

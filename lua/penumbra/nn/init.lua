@@ -17,7 +17,7 @@ local nn = {
   init = require "penumbra.nn.initialise",
 }
 
-for _, file in ipairs { "activation", "container", "conv", "norm", "pool", "resize" } do
+for _, file in ipairs { "activation", "attention", "container", "conv", "linear", "norm", "pool", "resize" } do
   for name, layer in pairs(require("penumbra.nn." .. file)) do
     nn[name] = layer
   end

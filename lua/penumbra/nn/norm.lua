@@ -1,4 +1,4 @@
---- Batch norm, and the unit of I3D: convolution, batch norm, ReLU.
+--- Batch norm, and the unit of I3D: convolution, batch norm, ReLU; group and layer norm, by the input's own statistics.
 
 local module = require "penumbra.nn.module"
 local conv = require "penumbra.nn.conv"
@@ -20,6 +20,13 @@ local function check_mode(what, mode)
     guess and (" (did you mean '%s'?)"):format(guess) or "")
 end
 
+local function check_eps(what, eps)
+  if type(eps) ~= "number" or not (eps >= 0 and eps <= 1) then
+    raise("%s: eps is %s, expects 0 to 1", what, tostring(eps))
+  end
+  return eps
+end
+
 local BatchNorm = module.class "batch_norm"
 
 --- y = (x - mean)/√(var + eps) + beta for each channel, then relu where asked; no gamma (METHOD 4).
@@ -31,12 +38,9 @@ function BatchNorm:new(options)
   local channels = module.to_count("batch_norm: channels", options.channels)
   self.n_from, self.n_to = channels, channels
   self.mode = check_mode("batch_norm: mode", options.mode or "frozen")
-  local eps = options.eps or 1e-3
-  if type(eps) ~= "number" or not (eps >= 0 and eps <= 1) then
-    raise("batch_norm: eps is %s, expects 0 to 1", tostring(eps))
-  end
   self.named = {
-    eps = eps, alpha = options.alpha or 0.1, momentum = options.momentum or 0.999, relu = options.relu or false,
+    eps = check_eps("batch_norm", options.eps or 1e-3), alpha = options.alpha or 0.1, momentum = options.momentum or 0.999,
+    relu = options.relu or false,
   }
   self.writes_into, self.keeps_grid, self.keeps_channels = true, true, true
   self:add_parameter("beta", tensor.zeros { channels })
@@ -112,4 +116,74 @@ function Unit:forward(x, into)
   return bn(y, into or not tensor.recording() and y or nil)
 end
 
-return { batch_norm = BatchNorm, unit = Unit }
+-- What group and layer norm share: a weight and a bias for each channel, which begin as 1 and 0.
+local function add_line(self, channels)
+  self:add_parameter("weight", tensor.ones { channels })
+  self:add_parameter("bias", tensor.zeros { channels })
+end
+
+local function reset_line(self)
+  self.weight:detach():fill(1)
+  self.bias:detach():fill(0)
+end
+
+local GroupNorm = module.class "group_norm"
+
+--- Neighbouring channels in groups, each to mean 0 and variance 1 over its channels and places, then y·weight + bias by channel
+-- (Wu & He 2018). The same in training and evaluation; x (N,channels,...) of 2 to 5 axes.
+-- @tparam table options groups, channels; eps (1e-5)
+function GroupNorm:new(options)
+  module.check_options("group_norm", options, { "groups", "channels", "eps" })
+  self.groups = module.to_count("group_norm: groups", options.groups)
+  local channels = module.to_count("group_norm: channels", options.channels)
+  if channels % self.groups ~= 0 then
+    raise("group_norm: groups %d do not divide %d channels", self.groups, channels)
+  end
+  self.n_from, self.n_to = channels, channels
+  self.named = { groups = self.groups, eps = check_eps("group_norm", options.eps or 1e-5) }
+  self.writes_into, self.keeps_grid, self.keeps_channels = true, true, true
+  add_line(self, channels)
+end
+
+GroupNorm.initialise = reset_line
+
+function GroupNorm:describe()
+  return ("groups %d"):format(self.groups)
+end
+
+--- @param x (N,channels,...)
+-- @param into ?tensor where to write the result
+function GroupNorm:forward(x, into)
+  local named = self.named
+  named.into = into
+  local y = ops.group_norm(x, self.weight, self.bias, named)
+  named.into = nil
+  return y
+end
+
+local LayerNorm = module.class "layer_norm"
+
+--- Each run of the last axis to mean 0 and variance 1, then y·weight + bias (Ba, Kiros & Hinton 2016). x (...,size), y the same.
+-- @tparam table options size; eps (1e-5)
+function LayerNorm:new(options)
+  module.check_options("layer_norm", options, { "size", "eps" })
+  self.size = module.to_count("layer_norm: size", options.size)
+  self.n_from, self.n_to = self.size, self.size
+  self.named = { eps = check_eps("layer_norm", options.eps or 1e-5) }
+  add_line(self, self.size)
+end
+
+LayerNorm.initialise = reset_line
+
+--- @param x (...,size)
+function LayerNorm:forward(x)
+  local n = x:dims()
+  if n == 0 or x:size(n) ~= self.size then
+    raise("layer_norm: the last axis of x is %s, expects %d", n == 0 and "missing" or tostring(x:size(n)), self.size)
+  end
+  local rows = n == 2 and x or x:reshape(x:count() / self.size, self.size)
+  local y = ops.group_norm(rows, self.weight, self.bias, self.named)
+  return n == 2 and y or y:reshape(x:shape())
+end
+
+return { batch_norm = BatchNorm, unit = Unit, group_norm = GroupNorm, layer_norm = LayerNorm }
