@@ -423,7 +423,125 @@ describe("a layer of one's own", function()
     local net = build()
     helper.failure(function() net.stem.whole = net end, "unit: 'whole' holds this module itself")
     helper.failure(function() net.stem = nn.sequential { net } end, "sequential: 'stem' holds this module itself")
-    net.stem.whole = { net }
+    helper.failure(function() net.stem.whole = { net } end,
+      "unit: 'whole.1' holds this module itself", "stands in a table under a name: { net = net }")
+    net.stem.whole = { net = net }
     assert.equal(4, #net:parameters())
+  end)
+
+  describe("has for children the modules of a list", function()
+    local function conv(to) return nn.conv3d { from = 1, to = to, bias = false } end
+    local Stack = nn.class "stack"
+    function Stack:new(options)
+      self.first = conv(1)
+      self.layers = options.layers or { conv(1), nn.relu(), conv(1) }
+      self.last = conv(1)
+    end
+    function Stack:forward(x)
+      x = self.first(x)
+      for _, layer in ipairs(self.layers) do x = layer(x) end
+      return self.last(x)
+    end
+
+    it("in order, by name and place", function()
+      local net = nn.sequential { { "stack", Stack {} } }:reset(1)
+      assert.equal("stack.first.weight stack.layers.1.weight stack.layers.3.weight stack.last.weight", of(net))
+      assert.equal("first layers.1 layers.2 layers.3 last", names(net.stack:children()))
+      assert.equal("layers.3", net.stack.layers[3].name)
+      assert.equal(net.stack.layers[3], net:find "stack.layers.3")
+      net(pn.ones { 1, 1, 1, 1, 1 }):sum():backward()
+      assert.is_truthy(net.stack.layers[1].weight:grad())
+      assert.is_truthy(tostring(net):find "stack.layers.3%s+conv3d")
+      helper.failure(function() net.stack.layers[3](pn.zeros { 1, 2, 1, 1, 1 }) end, "layers.3: conv3d: weight expects 1")
+      net:eval()
+      assert.is_false(net.stack.layers[2].training)
+      local other = nn.sequential { { "stack", Stack {} } }:reset(2)
+      assert.equal(4, #other:load_state(net:state()).loaded)
+    end)
+
+    it("that is filled, changed or emptied after it was assigned", function()
+      local net = Stack { layers = {} }
+      assert.equal("first.weight last.weight", of(net))
+      for i = 1, 2 do net.layers[i] = conv(1) end
+      assert.equal("first.weight layers.1.weight layers.2.weight last.weight", of(net))
+      assert.equal("layers.2", net.layers[2].name)
+      table.remove(net.layers, 1)
+      assert.equal("first layers.1 last", names(net:children()))
+      net.layers = { conv(2), conv(2) }
+      assert.equal("first layers.1 layers.2 last", names(net:children()))
+      net.layers = nil
+      assert.is_nil(net.layers)
+      assert.equal("first last", names(net:children()))
+      net.layers = conv(1)
+      assert.equal("first last layers", names(net:children()))
+    end)
+
+    it("of lists, and of one filled while it is made", function()
+      local Stages = nn.class "stages"
+      function Stages:new()
+        self.stages, self.later = { {}, {} }, { 0 }
+        for i = 1, 2 do
+          for k = 1, 2 do self.stages[i][k] = conv(1) end
+        end
+        self.later[1] = conv(1)
+        self.sizes, self.empty = { 1, 2 }, {}
+      end
+      local net = Stages()
+      assert.equal("later.1.weight stages.1.1.weight stages.1.2.weight stages.2.1.weight stages.2.2.weight", of(net))
+      assert.equal("stages.2.1", net.stages[2][1].name)
+      assert.same({ 1, 2 }, net.sizes)
+      net.empty[1] = 5
+      assert.same({ 5 }, net.empty)
+      net.empty = 3
+      assert.equal(3, net.empty)
+    end)
+
+    it("which a sequence runs as it runs its own", function()
+      local net = nn.sequential { conv(2) }
+      net.more = { nn.conv3d { from = 2, to = 3 }, nn.relu() }
+      helper.assert_shape(net(pn.ones { 1, 1, 1, 2, 2 }), 1, 3, 1, 2, 2)
+      assert.equal(net.more[1], net[2])
+      net[2] = nn.conv3d { from = 2, to = 4 }
+      assert.equal(4, net.more[1].n_to)
+      net[3] = nil
+      assert.equal(1, #net.more)
+      helper.failure(function() net[2] = 3 end, "sequential: 'more.1' is a module: a number cannot take its place")
+    end)
+
+    it("of modules alone", function()
+      local net = Stack {}
+      helper.failure(function() net.mixed = { conv(1), 3 } end, "stack: 'mixed' holds modules and, at 2, a number: a list is of "
+        .. "modules alone; what is only used, not owned, stands in a table under a name: { net = net }")
+      helper.failure(function() Stack { layers = { { "a", conv(1) } } } end, "stack: 'layers.1' holds modules and, at 1, a string")
+      helper.failure(function() net.layers = 3 end,
+        "stack: 'layers' is a list of modules: a number cannot take its place, another list or nil can")
+      helper.failure(function() net["my layers"] = { conv(1) } end, "stack: a name is letters, digits and _, got 'my layers'")
+      helper.failure(function() net.forward = { conv(1) } end, "stack: the name 'forward' is taken")
+      net.teacher = { net = conv(1) } -- used, not owned
+      net.skips = { "1a", "2c" }
+      assert.equal("first.weight layers.1.weight layers.3.weight last.weight", of(net))
+    end)
+  end)
+
+  it("finds the module that came to a field that was there", function()
+    local Late = nn.class "late"
+    function Late:new()
+      self.head = false
+      self.head = nn.conv3d { from = 1, to = 1, bias = false }
+    end
+    assert.equal("head.weight", of(Late()))
+  end)
+
+  it("cannot have a field with the name of what every module has", function()
+    for _, name in ipairs { "state", "modules", "parameters", "train", "to", "hook", "initialise" } do
+      local Bad = nn.class "bad"
+      function Bad:new() self[name] = name == "modules" and {} or 0 end
+      helper.failure(function() Bad() end, ("bad: '%s' is a method of every module: the field needs another name"):format(name))
+    end
+    local net = build()
+    helper.failure(function() net.name = "x" end,
+      "sequential: 'name' is what a module is called by in paths and reports: the field needs another name")
+    assert.equal("sequential", net.name)
+    assert.equal("stem", net.stem.name)
   end)
 end)

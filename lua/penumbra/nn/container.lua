@@ -35,7 +35,7 @@ local Sequential = module.class "sequential"
 --- One after the other. `nn.sequential { nn.conv3d {...}, { "act", nn.relu() } }`; entries are named by their place unless named.
 function Sequential:new(entries)
   add_entries(self, entries)
-  local children = self.own.children
+  local children = module.children_of(self)
   local last = children[#children].module
   self.writes_into = last.writes_into
   self.keeps_grid = true
@@ -49,7 +49,7 @@ end
 --- @param x what the first takes
 -- @param into ?tensor where the last writes its result
 function Sequential:forward(x, into)
-  local children = self.own.children
+  local children = module.children_of(self)
   local n = #children
   for i = 1, n do
     local y = children[i].module(x, i == n and into or nil)
@@ -71,7 +71,7 @@ function Concat:new(entries)
   self.total_line = true
   self.writes_into, self.keeps_grid, self.in_place = true, true, true
   self.n_to = 0
-  for _, child in ipairs(self.own.children) do
+  for _, child in ipairs(module.children_of(self)) do
     local branch = child.module
     self.n_from = self.n_from or branch.n_from
     self.keeps_grid = self.keeps_grid and branch.keeps_grid or false
@@ -85,7 +85,7 @@ end
 function Concat:forward(x, into)
   local parts = {}
   if not self.in_place or x:dims() ~= 5 then
-    for i, child in ipairs(self.own.children) do
+    for i, child in ipairs(module.children_of(self)) do
       parts[i] = child.module(x)
     end
     return ops.concat(parts, { axis = 2, into = into })
@@ -94,7 +94,7 @@ function Concat:forward(x, into)
     x:size(1), self.n_to, x:size(3), x:size(4), x:size(5), dtype = x:dtype(), layout = "channels_last", device = x:device(),
   }
   local first = 1
-  for i, child in ipairs(self.own.children) do
+  for i, child in ipairs(module.children_of(self)) do
     local branch = child.module
     parts[i] = branch(x, whole:slot(2, first, branch.n_to))
     first = first + branch.n_to

@@ -11,9 +11,12 @@
 --     local gate = Gate { from = 64 }
 --     local y = gate(x)
 --
--- A module assigned to a field is a child, as `self:add("conv", ...)` has it; another assigned there takes its place, nil takes it
--- out. A module that is only to be used, not owned (a teacher), stands in a table: `self.teacher = { net }`. Tensors have to be
--- added, since a layer may also keep some that are no part of its state.
+-- A module assigned to a field is a child, as `self:add("conv", ...)` has it; another assigned there takes its place, nil takes
+-- it out. So are the modules of a list: those of `self.layers = { nn.conv3d {...}, nn.relu() }` are the children "layers.1" and
+-- "layers.2", in lists of lists "stages.1.2"; the list stays the table it is, and what it holds when it is looked at counts. A
+-- module that is only to be used, not owned (a teacher), stands in a table under a name: `self.teacher = { net = net }`. Tensors
+-- have to be added, since a layer may also keep some that are no part of its state. A field cannot have the name of a method of
+-- every module.
 --
 -- Calling a module (not :forward) opens a scope, so what it made and did not return is freed; puts its name on the path that
 -- memory reports and errors show; notes the shapes for print(net); and runs hooks. A failure gets the path of the innermost
@@ -21,6 +24,7 @@
 
 local ffi = require "ffi"
 local binding = require "penumbra.ffi"
+local is_list = require "penumbra.is_list"
 local nearest = require "penumbra.nearest"
 local raise = require "penumbra.raise"
 local random = require "penumbra.random"
@@ -150,10 +154,14 @@ local function first_streams(kind)
   end
 end
 
-local function check_name(self, name)
+local function check_letters(self, name)
   if type(name) ~= "string" or not name:match("^[%w_]+$") then
     raise("%s: a name is letters, digits and _, got '%s'", self.kind, tostring(name))
   end
+end
+
+local function check_name(self, name)
+  check_letters(self, name)
   if self[name] ~= nil then
     raise("%s: the name '%s' is taken", self.kind, name)
   end
@@ -162,9 +170,84 @@ end
 local function check_circle(self, name, child)
   for _, entry in ipairs(child:modules()) do
     if entry.module == self then
-      raise("%s: '%s' holds this module itself; what is only used, not owned, stands in a table: { net }", self.kind, name)
+      raise("%s: '%s' holds this module itself; what is only used, not owned, stands in a table under a name: { net = net }",
+        self.kind, name)
     end
   end
+end
+
+-- What it is called: a field that can only be set here.
+local function call_it(child, name)
+  child.own.held.name = name
+end
+
+local function is_plain_list(value)
+  return type(value) == "table" and getmetatable(value) == nil and is_list(value)
+end
+
+-- The modules of a list and of the lists in it, in order: {name, module, list, at}, appended to `found`.
+local function modules_of_list(list, name, found)
+  for i, value in ipairs(list) do
+    local its_name = name .. "." .. i
+    if is_module(value) then
+      found[#found + 1] = { name = its_name, module = value, list = list, at = i }
+    elseif is_plain_list(value) then
+      modules_of_list(value, its_name, found)
+    end
+  end
+  return found
+end
+
+-- The children in order: {name, module}; those of a list are listed anew each time, as the list is a table like any other.
+local function children_of(self)
+  local own = self.own
+  if own.n_lists == 0 then
+    return own.children
+  end
+  local found = {}
+  for _, entry in ipairs(own.children) do
+    local first = #found + 1
+    if entry.list then
+      modules_of_list(entry.list, entry.name, found)
+      for i = first, #found do
+        call_it(found[i].module, found[i].name)
+      end
+    else
+      found[first] = entry
+    end
+  end
+  return found
+end
+
+-- A list has modules (or lists of them) alone, or none; returns whether it has any.
+local function check_list(self, name, list)
+  local other, n_modules = nil, 0
+  for i, value in ipairs(list) do
+    if is_module(value) then
+      check_circle(self, ("%s.%d"):format(name, i), value)
+      n_modules = n_modules + 1
+    elseif is_plain_list(value) and check_list(self, ("%s.%d"):format(name, i), value) then
+      n_modules = n_modules + 1
+    elseif not (is_plain_list(value) and #value == 0) then
+      other = other or i
+    end
+  end
+  if other and n_modules > 0 then
+    raise("%s: '%s' holds modules and, at %d, a %s: a list is of modules alone; what is only used, not owned, stands in a table "
+      .. "under a name: { net = net }", self.kind, name, other, type(list[other]))
+  end
+  return n_modules > 0
+end
+
+local function add_list(self, name, list)
+  local own = self.own
+  check_letters(self, name)
+  if type(self[name]) == "function" then
+    raise("%s: the name '%s' is taken", self.kind, name)
+  end
+  table.insert(own.children, { name = name, list = list })
+  own.held[name] = list
+  own.n_lists = own.n_lists + 1
 end
 
 --- Adds a child; it is then `self[name]`, and its parameters are `name.…`. Returns the child.
@@ -175,7 +258,7 @@ function Module:add(name, child)
   end
   check_circle(self, name, child)
   table.insert(self.own.children, { name = name, module = child })
-  child.name = name
+  call_it(child, name)
   self.own.held[name] = child
   return child
 end
@@ -211,37 +294,96 @@ local function place_of(children, name)
   end
 end
 
--- A child gives way to another module, or to nothing.
-local function replace(self, at, child)
-  local own = self.own
-  local name = own.children[at].name
-  if child == nil then
-    table.remove(own.children, at)
-  elseif is_module(child) then
+local function check_successor(self, name, child)
+  if is_module(child) then
     check_circle(self, name, child)
-    own.children[at].module = child
-    child.name = name
-  else
+  elseif child ~= nil then
     raise("%s: '%s' is a module: a %s cannot take its place, another module or nil can", self.kind, name, type(child))
   end
-  own.held[name] = child
+end
+
+-- A child gives way to another module, or to nothing.
+local function replace(self, entry, child)
+  local own, name = self.own, entry.name
+  check_successor(self, name, child)
+  if entry.list and child == nil then
+    table.remove(entry.list, entry.at)
+  elseif entry.list then
+    entry.list[entry.at] = child
+  else
+    entry.module = child
+    own.held[name] = child
+    if child == nil then
+      table.remove(own.children, place_of(own.children, name))
+    end
+  end
+  if child ~= nil then
+    call_it(child, name)
+  end
+end
+
+-- A list gives way to another, or to nothing; one without modules to anything. Returns whether that is all.
+local function replace_list(self, at, value)
+  local own = self.own
+  local entry = own.children[at]
+  local listed = is_plain_list(value)
+  if not listed and value ~= nil and #modules_of_list(entry.list, entry.name, {}) > 0 then
+    raise("%s: '%s' is a list of modules: a %s cannot take its place, another list or nil can", self.kind, entry.name,
+      is_module(value) and "module" or type(value))
+  end
+  if listed and (#value == 0 or check_list(self, entry.name, value)) then
+    entry.list, own.held[entry.name] = value, value
+    return true
+  end
+  table.remove(own.children, at)
+  own.held[entry.name], own.n_lists = nil, own.n_lists - 1
+  return value == nil
 end
 
 -- self[key] = value, where the module has no such field.
 local function assign(self, key, value)
   local own = self.own
-  local held = own.held[key]
-  if held ~= nil and not is_module(held) then
+  if key == "name" then
+    raise("%s: 'name' is what a module is called by in paths and reports: the field needs another name", self.kind)
+  end
+  local at = place_of(own.children, key)
+  local entry = at and own.children[at] or type(key) == "number" and children_of(self)[key]
+  if at and entry.list then
+    if replace_list(self, at, value) then return end
+  elseif entry then
+    return replace(self, entry, value)
+  elseif own.held[key] ~= nil then
     raise("%s: '%s' is a parameter or buffer of it: change its values in place, self.%s:copy(t)", self.kind, key, key)
   end
-  local at = held ~= nil and place_of(own.children, key) or type(key) == "number" and own.children[key] and key
-  if at then
-    replace(self, at, value)
-  elseif is_module(value) then
+  if is_module(value) then
     self:add(key, value)
+  elseif value ~= nil and Module[key] ~= nil then
+    raise("%s: '%s' is a method of every module: the field needs another name", self.kind, tostring(key))
+  elseif is_plain_list(value) and (#value == 0 and type(key) == "string" or check_list(self, tostring(key), value)) then
+    add_list(self, key, value) -- an empty one may be filled later
   else
     rawset(self, key, value)
   end
+end
+
+-- What came to a field that was there already is looked at once the module is made: a module, or a list that holds some by now.
+local function adopt_fields(self)
+  local found = {}
+  for name, value in pairs(self) do
+    if type(name) == "string" and (is_module(value) or is_plain_list(value) and check_list(self, name, value)) then
+      found[name] = value
+    end
+  end
+  for _, name in ipairs(sorted_keys(found)) do
+    rawset(self, name, nil)
+    self[name] = found[name]
+  end
+  for _, entry in ipairs(self.own.children) do
+    if entry.list then
+      check_list(self, entry.name, entry.list)
+    end
+  end
+  children_of(self) -- they are called by their places
 end
 
 -- A tensor that wants to learn, but that no module knows of: nothing would train or save it.
@@ -274,7 +416,7 @@ local function class(kind)
       end
       value = methods[key]
       if value == nil and type(key) == "number" then
-        local child = own.children[key]
+        local child = children_of(self)[key]
         return child and child.module
       end
       return value
@@ -291,12 +433,13 @@ local function class(kind)
     __newindex = methods,
     __call = function(_, options)
       local self = setmetatable({
-        own = { parameters = {}, buffers = {}, children = {}, held = {}, hooks = {}, last = {} }, name = kind, kind = kind,
-        training = true,
+        own = { parameters = {}, buffers = {}, children = {}, n_lists = 0, held = { name = kind }, hooks = {}, last = {} },
+        kind = kind, training = true,
       }, meta)
       if methods.new then
         methods.new(self, options or {})
       end
+      adopt_fields(self)
       check_fields(self)
       self:initialise(first_streams(kind))
       return self
@@ -346,7 +489,7 @@ end
 --- Its children in order: a list of {name, module}.
 function Module:children()
   local list = {}
-  for i, child in ipairs(self.own.children) do
+  for i, child in ipairs(children_of(self)) do
     list[i] = { name = child.name, module = child.module }
   end
   return list
@@ -358,7 +501,7 @@ local function walk(self, prefix, visit, seen)
   end
   seen[self] = true
   visit(self, prefix)
-  for _, child in ipairs(self.own.children) do
+  for _, child in ipairs(children_of(self)) do
     walk(child.module, prefix == "" and child.name or prefix .. "." .. child.name, visit, seen)
   end
 end
@@ -740,7 +883,7 @@ local function row_of(name, module)
 end
 
 local function lines_below(module, name, rows)
-  local children = module.own.children
+  local children = children_of(module)
   if module.one_line or #children == 0 or #module.own.parameters > 0 then
     rows[#rows + 1] = row_of(name, module)
   end
@@ -831,7 +974,7 @@ function Module:dry_run(shape)
 end
 
 return {
-  Module = Module, class = class, is_module = is_module, check_options = check_options,
+  Module = Module, class = class, is_module = is_module, check_options = check_options, children_of = children_of,
   to_triple = function(what, value, smallest)
     local list = type(value) == "table" and value or { value, value, value }
     for i = 1, 3 do
