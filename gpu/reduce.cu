@@ -232,6 +232,7 @@ typedef struct pick_job {
   const void *x;
   void *value;     /* or NULL */
   int64_t *winner; /* or NULL */
+  int64_t first;
   int x_dtype, value_dtype;
   best *partial; /* [parts][kept]; NULL when there is one part */
 } pick_job;
@@ -248,7 +249,7 @@ struct better { /* in whatever order they meet, the first of the largest wins */
 PN_DEVICE void put_best(const pick_job *j, int64_t kept, best found) {
   const pn_axis at = pn_axes_at(j->axes.kept, j->axes.n_kept, kept);
   if (j->value) pn_put(j->value, at.with, j->value_dtype, found.value);
-  if (j->winner) j->winner[at.to] = found.at;
+  if (j->winner) j->winner[at.to] = j->first + found.at;
 }
 
 PN_KERNEL void pick_parts(pick_job j) {
@@ -279,7 +280,7 @@ PN_KERNEL void join_picks(pick_job j) {
   }
 }
 
-int pn_gpu_pick_largest(pn_call *call, pn_tensor *value, pn_tensor *winner) {
+int pn_gpu_pick_largest(pn_call *call, pn_tensor *value, pn_tensor *winner, int64_t first) {
   const pn_tensor *x = call->x[0];
   pn_gpu *gpu = pn_gpu_of(x);
   pick_job j;
@@ -287,6 +288,7 @@ int pn_gpu_pick_largest(pn_call *call, pn_tensor *value, pn_tensor *winner) {
   memset(&j, 0, sizeof j);
   if (pn_pick_axes(&j.axes, call, x, value, winner)) return -1;
   if (j.axes.kept_count == 0) return 0;
+  j.first = first;
   j.x = pn_bytes_of(x), j.x_dtype = (int)x->dtype;
   if (value) j.value = pn_bytes_of(value), j.value_dtype = (int)value->dtype;
   if (winner) j.winner = (int64_t *)(void *)pn_bytes_of(winner);

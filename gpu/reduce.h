@@ -18,7 +18,7 @@ PN_CHECKED int pn_gpu_sum_products_into(pn_tensor *to, const pn_tensor *from, co
 PN_CHECKED int pn_gpu_spread(pn_call *call, double factor);
 
 /* As pn_pick_largest and pn_pick_backward of the CPU. */
-PN_CHECKED int pn_gpu_pick_largest(pn_call *call, pn_tensor *value, pn_tensor *winner);
+PN_CHECKED int pn_gpu_pick_largest(pn_call *call, pn_tensor *value, pn_tensor *winner, int64_t first);
 PN_CHECKED int pn_gpu_pick_backward(pn_call *call, const pn_tensor *winner);
 
 #ifdef __cplusplus

@@ -226,7 +226,7 @@ typedef struct pick_job {
   const real *x;
   real *value, *dx;
   const real *dy;
-  int64_t *winner;
+  int64_t *winner, first;
   pn_sum_axes axes;
 } pick_job;
 
@@ -267,7 +267,7 @@ static void pick_range(void *context, int64_t begin, int64_t end) {
       }
     }
     if (j->value) j->value[kept.with] = largest;
-    if (j->winner) j->winner[kept.to] = best;
+    if (j->winner) j->winner[kept.to] = j->first + best;
   }
 }
 
@@ -281,8 +281,8 @@ int pn_pick_check(const pn_call *call) {
   return 0;
 }
 
-int pn_pick_largest(pn_call *call, pn_tensor *value, pn_tensor *winner) {
-  pick_job j = { .x = pn_real_of(call->x[0]), .value = value ? pn_real_of(value) : NULL };
+int pn_pick_largest(pn_call *call, pn_tensor *value, pn_tensor *winner, int64_t first) {
+  pick_job j = { .x = pn_real_of(call->x[0]), .value = value ? pn_real_of(value) : NULL, .first = first };
   j.winner = winner ? (int64_t *)(void *)pn_bytes_of(winner) : NULL;
   if (pn_pick_axes(&j.axes, call, call->x[0], value, winner)) return -1;
   pn_parallel(j.axes.kept_count, pn_max64(1, 16384 / j.axes.reduced_count), pick_range, &j);

@@ -57,15 +57,15 @@ PN_API PN_CHECKED int pn_reduce_keep(pn_tensor **out, const pn_call *call, pn_te
 /* Backward of sum and mean: dx (+)= factor * dy, spread over the reduced axes. */
 PN_CHECKED int pn_reduce_spread(pn_call *call, double factor);
 
-/* The largest of x over the axes: its value into `value`, its index in row order of the reduced axes into `winner` (i64);
-** either may be NULL. Ties: the first. A NaN is larger than everything. */
+/* The largest of x over the axes: its value into `value`, its index in row order of the reduced axes into `winner` (i64),
+** where `first` stands for the first; either may be NULL. Ties: the first. A NaN is larger than everything. */
 PN_CHECKED int pn_pick_check(const pn_call *call); /* there must be something to pick from */
 PN_SHARED bool pn_is_larger(real value, real largest) { return value > largest || (value != value && largest == largest); }
 /* The axes of such a search, in row order: kept (from: of x, with: of value, to: of winner) and reduced (from). */
 PN_API PN_CHECKED int pn_pick_axes(pn_sum_axes *out, const pn_call *call, const pn_tensor *x, const pn_tensor *value,
                                    const pn_tensor *winner);
-PN_CHECKED int pn_pick_largest(pn_call *call, pn_tensor *value, pn_tensor *winner);
-PN_CHECKED int pn_pick_backward(pn_call *call, const pn_tensor *winner); /* dy goes to the winners */
+PN_CHECKED int pn_pick_largest(pn_call *call, pn_tensor *value, pn_tensor *winner, int64_t first);
+PN_CHECKED int pn_pick_backward(pn_call *call, const pn_tensor *winner); /* dy goes to the winners, counted from 0 */
 
 #ifdef __cplusplus
 }

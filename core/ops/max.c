@@ -8,7 +8,7 @@ static int forward(pn_call *call) {
   pn_tensor *winners = NULL;
   if (call->recording && pn_tensor_new(&winners, PN_I64, call->y[0]->n_dims, call->y[0]->shape, PN_ROWS, PN_CPU)) return -1;
   if (winners) pn_call_save(call, 0, winners);
-  return pn_pick_largest(call, call->y[0], winners);
+  return pn_pick_largest(call, call->y[0], winners, 0);
 }
 
 static int backward(pn_call *call) { return pn_pick_backward(call, call->saved[0]); }
