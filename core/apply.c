@@ -68,13 +68,14 @@ bool pn_takes_short(const pn_tensor *t) { return pn_device_of(t) != PN_CPU; }
 
 int pn_need_real(const pn_call *call, int i) {
   const pn_tensor *x = call->x[i];
+  const char *expected = pn_dtype_name(PN_REAL_DTYPE);
   bool takes_short = pn_takes_short(x) && !call->op->real_inputs[i];
   if (x->dtype == PN_REAL_DTYPE || (takes_short && pn_is_short(x))) return 0;
   char name[32] = "";
   bool optional;
   (void)input_name(call->op, i, name, sizeof name, &optional);
-  return pn_fail_shapes(call, "%s is %s, expected %s%s", name, pn_dtype_name(x->dtype), pn_dtype_name(PN_REAL_DTYPE),
-                        takes_short ? ", f16 or bf16" : "");
+  return pn_fail_shapes(call, "%s is %s, expected %s%s (:cast \"%s\" converts it)", name, pn_dtype_name(x->dtype), expected,
+                        takes_short ? ", f16 or bf16" : "", expected);
 }
 
 pn_dtype pn_joint_dtype(const pn_tensor *a, const pn_tensor *b) {

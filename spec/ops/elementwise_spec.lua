@@ -67,6 +67,11 @@ describe("operations of two inputs", function()
       "add: sizes 3 and 4 of axis 2 do not broadcast   (a 2,3; b 2,4)")
   end)
 
+  it("say how to mend a type that they do not take", function()
+    helper.failure(function() return pn.ones { 2 } + pn.ones { 2, dtype = "u8" } end,
+      ('add: b is u8, expected %s (:cast "%s" converts it)   (a 2; b 2)'):format(pn.real, pn.real))
+  end)
+
   it("gather the gradients of a broadcast input", function()
     local y, d = helper.with_gradients(pn.mul, helper.counted { 2, 3, 1, 2, 2 }, helper.counted({ 1, 3, 1, 1, 1 }, 31))
     local x, dy, sums = helper.counted { 2, 3, 1, 2, 2 }:flat(), helper.counted(y:shape(), 613):flat(), { 0, 0, 0 }
