@@ -64,18 +64,23 @@ int pn_need_dims(const pn_call *call, int i, int n_dims) {
 }
 
 bool pn_is_short(const pn_tensor *t) { return t->dtype == PN_F16 || t->dtype == PN_BF16; }
+bool pn_is_integer(const pn_tensor *t) { return t->dtype == PN_U8 || t->dtype == PN_I32 || t->dtype == PN_I64; }
 bool pn_takes_short(const pn_tensor *t) { return pn_device_of(t) != PN_CPU; }
 
 int pn_need_real(const pn_call *call, int i) {
   const pn_tensor *x = call->x[i];
   const char *expected = pn_dtype_name(PN_REAL_DTYPE);
   bool takes_short = pn_takes_short(x) && !call->op->real_inputs[i];
-  if (x->dtype == PN_REAL_DTYPE || (takes_short && pn_is_short(x))) return 0;
+  bool takes_integers = call->op->integer_inputs[i];
+  if (x->dtype == PN_REAL_DTYPE || (takes_short && pn_is_short(x)) || (takes_integers && pn_is_integer(x))) return 0;
   char name[32] = "";
   bool optional;
   (void)input_name(call->op, i, name, sizeof name, &optional);
   return pn_fail_shapes(call, "%s is %s, expected %s%s (:cast \"%s\" converts it)", name, pn_dtype_name(x->dtype), expected,
-                        takes_short ? ", f16 or bf16" : "", expected);
+                        takes_integers ? takes_short ? ", f16, bf16, u8, i32 or i64" : ", u8, i32 or i64"
+                        : takes_short  ? ", f16 or bf16"
+                                       : "",
+                        expected);
 }
 
 pn_dtype pn_joint_dtype(const pn_tensor *a, const pn_tensor *b) {

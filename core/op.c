@@ -47,6 +47,8 @@ bool pn_op_input_constant(const pn_op *op, int index) { return index >= 0 && ind
 
 bool pn_op_input_real(const pn_op *op, int index) { return index >= 0 && index < PN_MAX_INPUTS && op->real_inputs[index]; }
 
+bool pn_op_input_integer(const pn_op *op, int index) { return index >= 0 && index < PN_MAX_INPUTS && op->integer_inputs[index]; }
+
 static int count_args(const pn_op *op) {
   int n = 0;
   while (op->args && op->args[n].name) n++;

@@ -17,6 +17,7 @@
 **   real_inputs; pn_need_real says so. There, what maps or picks elements (also max) keeps the type of its input; of two inputs the
 **   result has the type of both (pn_joint_dtype): the same, else real, and a number without axes changes nothing. What adds up (sum,
 **   mean, losses, statistics) gives real. A gradient has the type of its tensor. All is computed in real, whatever is stored.
+**   What asks instead of computing (comparisons, the condition of where) takes tensors of u8, i32 and i64 too: integer_inputs.
 */
 #ifndef PENUMBRA_OP_H
 #define PENUMBRA_OP_H
@@ -71,6 +72,7 @@ struct pn_op {
   pn_kernel cpu;
   bool constant_inputs[PN_MAX_INPUTS]; /* inputs that never get a gradient (targets, statistics) */
   bool real_inputs[PN_MAX_INPUTS];     /* inputs that are `real` on every device (parameters, statistics) */
+  bool integer_inputs[PN_MAX_INPUTS];  /* inputs that may be u8, i32 or i64 */
   bool lasting[PN_MAX_SAVED]; /* what is saved here is small and stays where the rest is recomputed: forward finds it again */
 };
 
@@ -116,6 +118,7 @@ PN_API PN_CHECKED int pn_need_real(const pn_call *call, int i); /* what is compu
 PN_API PN_CHECKED int pn_need_same_shape(const pn_call *call, int i, int j);
 
 PN_API bool pn_is_short(const pn_tensor *t);    /* f16 or bf16? */
+PN_API bool pn_is_integer(const pn_tensor *t);  /* u8, i32 or i64? */
 PN_API bool pn_takes_short(const pn_tensor *t); /* does the device of t compute with those? */
 PN_API pn_dtype pn_joint_dtype(const pn_tensor *a, const pn_tensor *b);
 

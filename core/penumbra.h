@@ -218,6 +218,7 @@ PN_API const char *pn_op_case(const pn_op *op,
 PN_API bool pn_op_differentiable(const pn_op *op);
 PN_API bool pn_op_input_constant(const pn_op *op, int index); /* an input that never gets a gradient: a target, a statistic */
 PN_API bool pn_op_input_real(const pn_op *op, int index);     /* an input that is of pn_real() on every device: a parameter */
+PN_API bool pn_op_input_integer(const pn_op *op, int index);  /* an input that may be u8, i32 or i64 */
 PN_API int pn_op_parse(const pn_op *op, const char *text,
                        pn_value *args) PN_CHECKED; /* "kernel=1,3,3 pad=same" -> args[PN_MAX_ARGS], defaults filled in */
 PN_API int pn_op_defaults(const pn_op *op, const bool *given,

@@ -37,6 +37,15 @@ PN_DEVICE real pn_get(const void *p, int64_t i, int dtype) {
   }
 }
 
+/* Element i of a tensor of integers. */
+PN_DEVICE int64_t pn_get_integer(const void *p, int64_t i, int dtype) {
+  switch (dtype) {
+  case PN_I64: return ((const int64_t *)p)[i];
+  case PN_I32: return ((const int32_t *)p)[i];
+  default: return ((const uint8_t *)p)[i];
+  }
+}
+
 /* Floating types only. */
 PN_DEVICE void pn_put(void *p, int64_t i, int dtype, real v) {
   switch (dtype) {

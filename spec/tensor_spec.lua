@@ -109,7 +109,7 @@ describe("elements", function()
     helper.failure(function() t:slot(1, 2, 5) end, "slot")
     helper.failure(function() t:sise(1) end, "a tensor has no method 'sise', did you mean 'size'?")
     for theirs, ours in pairs {
-      transpose = "permute", view = "reshape", cat = "concat", numel = "count", dim = "dims",
+      transpose = "permute", view = "reshape", cat = "concat", numel = "count", dim = "dims", masked_fill = "where",
     } do
       helper.failure(function() return t[theirs] end, ("a tensor has no method '%s', did you mean '%s'?"):format(theirs, ours))
     end
@@ -121,7 +121,8 @@ describe("elements", function()
     helper.failure(function() t.name = 2 end, "a tensor has no field 'name' to set")
     helper.failure(function() t[1] = 2 end, "a tensor has no field [1] to set: t:set(value, i, ...) sets an element")
     helper.failure(function() return #t end, "a tensor has no length: t:size(axis), t:count() and t:dims() count")
-    helper.failure(function() return t < t end, "tensors have no order: compare numbers (t:item(), t:get(i, ...))")
+    helper.failure(function() return t < t end,
+      "tensors have no order: compare numbers (t:item(), t:get(i, ...)), or elements (t:lt(other), t:ge(0.5))")
     helper.failure(function() return t >= 1 end, "tensors have no order")
     message = helper.failure(function() return "a " .. t end, "a tensor is no text: tostring(t) is")
     assert.is_truthy(message:find "^spec/tensor_spec.lua:%d+: ")
@@ -336,6 +337,7 @@ describe("the library", function()
     helper.failure(function() return pn.nn.norm end, "nn has no 'norm', did you mean 'batch_norm'?")
     helper.failure(function() return pn.randn end, 'pn.random.stream(seed):fill(pn.empty{2, 3}, "normal")')
     helper.failure(function() return pn.float32 end, 'an element type is a name: { dtype = "f32" }')
+    helper.failure(function() return pn.greater_equal end, "penumbra has no 'greater_equal', did you mean 'ge'?")
     helper.failure(function() return pn.nn.Conv2d end, "nn has no 'Conv2d', did you mean 'conv3d'?")
     helper.failure(function() pn.concat({ pn.ones { 1 } }, { dim = 1 }) end, "unknown argument 'dim', did you mean 'axis'?")
     helper.failure(function() return pn.plot.hist end, "plot has no 'hist' (known: bars, lines)")

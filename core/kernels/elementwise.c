@@ -126,6 +126,30 @@ void pn_loop_all(const pn_loop *loop, pn_run run, void *context) {
   pn_parallel(loop->count, GRAIN, part, &j);
 }
 
+/* ---- other element types --------------------------------------------------------------------------------------------- */
+
+#define CONVERT(to_type, from_type)                                                                                                \
+  {                                                                                                                                \
+    const from_type *from = (const from_type *)(const void *)p;                                                                    \
+    for (int64_t i = 0; i < n; i++) room[i] = (to_type)from[i * stride];                                                           \
+    return room;                                                                                                                   \
+  }
+
+const real *pn_as_reals(real *room, const char *p, int dtype, int64_t stride, int64_t n) {
+  if (dtype == PN_U8) CONVERT(real, uint8_t)
+  if (dtype == PN_I32) CONVERT(real, int32_t)
+  if (dtype == PN_I64) CONVERT(real, int64_t)
+  if (stride == 1) return (const real *)(const void *)p;
+  CONVERT(real, real)
+}
+
+const int64_t *pn_as_integers(int64_t *room, const char *p, int dtype, int64_t stride, int64_t n) {
+  if (dtype == PN_U8) CONVERT(int64_t, uint8_t)
+  if (dtype == PN_I32) CONVERT(int64_t, int32_t)
+  if (stride == 1) return (const int64_t *)(const void *)p;
+  CONVERT(int64_t, int64_t)
+}
+
 /* ---- copies ------------------------------------------------------------------------------------------------------ */
 
 #define COPY_RUN(type)                                                                                                             \
@@ -230,36 +254,41 @@ int pn_unary_backward(pn_call *call, pn_run run) {
 
 /* ---- two inputs ---------------------------------------------------------------------------------------------------- */
 
-int pn_binary_shape(pn_call *call) {
-  if (pn_need_real(call, 0) || pn_need_real(call, 1)) return -1;
-  const pn_tensor *a = call->x[0], *b = call->x[1];
-  const pn_dtype dtype = pn_joint_dtype(a, b);
-  int n = a->n_dims > b->n_dims ? a->n_dims : b->n_dims;
+int pn_broadcast_shape(pn_call *call, pn_dtype dtype) {
+  int n = 0;
   int64_t shape[PN_MAX_DIMS];
+  for (int i = 0; i < call->n_x; i++) n = call->x[i]->n_dims > n ? call->x[i]->n_dims : n;
   for (int d = 0; d < n; d++) {
-    int da = d - (n - a->n_dims), db = d - (n - b->n_dims);
-    int64_t na = da < 0 ? 1 : a->shape[da], nb = db < 0 ? 1 : b->shape[db];
-    if (na != nb && na != 1 && nb != 1) {
-      return pn_fail_shapes(call, "sizes %lld and %lld of axis %d do not broadcast", (long long)na, (long long)nb, d + 1);
+    shape[d] = 1;
+    for (int i = 0; i < call->n_x; i++) {
+      const int at = d - (n - call->x[i]->n_dims);
+      const int64_t size = at < 0 ? 1 : call->x[i]->shape[at];
+      if (shape[d] != size && shape[d] != 1 && size != 1) {
+        return pn_fail_shapes(call, "sizes %lld and %lld of axis %d do not broadcast", (long long)shape[d], (long long)size, d + 1);
+      }
+      if (size != 1) shape[d] = size;
     }
-    shape[d] = na == 1 ? nb : na;
+  }
+  const pn_tensor *like = NULL;
+  for (int i = 0; i < call->n_x; i++) {
+    const pn_tensor *x = call->x[i];
+    bool fits = x->n_dims == n && !memcmp(x->shape, shape, (size_t)n * sizeof *shape);
+    if (fits && (!like || (x->has_grid && !like->has_grid))) like = x;
   }
   pn_out *out = &call->out[0];
-  /* The result looks like the input that has its shape, so that layout and grid go on. */
-  bool like_a = a->n_dims == n && !memcmp(a->shape, shape, (size_t)n * sizeof *shape);
-  bool like_b = b->n_dims == n && !memcmp(b->shape, shape, (size_t)n * sizeof *shape);
-  if (like_a && (!like_b || a->has_grid || !b->has_grid)) {
-    pn_out_like(out, a);
-  } else if (like_b) {
-    pn_out_like(out, b);
-  } else {
-    pn_out_dims(out, dtype, n, shape);
-  }
+  if (like) pn_out_like(out, like);
+  else pn_out_dims(out, dtype, n, shape);
   out->dtype = dtype;
   return 0;
 }
 
-int pn_binary_forward(pn_call *call, pn_run run) {
+int pn_binary_shape(pn_call *call) {
+  if (pn_need_real(call, 0) || pn_need_real(call, 1)) return -1;
+  const pn_tensor *a = call->x[0], *b = call->x[1];
+  return pn_broadcast_shape(call, pn_is_integer(a) || pn_is_integer(b) ? PN_REAL_DTYPE : pn_joint_dtype(a, b));
+}
+
+static void map_two(pn_call *call, pn_run run, void *context) {
   pn_tensor *y = call->y[0];
   pn_loop loop;
   pn_loop_start(&loop, y->n_dims, y->shape);
@@ -267,7 +296,22 @@ int pn_binary_forward(pn_call *call, pn_run run) {
   pn_loop_add(&loop, call->x[0]);
   pn_loop_add(&loop, call->x[1]);
   pn_loop_plan(&loop);
-  pn_loop_all(&loop, run, NULL);
+  pn_loop_all(&loop, run, context);
+}
+
+int pn_binary_forward(pn_call *call, pn_run run) {
+  map_two(call, run, NULL);
+  return 0;
+}
+
+pn_compared pn_compared_of(const pn_call *call) {
+  const pn_tensor *a = call->x[0], *b = call->x[1];
+  return (pn_compared){ (int)a->dtype, (int)b->dtype, pn_is_integer(a) && pn_is_integer(b) };
+}
+
+int pn_comparison_forward(pn_call *call, pn_run run) {
+  pn_compared of = pn_compared_of(call);
+  map_two(call, run, &of);
   return 0;
 }
 
@@ -279,27 +323,29 @@ static void slope(pn_call *call, pn_tensor *to, bool fresh, pn_run run) {
   pn_loop_add(&loop, call->x[0]);
   pn_loop_add(&loop, call->x[1]);
   pn_loop_plan(&loop);
-  pn_loop_all(&loop, run, &fresh);
+  pn_sloped k = { fresh, (int)call->x[0]->dtype };
+  pn_loop_all(&loop, run, &k);
+}
+
+int pn_broadcast_backward(pn_call *call, int i, pn_run run) {
+  pn_tensor *dx, *full;
+  bool fresh;
+  if (pn_call_dx(call, i, &dx, &fresh)) return -1;
+  if (!dx) return 0;
+  if (pn_same_shape(dx, call->dy[0])) {
+    slope(call, dx, fresh, run);
+    return 0;
+  }
+  /* a broadcast input gathers the gradients of all its uses */
+  if (pn_tensor_like(&full, call->dy[0])) return -1;
+  slope(call, full, true, run);
+  int rc = pn_sum_into(dx, full, 1, fresh);
+  pn_tensor_release(full);
+  return rc;
 }
 
 int pn_binary_backward(pn_call *call, pn_run run_a, pn_run run_b) {
-  for (int i = 0; i < 2; i++) {
-    pn_tensor *dx, *full;
-    bool fresh;
-    if (pn_call_dx(call, i, &dx, &fresh)) return -1;
-    if (!dx) continue;
-    pn_run run = i == 0 ? run_a : run_b;
-    if (pn_same_shape(dx, call->dy[0])) {
-      slope(call, dx, fresh, run);
-    } else { /* a broadcast input gathers the gradients of all its uses */
-      if (pn_tensor_like(&full, call->dy[0])) return -1;
-      slope(call, full, true, run);
-      int rc = pn_sum_into(dx, full, 1, fresh);
-      pn_tensor_release(full);
-      if (rc) return -1;
-    }
-  }
-  return 0;
+  return pn_broadcast_backward(call, 0, run_a) || pn_broadcast_backward(call, 1, run_b) ? -1 : 0;
 }
 
 static int gather(pn_call *call, int i, double factor) {

@@ -34,6 +34,11 @@ PN_API void pn_loop_plan(pn_loop *loop);                                        
 void pn_loop_range(const pn_loop *loop, int64_t begin, int64_t end, pn_run run, void *context); /* elements begin..end-1, here */
 void pn_loop_all(const pn_loop *loop, pn_run run, void *context);                               /* all of them, threaded */
 
+/* n <= PN_CHUNK elements of any type that the CPU computes or asks with, as adjacent reals (as integers): where they lie, or in `room`. */
+enum { PN_CHUNK = 256 };
+const real *pn_as_reals(real *room, const char *p, int dtype, int64_t stride, int64_t n);
+const int64_t *pn_as_integers(int64_t *room, const char *p, int dtype, int64_t stride, int64_t n);
+
 void pn_copy_same(pn_tensor *to, const pn_tensor *from); /* same shape and element type, any strides; no version change */
 
 /* ---- operations of one input ------------------------------------------------------------------------------------ */
@@ -97,8 +102,16 @@ int pn_unary_backward(pn_call *call, pn_run run);
 
 /* ---- operations of two inputs, broadcast to each other ---------------------------------------------------------- */
 int pn_binary_shape(pn_call *call);
+/* The shape of all inputs broadcast to each other. The result looks like the first input that has it, so that layout and grid go on. */
+int pn_broadcast_shape(pn_call *call, pn_dtype dtype);
 int pn_binary_forward(pn_call *call, pn_run run);
 int pn_binary_backward(pn_call *call, pn_run run_a, pn_run run_b);
+/* Backward for input i, which may have been broadcast, by a run over what it adds into, dy, x[0] and x[1]. */
+typedef struct pn_sloped {
+  bool fresh; /* is it to be written or added to? */
+  int dtype;  /* of x[0] */
+} pn_sloped;
+int pn_broadcast_backward(pn_call *call, int i, pn_run run);
 int pn_binary_pass_on(pn_call *call, double sign); /* backward of a + b and a - b: dy itself, times sign for b */
 
 #define PN_BINARY_LOOP(CONDITION, SA, SB, VALUE)                                                                                   \
@@ -111,7 +124,7 @@ int pn_binary_pass_on(pn_call *call, double sign); /* backward of a + b and a - 
   }
 #define PN_BINARY_SLOPE(NAME, SLOPE)                                                                                               \
   static void NAME(void *context, int64_t n, char *const *at, const int64_t *stride) {                                             \
-    const bool fresh = *(const bool *)context;                                                                                     \
+    const bool fresh = ((const pn_sloped *)context)->fresh;                                                                        \
     real *restrict to = (real *)(void *)at[0];                                                                                     \
     const real *restrict up = (const real *)(const void *)at[1];                                                                   \
     const real *restrict pa = (const real *)(const void *)at[2], *restrict pb = (const real *)(const void *)at[3];                 \
@@ -157,6 +170,39 @@ int pn_binary_pass_on(pn_call *call, double sign); /* backward of a + b and a - 
   PN_BINARY_SLOPE(slope_a, pn_##name##_slope_a)                                                                                    \
   PN_BINARY_SLOPE(slope_b, pn_##name##_slope_b)                                                                                    \
   static int backward(pn_call *call) { return pn_binary_backward(call, slope_a, slope_b); }
+
+/* ---- comparisons of two inputs ------------------------------------------------------------------------------------
+** Integers are compared as integers, whatever their types; an integer with a real as reals. No gradient. */
+typedef struct pn_compared {
+  int a, b; /* element types */
+  bool integers;
+} pn_compared;
+PN_API pn_compared pn_compared_of(const pn_call *call);
+int pn_comparison_forward(pn_call *call, pn_run run);
+
+#define PN_COMPARISON_KERNEL(name)                                                                                                 \
+  static void value_run(void *context, int64_t n, char *const *at, const int64_t *stride) {                                        \
+    const pn_compared *of = context;                                                                                               \
+    const int64_t s0 = stride[0], sa = stride[1], sb = stride[2];                                                                  \
+    for (int64_t i = 0; i < n; i += PN_CHUNK) {                                                                                    \
+      const int64_t m = pn_min64(PN_CHUNK, n - i);                                                                                 \
+      real *restrict to = (real *)(void *)at[0] + i * s0;                                                                          \
+      const char *pa = at[1] + i * sa * pn_dtype_bytes(of->a), *pb = at[2] + i * sb * pn_dtype_bytes(of->b);                       \
+      if (of->integers) {                                                                                                          \
+        int64_t room_a[PN_CHUNK], room_b[PN_CHUNK];                                                                                \
+        const int64_t *a = pn_as_integers(room_a, pa, of->a, sa, m), *b = pn_as_integers(room_b, pb, of->b, sb, m);                \
+        for (int64_t k = 0; k < m; k++) to[k * s0] = pn_##name##_of_integers(a[k], b[k]);                                          \
+      } else {                                                                                                                     \
+        real room_a[PN_CHUNK], room_b[PN_CHUNK];                                                                                   \
+        const real *a = pn_as_reals(room_a, pa, of->a, sa, m), *b = pn_as_reals(room_b, pb, of->b, sb, m);                         \
+        if (s0 == 1)                                                                                                               \
+          for (int64_t k = 0; k < m; k++) to[k] = pn_##name##_value(a[k], b[k]);                                                   \
+        else                                                                                                                       \
+          for (int64_t k = 0; k < m; k++) to[k * s0] = pn_##name##_value(a[k], b[k]);                                              \
+      }                                                                                                                            \
+    }                                                                                                                              \
+  }                                                                                                                                \
+  static int forward(pn_call *call) { return pn_comparison_forward(call, value_run); }
 
 #ifdef __cplusplus
 }

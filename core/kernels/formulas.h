@@ -1,7 +1,8 @@
 /* formulas.h: what the element-by-element operations compute, once for the loops of the CPU and the kernels of gpu/.
 **
 ** One input: pn_NAME_value of x, pn_NAME_slope of x and dy (the gradient of x); a and b are the operation's own arguments, in their
-** order. Two inputs: pn_NAME_value of a and b, pn_NAME_slope_a and _slope_b with dy. Derivatives are of what core/ops/NAME.c says. */
+** order. Two inputs: pn_NAME_value of a and b, pn_NAME_slope_a and _slope_b with dy. Derivatives are of what core/ops/NAME.c says.
+** Comparisons: pn_NAME_value of a and b, and pn_NAME_of_integers. */
 #ifndef PENUMBRA_KERNELS_FORMULAS_H
 #define PENUMBRA_KERNELS_FORMULAS_H
 #ifdef __cplusplus
@@ -77,4 +78,17 @@ PN_FORMULA_OF_TWO(mul, (a * b), (dy * b), (dy * a))
 PN_FORMULA_OF_TWO(div, (a / b), (dy / b), (-dy * (a / b / b)))
 PN_FORMULA_OF_TWO(maximum, (a >= b || a != a) ? a : b, (a >= b || a != a) ? dy : 0, (a >= b || a != a) ? 0 : dy)
 PN_FORMULA_OF_TWO(minimum, (a <= b || a != a) ? a : b, (a <= b || a != a) ? dy : 0, (a <= b || a != a) ? 0 : dy)
+
+/* ---- comparisons: 1 or 0 ------------------------------------------------------------------------------------------------------- */
+
+#define PN_COMPARISON(name, OPERATOR)                                                                                              \
+  PN_SHARED real pn_##name##_value(real a, real b) { return a OPERATOR b; }                                                        \
+  PN_SHARED real pn_##name##_of_integers(int64_t a, int64_t b) { return a OPERATOR b; }
+
+PN_COMPARISON(gt, >)
+PN_COMPARISON(ge, >=)
+PN_COMPARISON(lt, <)
+PN_COMPARISON(le, <=)
+PN_COMPARISON(eq, ==)
+PN_COMPARISON(ne, !=)
 #endif

@@ -12,7 +12,7 @@ static int back(pn_call *call, int i) {
   if (!gpu || pn_call_dx(call, i, &dx, &fresh)) return -1;
   if (!dx) return 0;
   if (!pn_same_shape(dx, call->dy[0])) return pn_gpu_sum_products_into(dx, call->dy[0], call->x[1 - i], 1, fresh);
-  return i == 0 ? pn_cuda_binary_slope<mul_slope_a>(call, gpu, dx, fresh) : pn_cuda_binary_slope<mul_slope_b>(call, gpu, dx, fresh);
+  return i == 0 ? pn_cuda_slope<mul_slope_a>(call, gpu, dx, fresh) : pn_cuda_slope<mul_slope_b>(call, gpu, dx, fresh);
 }
 
 static int backward(pn_call *call) { return back(call, 0) || back(call, 1) ? -1 : 0; }

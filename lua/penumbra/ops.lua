@@ -3,11 +3,12 @@
 --     y = ops.conv3d(x, weight, bias, { stride = 2, pad = "same" })
 --     print(ops.help "conv3d")
 --
--- Tensors are positional (nil for an optional one that is absent; a number stands for a tensor without axes), the rest is named
--- in one table. Triples are t,h,w: a number or {t,h,w}. Pads: "same", a number, {t,h,w} or {{low,high},{low,high},{low,high}}.
--- A list that is the operation's only one needs no name: ops.sum(x, { 2, 3 }), ops.reshape(x, { 6, 4 }).
--- Axes and positions count from 1; axis -1 is the last. `into = tensor` (or a list) names destinations to write. LuaJIT's FFI
--- turns nil into NULL and 1.7 into 1, so every argument is checked here; C checks the tensors.
+-- Tensors are positional (nil for an optional one that is absent; a number stands for a tensor without axes, of integers where it
+-- is whole, stands beside one of integers, and the operation takes those), the rest is named in one table. Triples are t,h,w: a
+-- number or {t,h,w}. Pads: "same", a number, {t,h,w} or {{low,high},{low,high},{low,high}}. A list that is the operation's only one
+-- needs no name: ops.sum(x, { 2, 3 }), ops.reshape(x, { 6, 4 }). Axes and positions count from 1; axis -1 is the last.
+-- `into = tensor` (or a list) names destinations to write. LuaJIT's FFI turns nil into NULL and 1.7 into 1, so every argument is
+-- checked here; C checks the tensors.
 
 local ffi = require "ffi"
 local binding = require "penumbra.ffi"
@@ -170,6 +171,10 @@ local y_buffer = ffi.new("pn_tensor *[?]", MAX_OUTPUTS)
 local value_buffer = ffi.new("pn_value [?]", MAX_ARGS)
 local given_buffer = ffi.new("bool [?]", MAX_ARGS)
 local n_buffer = ffi.new("int [1]")
+local IS_INTEGER = {}
+for _, dtype in ipairs { C.PN_U8, C.PN_I32, C.PN_I64 } do
+  IS_INTEGER[tonumber(ffi.cast("int", dtype))] = true
+end
 
 local function known_names(op)
   local names = { "into" }
@@ -211,14 +216,15 @@ local function read_named(op, named)
 end
 
 -- One tensor argument to its pointer; a number becomes a tensor without axes on the device of the others, held in `hold` until
--- the call is over.
-local function read_tensor(op, name, value, hold, device)
+-- the call is over. Of integers where that says it exactly.
+local function read_tensor(op, name, value, hold, device, as_integer)
   if is_tensor(value) then
     return binding.ptr(value)
   end
   if type(value) == "number" then
     local p = binding.out()
-    binding.check(C.pn_tensor_new(p, C.pn_real(), 0, nil, C.PN_ROWS, device))
+    local whole_number = as_integer and value == math.floor(value) and math.abs(value) < 2 ^ 53
+    binding.check(C.pn_tensor_new(p, whole_number and C.PN_I64 or C.pn_real(), 0, nil, C.PN_ROWS, device))
     local handle = Ref(p[0], 0)
     hold[#hold + 1] = handle
     binding.check(C.pn_tensor_fill(handle.p, value))
@@ -246,10 +252,14 @@ local function read_inputs(op, tensors, n, hold)
   if last > MAX_INPUTS then
     raise("%s: %d tensors, at most %d", op.name, last, MAX_INPUTS)
   end
-  local device = 0
+  local device, any_integers = 0, false
   for i = last, 1, -1 do
     if is_tensor(tensors[i]) then
-      device = C.pn_tensor_device(binding.ptr(tensors[i]))
+      local p = binding.ptr(tensors[i])
+      device = C.pn_tensor_device(p)
+      if inputs[math.min(i, #inputs)].integer then
+        any_integers = any_integers or IS_INTEGER[tonumber(ffi.cast("int", C.pn_tensor_dtype(p)))]
+      end
     end
   end
   for i = 1, last do
@@ -258,7 +268,7 @@ local function read_inputs(op, tensors, n, hold)
     if value == nil and input.optional then
       x_buffer[i - 1] = nil
     else
-      x_buffer[i - 1] = read_tensor(op, input.name, value, hold, device)
+      x_buffer[i - 1] = read_tensor(op, input.name, value, hold, device, input.integer and any_integers)
     end
     n_x = i
   end
@@ -351,6 +361,7 @@ local function read_op(pointer)
   op.signature = ffi.string(C.pn_op_inputs(pointer))
   for word in op.signature:gmatch("%S+") do
     local input = { name = word:match("^[%w_]+"), optional = word:sub(-1) == "?", variadic = word:sub(-3) == "..." }
+    input.integer = C.pn_op_input_integer(pointer, #op.inputs)
     op.inputs[#op.inputs + 1] = input
     op.variadic = op.variadic or input.variadic
   end

@@ -700,7 +700,7 @@ ffi.metatype(binding.Ref, {
     end
     return method
   end,
-  __eq = function(a, b) -- the same tensor, not the same values
+  __eq = function(a, b) -- the same tensor, not the same values: Lua makes a boolean of what this returns, so a:eq(b) compares
     return is_tensor(a) and is_tensor(b) and a.p == b.p
   end,
   __newindex = function(_, key)
@@ -711,10 +711,10 @@ ffi.metatype(binding.Ref, {
     raise("a tensor has no length: t:size(axis), t:count() and t:dims() count")
   end,
   __lt = function()
-    raise("tensors have no order: compare numbers (t:item(), t:get(i, ...))")
+    raise("tensors have no order: compare numbers (t:item(), t:get(i, ...)), or elements (t:lt(other), t:ge(0.5))")
   end,
   __le = function()
-    raise("tensors have no order: compare numbers (t:item(), t:get(i, ...))")
+    raise("tensors have no order: compare numbers (t:item(), t:get(i, ...)), or elements (t:lt(other), t:ge(0.5))")
   end,
   __concat = function()
     raise("a tensor is no text: tostring(t) is")

@@ -120,6 +120,74 @@ describe("operations of two inputs", function()
   end)
 end)
 
+describe("comparisons", function()
+  local x, y = { 1, 2, 3, NAN, INF, -INF, 0 }, { 2, 2, 2, 2, INF, 0, -0 }
+  local expected = {
+    gt = { 0, 0, 1, 0, 0, 0, 0 }, ge = { 0, 1, 1, 0, 1, 0, 1 }, lt = { 1, 0, 0, 0, 0, 1, 0 }, le = { 1, 1, 0, 0, 1, 1, 1 },
+    eq = { 0, 1, 0, 0, 1, 0, 1 }, ne = { 1, 0, 1, 1, 0, 1, 0 },
+  }
+  for name, truth in pairs(expected) do
+    it(name .. " is 1 where it holds, else 0; with NaN as in C", function()
+      local z = pn[name](pn.tensor(x), pn.tensor(y))
+      assert.same(truth, z:totable())
+      assert.equal(pn.real, z:dtype())
+    end)
+  end
+
+  it("broadcast, and take a number on either side", function()
+    local a, b = pn.tensor { { 1 }, { 2 } }, pn.tensor { 1, 2, 3 }
+    assert.same({ { 1, 0, 0 }, { 0, 1, 0 } }, a:eq(b):totable())
+    assert.same({ { 0, 1, 1 }, { 0, 0, 1 } }, pn.lt(a, b):totable())
+    assert.same({ 0, 0, 1 }, b:gt(2.5):totable())
+    assert.same({ 1, 1, 0 }, pn.gt(2.5, b):totable())
+    helper.failure(function() return pn.zeros({ 2, 3 }):ge(pn.zeros { 2, 4 }) end,
+      "ge: sizes 3 and 4 of axis 2 do not broadcast   (a 2,3; b 2,4)")
+  end)
+
+  it("of integers, of any two types, give real numbers that sums and products take", function()
+    local mask = pn.tensor({ { 0, 2, 255 }, { 2, 1, 2 } }, { dtype = "u8" })
+    local is_two = mask:eq(2)
+    assert.same({ { 0, 1, 0 }, { 1, 0, 1 } }, is_two:totable())
+    assert.equal(pn.real, is_two:dtype())
+    assert.equal(3, is_two:sum():item())
+    assert.same({ { 0, 0, 0 }, { 0, 1, 0 } }, (mask:gt(0) * mask:lt(2)):totable())
+    assert.same({ { 0, 0, 1 }, { 0, 0, 0 } }, mask:gt(2.5):totable())
+    assert.same({ { 1, 0, 0 }, { 0, 1, 0 } }, mask:lt(pn.tensor({ { 1 }, { 2 } }, { dtype = "i64" })):totable())
+    assert.same({ 0, 0 }, pn.tensor({ 0, 255 }, { dtype = "u8" }):gt(256):totable())
+    assert.same({ 1, 1 }, pn.tensor({ 0, 255 }, { dtype = "u8" }):gt(-1):totable())
+  end)
+
+  it("see integers apart that no float tells apart", function()
+    local large = pn.tensor({ 16777216, 16777217, 2 ^ 52 + 1 }, { dtype = "i64" })
+    assert.same({ 0, 1, 0 }, large:eq(16777217):totable())
+    assert.same({ 0, 0, 1 }, pn.gt(large, 2 ^ 52):totable())
+    assert.same({ 1, 1, 1 }, large:le(large):totable())
+    assert.same({ 1, 0, 0 }, pn.tensor({ 16777216, 16777217, 2 ^ 31 - 1 }, { dtype = "i32" }):lt(16777217):totable())
+  end)
+
+  it("have no gradient, and leave that of others alone", function()
+    local v = pn.tensor { -1, 2, 3 }
+    v:requires_grad(true)
+    local positive = v:gt(0)
+    assert.is_false(positive:requires_grad())
+    pn.sum(positive * v):backward()
+    assert.same({ 0, 1, 1 }, v:grad():totable())
+  end)
+
+  it("refuse other types, by name", function()
+    helper.failure(function() return pn.zeros({ 2, dtype = "f16" }):eq(1) end,
+      ('eq: a is f16, expected %s, u8, i32 or i64 (:cast "%s" converts it)'):format(pn.real, pn.real))
+  end)
+
+  it("are told from == , which asks whether two are one", function()
+    local a, b = pn.tensor { 1, 2 }, pn.tensor { 1, 2 }
+    assert.is_false(a == b)
+    assert.is_true(a == a)
+    assert.same({ 1, 1 }, a:eq(b):totable())
+    assert.is_truthy(pn.ops.help "eq":find("== in Lua", 1, true))
+  end)
+end)
+
 describe("dropout", function()
   it("tosses Philox's coins: the same for any memory order, replayed by seed, stream and offset", function()
     local x = pn.ones { 2, 4, 3, 5, 7 }

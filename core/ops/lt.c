@@ -1,0 +1,15 @@
+/* lt: y = 1 where a < b, else 0; broadcast (NumPy rules). As in C: with NaN it is 0. No gradient. Types: see gt.c. */
+#include "kernels/elementwise.h"
+
+PN_COMPARISON_KERNEL(lt)
+
+static const char *const cases[] = { "2,3,2,3,5 2,3,2,3,5", "2,3,5:u8 3,1:u8", "3,1:i64 7:i32", "2,3:u8 3", 0 };
+const pn_op pn_op_lt = {
+  .name = "lt",
+  .help = "is a smaller than b? 1 or 0, element by element",
+  .inputs = "a b",
+  .cases = cases,
+  .shape = pn_binary_shape,
+  .cpu = {.forward = forward},
+  .integer_inputs = { true,              true }
+};

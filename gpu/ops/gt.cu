@@ -1,0 +1,4 @@
+/* gt.cu: see core/ops/gt.c. */
+#include "elementwise.h"
+
+PN_CUDA_COMPARISON(gt)

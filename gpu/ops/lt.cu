@@ -1,0 +1,4 @@
+/* lt.cu: see core/ops/lt.c. */
+#include "elementwise.h"
+
+PN_CUDA_COMPARISON(lt)
