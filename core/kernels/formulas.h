@@ -91,4 +91,10 @@ PN_COMPARISON(lt, <)
 PN_COMPARISON(le, <=)
 PN_COMPARISON(eq, ==)
 PN_COMPARISON(ne, !=)
+
+/* ---- a choice -------------------------------------------------------------------------------------------------------------------- */
+
+PN_SHARED real pn_where_value(real c, real a, real b) { return c != 0 ? a : b; }
+PN_SHARED real pn_where_slope_a(real c, real dy) { return c != 0 ? dy : 0; }
+PN_SHARED real pn_where_slope_b(real c, real dy) { return c != 0 ? 0 : dy; }
 #endif

@@ -24,7 +24,8 @@ describe("element types", function()
 
   it("may be of 16 bits on a CUDA device, " .. device.library:match "[^/]*$", function()
     assert.equal("bf16", pn.relu(on("cuda", "bf16", 2)):dtype())
-    assert.matches('relu: x is i64, expected f%d+, f16 or bf16 %(:cast "f%d+" converts it%)', message_of(pn.relu, on("cuda", "i64", 2)))
+    assert.matches('relu: x is i64, expected f%d+, f16 or bf16 %(:cast "f%d+" converts it%)',
+      message_of(pn.relu, on("cuda", "i64", 2)))
     assert.matches("a tensor of u8 has no gradient", message_of(function() on("cuda", "u8", 2):requires_grad(true) end))
     assert.equal("f16", on("cuda", "f16", 2):requires_grad(true):dtype())
   end)

@@ -81,6 +81,64 @@ describe("element by element on a CUDA device", function()
     end)
   end
 
+  for _, layout in ipairs(layouts) do
+    it("compares and chooses as the CPU does: " .. layout[1], function()
+      local a, b = helper.random(layout[2][1], "a"), helper.random(layout[2][2], "b")
+      if #layout[2][1] == 5 then a = a:contiguous "channels_last" end
+      local view_a, view_b = layout[3] or function(t) return t end, layout[3] or layout[4] or function(t) return t end
+      for _, kinds in ipairs { { real, real }, { "bf16", "f16" }, { "u8", "u8" }, { "i64", "i32" }, { "u8", real } } do
+        local here_a, here_b = (a * 3):cast(kinds[1]), (b * 3):cast(kinds[2])
+        local there_a, there_b = here_a:to "cuda", here_b:to "cuda"
+        for i, t in ipairs { here_a, here_b } do -- the CPU has no 16 bits
+          if kinds[i] == "bf16" then here_a = t:cast(real) elseif kinds[i] == "f16" then here_b = t:cast(real) end
+        end
+        for _, name in ipairs { "gt", "ge", "lt", "le", "eq", "ne" } do
+          local y = pn[name](view_a(there_a), view_b(there_b))
+          assert.equal(real, y:dtype())
+          helper.assert_same_bits(y:to "cpu":contiguous(), pn[name](view_a(here_a), view_b(here_b)):contiguous(), name)
+        end
+        if kinds[2] == real then
+          local n = view_a(here_a)
+          helper.assert_same_bits(pn.where(view_a(there_a), view_b(there_b), -1):to "cpu":contiguous(),
+            pn.where(n, view_b(here_b), -1):contiguous(), "where of " .. kinds[1])
+        end
+      end
+      for _, t in ipairs(types) do
+        agree(function(x, y) return pn.where(x:detach():gt(1), x, y) end, { a + 1, b + 1 }, { t, t },
+          { layout[3], layout[3] or layout[4] }, "where of " .. t)
+        agree(function(x, y) return pn.where(y:detach():lt(x:detach()), y, 3) + x end, { a + 1, b + 1 }, { t, t },
+          { layout[3], layout[3] or layout[4] }, "where of a number and of " .. t)
+      end
+    end)
+  end
+
+  it("tells integers apart that no float tells apart, and takes numbers with them", function()
+    local large = pn.tensor({ 16777216, 16777217, 2 ^ 52 + 1 }, { dtype = "i64" }):to "cuda"
+    assert.same({ 0, 1, 0 }, large:eq(16777217):to "cpu":totable())
+    assert.same({ 0, 0, 1 }, pn.gt(large, 2 ^ 52):to "cpu":totable())
+    local mask = pn.tensor({ 0, 2, 255 }, { dtype = "u8" }):to "cuda"
+    assert.same({ 0, 1, 1 }, mask:gt(0.5):to "cpu":totable())
+    assert.same({ 0, 1, 0 }, pn.eq(2, mask):to "cpu":totable())
+  end)
+
+  it("chooses without a trace of what was not chosen, NaN neither", function()
+    local inf, nan = math.huge, 0 / 0
+    local c, a, b = pn.tensor { 1, 0, 1 }:to "cuda", pn.tensor { 1, nan, 2 }:to "cuda", pn.tensor { inf, 3, nan }:to "cuda"
+    a:requires_grad(true)
+    b:requires_grad(true)
+    local y = pn.where(c, a, b)
+    assert.same({ 1, 3, 2 }, y:to "cpu":totable())
+    y:backward(pn.tensor { 5, 6, nan }:to "cuda")
+    assert.same({ 5, 0 }, pn.slice(a:grad():to "cpu", { axis = 1, first = 1, count = 2 }):totable())
+    assert.same({ 0, 6, 0 }, b:grad():to "cpu":totable())
+  end)
+
+  it("compares with NaN as C does", function()
+    local x, y = pn.tensor { 1, 0 / 0, 0 / 0 }:to "cuda", pn.tensor { 0 / 0, 1, 0 / 0 }:to "cuda"
+    for _, name in ipairs { "gt", "ge", "lt", "le", "eq" } do assert.same({ 0, 0, 0 }, pn[name](x, y):to "cpu":totable(), name) end
+    assert.same({ 1, 1, 1 }, pn.ne(x, y):to "cpu":totable())
+  end)
+
   it("has results of the type that both inputs have, of real where they differ; a number changes nothing", function()
     local function typed(dtype, ...) return pn.ones({ ... }):to "cuda":cast(dtype) end
     for _, t in ipairs(types) do
@@ -92,6 +150,10 @@ describe("element by element on a CUDA device", function()
       assert.equal(real, pn.sum(typed(t, 2, 3)):dtype())
       assert.equal(real, pn.mean(typed(t, 2, 3), { axes = { 1 } }):dtype())
       assert.equal("i64", pn.argmax(typed(t, 2, 3)):dtype())
+      assert.equal(t, pn.gt(typed(t, 2, 3), typed(t, 3)):dtype())
+      assert.equal(t, pn.gt(typed(t, 2, 3), 0):dtype())
+      assert.equal(real, pn.gt(typed(t, 2, 3), typed("u8", 3)):dtype())
+      assert.equal(t, pn.where(typed("u8", 2, 3), typed(t, 2, 3), 0):dtype())
     end
     assert.equal(real, pn.mul(typed("bf16", 2), typed("f16", 2)):dtype())
     assert.equal(real, pn.mul(typed("bf16", 2), typed(real, 2, 1)):dtype())

@@ -188,6 +188,56 @@ describe("comparisons", function()
   end)
 end)
 
+describe("where", function()
+  it("chooses, with all three broadcast", function()
+    local c = pn.tensor { { 1 }, { 0 } }
+    local a, b = pn.tensor { 1, 2, 3 }, pn.tensor { { 10 }, { 20 } }
+    assert.same({ { 1, 2, 3 }, { 20, 20, 20 } }, pn.where(c, a, b):totable())
+    assert.same({ { 10, 10, 10 }, { 1, 2, 3 } }, pn.where(c, b, a):totable())
+    assert.same({ -1, 7 }, pn.where(pn.tensor { 0, 2 }, 7, -1):totable())
+    assert.same({ 5, 2 }, pn.where(pn.tensor { NAN, 0 }, 5, 2):totable())
+    helper.failure(function() return pn.where(c, pn.zeros { 3 }, pn.zeros { 2 }) end,
+      "where: sizes 3 and 2 of axis 2 do not broadcast   (c 2,1; a 3; b 2)")
+  end)
+
+  it("takes masks and what comparisons give as its condition", function()
+    local mask = pn.tensor({ 0, 1, 255, 1 }, { dtype = "u8" })
+    assert.same({ 0, 1, 1, 1 }, pn.where(mask, 1, 0):totable())
+    assert.same({ 9, 9, 3, 9 }, pn.where(mask:eq(255), pn.tensor { 1, 2, 3, 4 }, 9):totable())
+    assert.same({ 2, 1 }, pn.where(pn.tensor({ 0, 2 ^ 40 }, { dtype = "i64" }), 1, 2):totable())
+    helper.failure(function() return pn.where(mask, mask, 0) end, "where: a is u8, expected " .. pn.real)
+    helper.failure(function() return pn.where(pn.zeros { 1, dtype = "f16" }, 1, 0) end, "where: c is f16, expected")
+  end)
+
+  it("lets nothing of what it did not choose through, forward or backward", function()
+    local c = pn.tensor { 1, 0, 1, 0 }
+    local y, d = helper.with_gradients(function(a, b) return pn.where(c, a, b) end,
+      pn.tensor { 1, NAN, 2, INF }, pn.tensor { NAN, 3, -INF, 4 })
+    assert.same({ 1, 3, 2, 4 }, y:totable())
+    local dy = helper.counted(y:shape(), 613):flat()
+    helper.assert_close(d[1], { dy[1], 0, dy[3], 0 })
+    helper.assert_close(d[2], { 0, dy[2], 0, dy[4] })
+    local a = pn.tensor { 1, 2, 3, 4 }
+    a:requires_grad(true)
+    pn.where(c, a, 0):backward(pn.tensor { 5, NAN, 6, INF })
+    assert.same({ 5, 0, 6, 0 }, a:grad():totable())
+  end)
+
+  it("gives its condition no gradient", function()
+    local c, a = pn.tensor { 1, 0 }, pn.tensor { 3, 4 }
+    c:requires_grad(true)
+    assert.is_false(pn.where(c, a, 0):requires_grad())
+    a:requires_grad(true)
+    pn.sum(pn.where(c, a, 0)):backward()
+    assert.is_nil(c:grad())
+  end)
+
+  it("carries the grid of the input that has the result's shape", function()
+    local b = pn.zeros({ 1, 2, 1, 3, 4 }):set_grid({ 1, 2, 2 }, { 0, 1, 1 })
+    assert.same({ 1, 2, 2 }, pn.where(pn.zeros { 1, 2, 1, 3, 4 }, 1, b):grid().stride)
+  end)
+end)
+
 describe("dropout", function()
   it("tosses Philox's coins: the same for any memory order, replayed by seed, stream and offset", function()
     local x = pn.ones { 2, 4, 3, 5, 7 }
