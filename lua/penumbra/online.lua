@@ -174,13 +174,11 @@ function Windows:next()
       if smaller > 1 then
         frame, label = image.resize(frame, { h, w }), image.resize(label, { h, w })
       end
-      local from, says = frame:data(), label:data()
+      local object, between = label:eq(1):cast "u8", label:eq(VOID):cast "u8"
       for t = math.ceil((k - 1) * n / #some), math.ceil(k * n / #some) - 1 do
-        ffi.copy(frames + t * pixels * 3, from, pixels * 3)
-        for p = 0, pixels - 1 do
-          mask[t * pixels + p] = says[p] == 1 and 1 or 0
-          void[t * pixels + p] = says[p] == VOID and 1 or 0
-        end
+        ffi.copy(frames + t * pixels * 3, frame:data(), pixels * 3)
+        ffi.copy(mask + t * pixels, object:data(), pixels)
+        ffi.copy(void + t * pixels, between:data(), pixels)
       end
     end)
   end
