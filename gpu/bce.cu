@@ -5,23 +5,29 @@
 
 enum { BLOCK = 4096, THREADS = 256 };
 
-/* Operands: what is written in backward (x itself in forward: nothing), x, target, void. */
-enum { DX, X, TARGET, VOID };
+/* Operands: what is written (x itself where the sums are taken: nothing), x, target; then dy of each element and void, where there are. */
+enum { TO, X, TARGET };
 typedef struct operands {
   pn_loop loop;
-  bool has_void; /* else every element counts */
+  int dy, is_void; /* which operands they are; 0: none, every element counts */
 } operands;
 
-static void open_operands(operands *o, const pn_call *call, const pn_tensor *dx) {
+static int add_operand(pn_loop *loop, const pn_tensor *t) {
+  if (!t) return 0;
+  pn_loop_add(loop, t);
+  return loop->n_operands - 1;
+}
+
+static void open_operands(operands *o, const pn_call *call, const pn_tensor *to, const pn_tensor *dy) {
   pn_loop_start(&o->loop, call->x[0]->n_dims, call->x[0]->shape);
-  pn_loop_add(&o->loop, dx ? dx : call->x[0]);
+  pn_loop_add(&o->loop, to ? to : call->x[0]);
   for (int i = 0; i < 2; i++) pn_loop_add(&o->loop, call->x[i]);
-  o->has_void = call->x[2] != NULL;
-  if (o->has_void) pn_loop_add(&o->loop, call->x[2]);
+  o->dy = add_operand(&o->loop, dy);
+  o->is_void = add_operand(&o->loop, call->x[2]);
   pn_loop_plan(&o->loop);
 }
 
-PN_DEVICE bool counts(const operands *o, const int64_t *at) { return !o->has_void || !(pn_loop_get(&o->loop, VOID, at) != 0); }
+PN_DEVICE bool counts(const operands *o, const int64_t *at) { return !o->is_void || !(pn_loop_get(&o->loop, o->is_void, at) != 0); }
 
 /* What a thread has seen. */
 typedef struct seen {
@@ -83,41 +89,60 @@ PN_KERNEL void finish(real *y, double *weight, unsigned long long *outside, cons
     0
   };
   const pn_bce_result r = pn_bce_join(&sums, rule);
-  *y = (real)r.loss;
+  if (y) *y = (real)r.loss;
   if (weight) weight[0] = r.weight[0], weight[1] = r.weight[1];
   if (sum.outside) pn_report(outside, sum.outside);
+}
+
+/* norm none: what each element loses, by the weights that `finish` left. */
+PN_KERNEL void losses(operands o, const double *weight) {
+  const real w[2] = { (real)weight[0], (real)weight[1] };
+  PN_EACH(i, o.loop.count) {
+    int64_t at[PN_LOOP_OPERANDS];
+    pn_loop_at(&o.loop, i, at);
+    const real x = pn_loop_get(&o.loop, X, at), t = pn_loop_get(&o.loop, TARGET, at);
+    pn_loop_put(&o.loop, TO, at, counts(&o, at) ? pn_bce_weighted_of(x, t, w) : 0);
+  }
 }
 
 int pn_gpu_bce_forward(pn_call *call, bool balanced) {
   pn_gpu *gpu = pn_gpu_of(call->y[0]);
   pn_tensor *kept = NULL;
   const int64_t two = 2;
+  const bool each = pn_bce_each(call);
   operands o;
   if (!gpu) return -1;
   unsigned long long *outside = pn_gpu_complaint(
       gpu, call->op->name, balanced ? "%lld of the targets are neither 0 nor 1" : "%lld of the targets are not in 0..1");
-  if (!outside || (call->recording && pn_tensor_new(&kept, PN_F64, 1, &two, PN_ROWS, PN_CUDA0 + gpu->index))) return -1;
+  if (!outside || ((call->recording || each) && pn_tensor_new(&kept, PN_F64, 1, &two, PN_ROWS, PN_CUDA0 + gpu->index))) return -1;
   if (kept) pn_call_save(call, 0, kept);
-  open_operands(&o, call, NULL);
+  open_operands(&o, call, NULL, NULL);
   const int64_t n = pn_ceil_div(o.loop.count, BLOCK);
   seen *partial = (seen *)pn_gpu_scratch(gpu, (size_t)pn_max64(n, 1) * sizeof *partial);
   if (!partial) return -1;
   int rc = n ? PN_LAUNCH_TEAM(gpu, sum_blocks, n, THREADS, THREADS * sizeof(seen), partial, o, balanced) : 0;
+  double *weight = kept ? (double *)(void *)pn_bytes_of(kept) : NULL;
   if (!rc)
-    rc = PN_LAUNCH_TEAM(gpu, finish, 1, THREADS, THREADS * sizeof(seen), pn_real_of(call->y[0]),
-                        kept ? (double *)(void *)pn_bytes_of(kept) : NULL, outside, partial, n, pn_bce_rule_of(call, balanced));
+    rc = PN_LAUNCH_TEAM(gpu, finish, 1, THREADS, THREADS * sizeof(seen), each ? NULL : pn_real_of(call->y[0]), weight, outside,
+                        partial, n, pn_bce_rule_of(call, balanced));
+  if (!rc && each && n) {
+    open_operands(&o, call, call->y[0], NULL);
+    rc = PN_LAUNCH(gpu, losses, pn_gpu_blocks(gpu, o.loop.count, THREADS), THREADS, o, weight);
+  }
   pn_gpu_scratch_free(gpu, partial);
   return rc;
 }
 
+/* dy: of the one loss; NULL where each element has its own. */
 PN_KERNEL void slopes(operands o, bool fresh, const real *dy, const double *weight) {
-  const real w[2] = { (real)(weight[0] * (double)*dy), (real)(weight[1] * (double)*dy) };
+  const double factor = dy ? (double)*dy : 1;
+  const real w[2] = { (real)(weight[0] * factor), (real)(weight[1] * factor) };
   PN_EACH(i, o.loop.count) {
     int64_t at[PN_LOOP_OPERANDS];
     pn_loop_at(&o.loop, i, at);
     const real x = pn_loop_get(&o.loop, X, at), t = pn_loop_get(&o.loop, TARGET, at);
-    const real d = counts(&o, at) ? pn_bce_slope_of(x, t, w) : 0;
-    pn_loop_put(&o.loop, DX, at, fresh ? d : pn_loop_get(&o.loop, DX, at) + d);
+    const real slope = pn_bce_slope_of(x, t, w), d = !counts(&o, at) ? 0 : o.dy ? slope * pn_loop_get(&o.loop, o.dy, at) : slope;
+    pn_loop_put(&o.loop, TO, at, fresh ? d : pn_loop_get(&o.loop, TO, at) + d);
   }
 }
 
@@ -128,8 +153,9 @@ int pn_gpu_bce_backward(pn_call *call) {
   operands o;
   if (!gpu || pn_call_dx(call, 0, &dx, &fresh)) return -1;
   if (!dx) return 0;
-  open_operands(&o, call, dx);
+  const bool each = pn_bce_each(call);
+  open_operands(&o, call, dx, each ? call->dy[0] : NULL);
   if (!o.loop.count) return 0;
-  return PN_LAUNCH(gpu, slopes, pn_gpu_blocks(gpu, o.loop.count, 256), 256, o, fresh, pn_real_of(call->dy[0]),
+  return PN_LAUNCH(gpu, slopes, pn_gpu_blocks(gpu, o.loop.count, 256), 256, o, fresh, each ? NULL : pn_real_of(call->dy[0]),
                    (const double *)(const void *)pn_bytes_of(call->saved[0]));
 }

@@ -48,12 +48,21 @@ describe("balanced cross entropy", function()
     assert.same({ 0, 0, 0, 0, 0, 0 }, x:grad():totable())
   end)
 
+  it("is left to the elements where norm is none: hard ones can then be chosen", function()
+    local x = logits()
+    local each = pn.loss.balanced(x, pn.tensor(Y), { norm = "none" })
+    assert.same({ 6 }, each:shape())
+    helper.assert_close(each:sum():item(), 0.8370755713963997, TOLERANCE)
+    pn.sum(pn.where(each:detach():gt(0.2), each, 0)):backward()
+    helper.assert_close(x:grad(), { 0, 0, -0.188770334, 0, 0.25, 0 }, 2e-8 + TOLERANCE)
+  end)
+
   it("says what it does not know", function()
     helper.failure(function() pn.loss.balanced(logits(), pn.tensor(Y), { nrom = "sum" }) end,
       "loss.balanced: unknown option 'nrom'",
       "did you mean 'norm'?")
-    helper.failure(function() pn.loss.balanced(logits(), pn.tensor(Y), { norm = "some" }) end,
-      'norm is "some"', 'did you mean "sum"?')
+    helper.failure(function() pn.loss.balanced(logits(), pn.tensor(Y), { norm = "sume" }) end,
+      'norm is "sume"', 'did you mean "sum"?')
     helper.failure(function() pn.loss.balanced(logits(), pn.zeros { 5 }) end, "balanced_bce", "x 6", "target 5")
   end)
 end)
@@ -66,6 +75,7 @@ describe("plain cross entropy", function()
     end
     helper.assert_close(pn.loss.bce(logits(), pn.tensor(Y)):item(), expected / 6, TOLERANCE)
     helper.assert_close(pn.loss.bce(logits(), pn.tensor(Y), { norm = "sum" }):item(), expected, TOLERANCE)
+    helper.assert_close(pn.loss.bce(logits(), pn.tensor(Y), { norm = "none" }):sum():item(), expected, TOLERANCE)
     helper.failure(function() pn.loss.bce(logits(), pn.tensor(Y), { empty = "zero" }) end, "loss.bce: unknown option 'empty'")
   end)
 end)

@@ -4,7 +4,7 @@
 #include "kernels/curves.h"
 #include "kernels/elementwise.h"
 
-enum { BLOCK = 8192, CHUNK = 256, NORM_MEAN = 0, NORM_SUM = 1, EMPTY_ZERO = 1 };
+enum { BLOCK = 8192, CHUNK = 256, NORM_MEAN = 0, NORM_SUM = 1, NORM_NONE = 3, EMPTY_ZERO = 1 };
 
 int pn_bce_shape(pn_call *call) {
   if (pn_need_real(call, 0)) return -1;
@@ -14,37 +14,47 @@ int pn_bce_shape(pn_call *call) {
     if (pn_need_same_shape(call, 0, i)) return -1;
     if (t->dtype != PN_U8 && pn_need_real(call, i)) return -1;
   }
-  pn_out_dims(&call->out[0], PN_REAL_DTYPE, 0, (const int64_t[]){ 0 });
+  if (pn_bce_each(call)) {
+    pn_out_like(&call->out[0], call->x[0]);
+    call->out[0].dtype = PN_REAL_DTYPE;
+  } else {
+    pn_out_dims(&call->out[0], PN_REAL_DTYPE, 0, (const int64_t[]){ 0 });
+  }
   return 0;
 }
+
+bool pn_bce_each(const pn_call *call) { return pn_arg_int(call, "norm") == NORM_NONE; }
 
 pn_bce_rule pn_bce_rule_of(const pn_call *call, bool balanced) {
   int64_t norm = pn_arg_int(call, "norm");
   const pn_tensor *x = call->x[0];
   return (pn_bce_rule){ .balanced = balanced,
                         .zero_when_empty = balanced && pn_arg_int(call, "empty") == EMPTY_ZERO,
-                        .divisor = norm == NORM_MEAN                    ? 0
-                                   : norm == NORM_SUM || x->n_dims == 0 ? 1
-                                                                        : (double)pn_max64(x->shape[0], 1) };
+                        .divisor = norm == NORM_MEAN                                         ? 0
+                                   : norm == NORM_SUM || norm == NORM_NONE || x->n_dims == 0 ? 1
+                                                                                             : (double)pn_max64(x->shape[0], 1) };
 }
 
 typedef struct job {
   pn_loop loop;
-  int at_x, at_target, at_void; /* operands; at_void -1: none */
+  int at_x, at_target, at_dy, at_void; /* operands; -1: none */
   bool target_u8, void_u8, binary, fresh;
   real weight[2];
   pn_bce_sums *block;
 } job;
 
-static void job_start(job *j, const pn_call *call, const pn_tensor *dx) {
+/* to: what is written or added to; dy: of each element; either may be NULL. */
+static void job_start(job *j, const pn_call *call, const pn_tensor *to, const pn_tensor *dy) {
   memset(j, 0, sizeof *j);
   pn_loop_start(&j->loop, call->x[0]->n_dims, call->x[0]->shape);
-  if (dx) pn_loop_add(&j->loop, dx);
+  if (to) pn_loop_add(&j->loop, to);
   j->at_x = j->loop.n_operands;
   pn_loop_add(&j->loop, call->x[0]);
   j->at_target = j->loop.n_operands;
   pn_loop_add(&j->loop, call->x[1]);
   j->target_u8 = call->x[1]->dtype == PN_U8;
+  j->at_dy = dy ? j->loop.n_operands : -1;
+  if (dy) pn_loop_add(&j->loop, dy);
   j->at_void = call->x[2] ? j->loop.n_operands : -1;
   if (call->x[2]) {
     pn_loop_add(&j->loop, call->x[2]);
@@ -107,7 +117,7 @@ static void sum_blocks(void *context, int64_t begin, int64_t end) {
 
 static int sum(pn_call *call, bool binary, pn_bce_sums *out) {
   job j;
-  job_start(&j, call, NULL);
+  job_start(&j, call, NULL, NULL);
   j.binary = binary;
   int64_t blocks = pn_ceil_div(j.loop.count, BLOCK);
   memset(out, 0, sizeof *out);
@@ -130,12 +140,37 @@ static int sum(pn_call *call, bool binary, pn_bce_sums *out) {
   return 0;
 }
 
+static void each_element(void *context, int64_t n, char *const *at, const int64_t *stride) {
+  const job *j = context;
+  const pn_curve_kernels *kernels = pn_curves();
+  real *y = (real *)(void *)at[0], room_x[CHUNK], room_t[CHUNK], room_k[CHUNK], loss[CHUNK];
+  for (int64_t i = 0; i < n; i += CHUNK) {
+    int64_t m = pn_min64(CHUNK, n - i);
+    const real *x = adjacent(room_x, at[j->at_x], false, stride[j->at_x], i, m);
+    const real *t = adjacent(room_t, at[j->at_target], j->target_u8, stride[j->at_target], i, m);
+    const real *keep = kept(room_k, j, at, stride, i, m);
+    if (stride[0] == 1) kernels->bce_each(y + i, x, t, keep, j->weight, m);
+    else {
+      kernels->bce_each(loss, x, t, keep, j->weight, m);
+      for (int64_t k = 0; k < m; k++) y[(i + k) * stride[0]] = loss[k];
+    }
+  }
+}
+
+static void write_each(const pn_call *call, const pn_bce_result *r) {
+  job j;
+  job_start(&j, call, call->y[0], NULL);
+  for (int side = 0; side < 2; side++) j.weight[side] = (real)r->weight[side];
+  pn_loop_all(&j.loop, each_element, &j);
+}
+
 int pn_bce_forward(pn_call *call, bool balanced) {
   pn_bce_sums sums;
   pn_tensor *kept;
   if (sum(call, balanced, &sums)) return -1;
   pn_bce_result r = pn_bce_join(&sums, pn_bce_rule_of(call, balanced));
-  *pn_real_of(call->y[0]) = (real)r.loss;
+  if (pn_bce_each(call)) write_each(call, &r);
+  else *pn_real_of(call->y[0]) = (real)r.loss;
   if (!call->recording) return 0;
   if (pn_tensor_new(&kept, PN_F64, 1, (int64_t[]){ 2 }, PN_ROWS, PN_CPU)) return -1;
   memcpy(pn_bytes_of(kept), r.weight, sizeof r.weight);
@@ -152,9 +187,11 @@ static void back_elements(void *context, int64_t n, char *const *at, const int64
     const real *x = adjacent(room_x, at[j->at_x], false, stride[j->at_x], i, m);
     const real *t = adjacent(room_t, at[j->at_target], j->target_u8, stride[j->at_target], i, m);
     const real *keep = kept(room_k, j, at, stride, i, m);
-    if (stride[0] == 1) kernels->bce_slope(dx + i, !j->fresh, x, t, keep, j->weight, m);
+    if (j->at_dy < 0 && stride[0] == 1) kernels->bce_slope(dx + i, !j->fresh, x, t, keep, j->weight, m);
     else {
       kernels->bce_slope(slope, false, x, t, keep, j->weight, m);
+      const real *dy = j->at_dy < 0 ? NULL : adjacent(room_x, at[j->at_dy], false, stride[j->at_dy], i, m);
+      for (int64_t k = 0; dy && k < m; k++) slope[k] = keep && !(keep[k] != 0) ? 0 : slope[k] * dy[k];
       for (int64_t k = 0; k < m; k++) dx[(i + k) * stride[0]] = j->fresh ? slope[k] : dx[(i + k) * stride[0]] + slope[k];
     }
   }
@@ -166,9 +203,11 @@ int pn_bce_backward(pn_call *call) {
   job j;
   if (pn_call_dx(call, 0, &dx, &fresh)) return -1;
   if (!dx) return 0;
-  job_start(&j, call, dx);
+  const bool each = pn_bce_each(call);
+  job_start(&j, call, dx, each ? call->dy[0] : NULL);
   j.fresh = fresh;
-  const double *weight = (const double *)(const void *)pn_bytes_of(call->saved[0]), dy = (double)*pn_real_of(call->dy[0]);
+  const double *weight = (const double *)(const void *)pn_bytes_of(call->saved[0]),
+               dy = each ? 1 : (double)*pn_real_of(call->dy[0]);
   for (int side = 0; side < 2; side++) j.weight[side] = (real)(weight[side] * dy);
   pn_loop_all(&j.loop, back_elements, &j);
   return 0;

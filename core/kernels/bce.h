@@ -1,4 +1,5 @@
-/* bce.h: what the binary cross entropies share: one pass for the sums, one for the gradient.
+/* bce.h: what the binary cross entropies share: one pass for the sums, one for the gradient; with norm none one more for what each
+** element loses, as the sums know the weights.
 **
 ** With logit x and target y the loss of an element is l = max(x,0) - x*y + log(1 + e^-|x|), its slope sigmoid(x) - y. Sums are
 ** taken in double over blocks that depend on the shape alone. Elements where void is not 0 are left out. */
@@ -28,6 +29,7 @@ typedef struct pn_bce_rule {
 
 /* call: x target void?; targets and void of the real type or u8. */
 PN_CHECKED int pn_bce_shape(pn_call *call);
+PN_API bool pn_bce_each(const pn_call *call); /* norm none: a loss for each element? */
 PN_API pn_bce_rule pn_bce_rule_of(const pn_call *call, bool balanced);
 PN_CHECKED int pn_bce_forward(pn_call *call, bool balanced);
 PN_CHECKED int pn_bce_backward(pn_call *call); /* dx (+)= weight[y >= 0.5] * dy * (sigmoid(x) - y) */

@@ -52,7 +52,10 @@ PN_SHARED real pn_bce_of(real x, real t) {
   return (x < 0 ? 0 : x) - x * t + pn_log1p_of(e);
 }
 
-/* The slope of pn_bce_of along x, weighted by the side that t is on. */
+/* pn_bce_of and its slope along x, weighted by the side that t is on. */
+PN_SHARED real pn_bce_weighted_of(real x, real t, const real weight[2]) {
+  return (t >= (real)0.5 ? weight[1] : weight[0]) * pn_bce_of(x, t);
+}
 PN_SHARED real pn_bce_slope_of(real x, real t, const real weight[2]) {
   return (t >= (real)0.5 ? weight[1] : weight[0]) * (pn_sigmoid_of(x) - t);
 }

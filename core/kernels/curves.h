@@ -15,6 +15,8 @@ typedef struct pn_curve_kernels {
   /* Adds to *sums, over the elements with keep != 0 (all when keep is NULL): l(x, t), l * t, 1, t, and how many t are not in
   ** 0..1, with binary neither 0 nor 1; l = max(x,0) - x*t + log(1 + e^-|x|). */
   void (*bce)(pn_bce_run *sums, const real *x, const real *t, const real *keep, bool binary, int64_t n);
+  /* y = weight[t >= 0.5] * l(x, t) where keep != 0, else 0 */
+  void (*bce_each)(real *y, const real *x, const real *t, const real *keep, const real weight[2], int64_t n);
   /* dx (+)= weight[t >= 0.5] * (sigmoid(x) - t) where keep != 0, else 0 */
   void (*bce_slope)(real *dx, bool add, const real *x, const real *t, const real *keep, const real weight[2], int64_t n);
 } pn_curve_kernels;

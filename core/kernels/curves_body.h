@@ -64,6 +64,15 @@ static void bce(pn_bce_run *sums, const real *x, const real *t, const real *keep
     bce_chunk(sums, x + i, t + i, keep ? keep + i : NULL, binary, n - i < CHUNK ? n - i : CHUNK);
 }
 
+static void bce_each(real *restrict y, const real *restrict x, const real *restrict t, const real *restrict keep,
+                     const real weight[2], int64_t n) {
+  const real w[2] = { weight[0], weight[1] };
+  if (keep)
+    for (int64_t i = 0; i < n; i++) y[i] = keep[i] != 0 ? pn_bce_weighted_of(x[i], t[i], w) : 0;
+  else
+    for (int64_t i = 0; i < n; i++) y[i] = pn_bce_weighted_of(x[i], t[i], w);
+}
+
 static void bce_slope(real *restrict dx, bool add, const real *restrict x, const real *restrict t, const real *restrict keep,
                       const real weight[2], int64_t n) {
   const real w[2] = { weight[0], weight[1] };
@@ -77,4 +86,4 @@ static void bce_slope(real *restrict dx, bool add, const real *restrict x, const
     for (int64_t i = 0; i < n; i++) dx[i] = pn_bce_slope_of(x[i], t[i], w);
 }
 
-const pn_curve_kernels CURVES_TABLE = { sigmoid, bce, bce_slope };
+const pn_curve_kernels CURVES_TABLE = { sigmoid, bce, bce_each, bce_slope };

@@ -1,4 +1,4 @@
---- Losses: one number (a tensor without axes) from logits and targets of one shape.
+--- Losses: one number (a tensor without axes), or one for each element, from logits and targets of one shape.
 
 local named_options = require("penumbra.nn.module").check_options
 local ops = require "penumbra.ops"
@@ -9,10 +9,11 @@ local loss = {}
 -- small object counts as much as its large background. The weights are constants in the gradient.
 -- @param logits real, any shape
 -- @param target 0 or 1, real or u8, the same shape
--- @tparam ?table options norm = "mean" (over the elements that count, the default), "sum" or "batch" (over the size of the first
---   axis); void = tensor, not 0 where an element is left out; empty = "unweighted" (the default: a target without ones, or
---   without zeros, gives the plain sum) or "zero" (it gives 0)
--- @return the loss
+-- @tparam ?table options norm = "mean" (over the elements that count, the default), "sum", "batch" (over the size of the first
+--   axis) or "none" (the loss of each element with the weight of its class, of the shape of logits; 0 where void); void = tensor,
+--   not 0 where an element is left out; empty = "unweighted" (the default: a target without ones, or without zeros, gives the
+--   plain sum) or "zero" (it gives 0)
+-- @return the loss, without axes; with norm = "none" of the shape of logits
 function loss.balanced(logits, target, options)
   options = options or {}
   named_options("loss.balanced", options, { "norm", "void", "empty" })
@@ -23,7 +24,7 @@ end
 -- @param logits real, any shape
 -- @param target 0 to 1, the same shape
 -- @tparam ?table options norm, void as for `balanced`
--- @return the loss
+-- @return the loss, without axes; with norm = "none" of the shape of logits
 function loss.bce(logits, target, options)
   options = options or {}
   named_options("loss.bce", options, { "norm", "void" })

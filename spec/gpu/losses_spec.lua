@@ -88,6 +88,42 @@ describe("balanced cross entropy on a device, " .. device.library:match "[^/]*$"
     end
   end)
 
+  it("with norm none is the CPU's for each element, with its gradient, in every memory order and of 16 bits", function()
+    local shape = { 1, 2, 3, 50, 97 }
+    local x, dy = helper.random(shape, "x", -8, 8):cast "bf16":cast(pn.real), helper.random(shape, "dy"):cast "bf16":cast(pn.real)
+    local y = pn.random.stream(3, "y"):fill(pn.empty(shape), "bernoulli", 0.2)
+    local void = pn.random.stream(4, "v"):fill(pn.empty(shape), "bernoulli", 0.1):cast "u8"
+    for _, loss in ipairs { "balanced", "bce" } do
+      local function on(where, layout, dtype)
+        local logits = x:detach():contiguous(layout):to(where):cast(dtype):requires_grad(true)
+        local each = pn.loss[loss](logits, y:to(where), { void = void:to(where), norm = "none" })
+        assert.equal(pn.real, each:dtype())
+        each:backward(dy:to(where))
+        pn.loss[loss](logits, y:to(where), { void = void:to(where), norm = "none" }):backward(dy:to(where))
+        return each:to "cpu", logits:grad():to "cpu"
+      end
+      for _, layout in ipairs { "rows", "channels_last" } do
+        local each, dx = on("cpu", layout, pn.real)
+        for _, dtype in ipairs { pn.real, "bf16" } do
+          local cuda_each, cuda_dx = on("cuda", layout, dtype)
+          helper.assert_close(cuda_each, each, TOLERANCE)
+          helper.assert_close(cuda_dx, dx, dtype == "bf16" and device.tolerance.bf16 or 2 * TOLERANCE)
+          local again, again_dx = on("cuda", layout, dtype)
+          helper.assert_same_bits(cuda_each, again)
+          helper.assert_same_bits(cuda_dx, again_dx)
+        end
+      end
+    end
+    local none = pn.zeros { 0, 2, device = "cuda" }:requires_grad(true)
+    local of_none = pn.loss.balanced(none, pn.zeros { 0, 2, device = "cuda" }, { norm = "none" })
+    of_none:backward(pn.zeros { 0, 2, device = "cuda" })
+    assert.same({ 0, 2 }, of_none:shape())
+    local loss = pn.no_grad(pn.loss.balanced, cuda(X), cuda(Y), { norm = "none", void = cuda { 0, 0, 0, 0, 0, 1 } })
+    assert.equal(0, loss:to "cpu":get(6))
+    loss = pn.loss.balanced(cuda(X), cuda { 1, 0, 255, .5, 0, 1 }, { norm = "none" })
+    helper.failure(function() return loss:to "cpu" end, "balanced_bce: 2 of the targets are neither 0 nor 1")
+  end)
+
   it("stays finite for any logit", function()
     local loss, dx = balanced({ 1e4, -1e4, 1e4, -1e4 }, { 1, 1, 0, 0 }, { norm = "sum" })
     helper.assert_close(loss, 1e4, 1e-6)

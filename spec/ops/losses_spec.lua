@@ -91,6 +91,36 @@ describe("balanced_bce", function()
     helper.assert_close(pn.balanced_bce(x, y), ((n - ones) * loss[1] + ones * loss[0]) / n / n, 1e-6)
   end)
 
+  it("with norm none has the terms of its sum, each with its gradient; void ones are 0, whatever stands there", function()
+    local wide = { 2, 0 / 0, -1, .5, 1 / 0, -3, 0, 4 }
+    local terms = { 1.5 * 0.1269280110 / 3, 0, 1.5 * 0.3132616875 / 3, 1.5 * 0.4740769842 / 3, 0, 1.5 * 0.0485873516 / 3,
+      1.5 * 0.6931471806 / 3, 1.5 * 0.0181499279 / 3 }
+    local slopes = { -0.059601461, 0, 0.134470711, -0.188770334, 0, 0.023712937, 0.25, -0.008993105 }
+    local dy, expected = { 1, 1 / 0, 2, -3, 0 / 0, 5, 7, 11 }, {}
+    for i = 1, 8 do
+      expected[i] = slopes[i] == 0 and 0 or slopes[i] * dy[i]
+    end
+    for _, dtype in ipairs { "u8", pn.real } do
+      local x = pn.tensor(wide)
+      x:requires_grad(true)
+      local t = pn.tensor({ 1, 1, 0, 1, 0, 0, 0, 1 }, { dtype = dtype })
+      local void = pn.tensor({ 0, 1, 0, 0, 255, 0, 0, 0 }, { dtype = dtype })
+      local loss = pn.balanced_bce(x, t, void, { norm = "none" })
+      helper.assert_shape(loss, 8)
+      helper.assert_close(loss, terms, 1e-6)
+      helper.assert_close(pn.sum(loss), 0.8370755713963997, 1e-6)
+      for twice = 1, 2 do
+        pn.balanced_bce(x, t, void, { norm = "none" }):backward(pn.tensor(dy))
+        helper.assert_close(x:grad() / twice, expected, 1e-6)
+      end
+    end
+    local ones = pn.balanced_bce(pn.tensor(LOGITS), pn.ones { 6 }, { norm = "none" })
+    helper.assert_close(ones, pn.bce_with_logits(pn.tensor(LOGITS), pn.ones { 6 }, { norm = "none" }), 1e-6)
+    assert.same({ 0, 0, 0, 0, 0, 0 }, pn.balanced_bce(pn.tensor(LOGITS), pn.ones { 6 }, 
+      { norm = "none", empty = "zero" }):totable())
+    assert.same({ 0 }, pn.balanced_bce(pn.zeros { 0, 1 }, pn.zeros { 0, 1 }, { norm = "none" }):sum({ axes = 1 }):totable())
+  end)
+
   it("refuses targets that are no mask", function()
     helper.failure(function() balanced(LOGITS, pn.tensor { 1, 0, 255, 0, 0, 1 }) end,
       "balanced_bce: 1 of the 6 targets are neither 0 nor 1", "(x 6; target 6)")
@@ -108,6 +138,18 @@ describe("bce_with_logits", function()
     helper.assert_close(loss, 0.972249988, 1e-6)
     loss:backward(pn.tensor(-1)) -- the seed of the golden values
     helper.assert_close(x:grad(), bce_d1, 1e-6)
+  end)
+
+  it("with norm none has the loss of each element, of the shape, layout and grid of x", function()
+    local x = helper.counted({ 1, 2, 2, 3, 4 }):contiguous "channels_last":set_grid({ 1, 2, 2 }, { 0, 1, 1 }) * 4
+    local target = (helper.counted({ 1, 2, 2, 3, 4 }, 31) + 1) / 2
+    local loss = pn.bce_with_logits(x, target, { norm = "none" })
+    helper.assert_shape(loss, 1, 2, 2, 3, 4)
+    assert.same({ 1, 2, 2 }, loss:grid().stride)
+    helper.assert_close(loss, pn.softplus(x) - x * target, 1e-6)
+    helper.assert_close(pn.mean(loss), pn.bce_with_logits(x, target), 1e-6)
+    helper.failure(function() pn.bce_with_logits(pn.tensor { 0, 0 }, pn.tensor { 1, 1.5 }, { norm = "none" }) end,
+      "bce_with_logits: 1 of the 2 targets are not in 0..1")
   end)
 
   it("sums, and refuses targets outside 0..1", function()
