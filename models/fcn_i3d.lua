@@ -9,16 +9,17 @@
 --                 \     \     \     \
 --                  `-----`--- concat ---> fuse 1x1x1 -> the fused mask
 --
--- All of this is a sum over scales: nothing there lets a coarse side say what the object is and a fine one where its edge runs. With
--- refine = 32 two 3x3 layers on the grid of the shallowest skip see its features beside what each side says, and what they make of
--- both is added to the fused mask (docs/experiments.md).
+-- All of this is a sum over scales: nothing there lets a coarse side say what the object is and a fine one where its edge runs.
+-- With refine = 32 two 3x3 layers on the grid of the shallowest skip see its features beside what each side says, and what they
+-- make of both is added to the fused mask (docs/experiments.md).
 --
 --     local net = require "models.fcn_i3d" { skips = { "1a", "2c", "3c", "4f" }, deconv_init = "bilinear" }
 --     local masks = net(x)                      -- logits: masks.fused (N,1,T,H,W), masks.sides[1..]
 --     local u8 = net:segment(clip, { stride = 3 })
 --
 -- Parameters: I3D's own names ("conv3d_1a.conv.weight" ...), "side_1a.reduce.weight", ".score.weight", ".score.bias",
--- ".up_score.weight", ".up_features.weight", ..., "fuse.weight", "fuse.bias"; "refine.reduce.weight", ".first", ".second", ".score", ".up".
+-- ".up_score.weight", ".up_features.weight", ..., "fuse.weight", "fuse.bias"; "refine.reduce.weight", ".first", ".second",
+-- ".score", ".up".
 local pn = require "penumbra"
 local nn = pn.nn
 local i3d = require "models.i3d"

@@ -43,9 +43,10 @@ describe("compare", function()
 
   it("makes one setting of what differs in seed and sequence alone, and holds the others against the first", function()
     local dir = folder "seeds"
-    record(dir .. "/a1", { keys = { optim = { lr = 1e-4 }, skips = { "1a", "2c" } }, seed = 1, scores = { goat = { 0.80, 0.70 } }, threads = 1 })
-    record(dir .. "/a2", { keys = { optim = { lr = 1e-4 }, skips = { "1a", "2c" } }, seed = 2, scores = { goat = { 0.84, 0.72 } } })
-    record(dir .. "/b1", { keys = { optim = { lr = 1e-3 }, skips = { "1a", "2c" } }, seed = 1, scores = { goat = { 0.90, 0.60 } } })
+    local function keys(lr) return { optim = { lr = lr }, skips = { "1a", "2c" } } end
+    record(dir .. "/a1", { keys = keys(1e-4), seed = 1, scores = { goat = { 0.80, 0.70 } }, threads = 1 })
+    record(dir .. "/a2", { keys = keys(1e-4), seed = 2, scores = { goat = { 0.84, 0.72 } } })
+    record(dir .. "/b1", { keys = keys(1e-3), seed = 1, scores = { goat = { 0.90, 0.60 } } })
     local found = compare.settings(compare.read { dir })
     assert.same({ "optim.lr" }, found.differ)
     assert.same({ "goat" }, found.sequences)

@@ -260,7 +260,8 @@ describe("reading images", function()
   it("refuses small files that stand for large pictures", function()
     local huge = save("huge.png", png(65535, 65535, 8, 2, { "\1\2\3" }))
     for _, read in ipairs { image.read, image.read_mask } do
-      helper.failure(function() read(huge) end, "huge.png: cannot decode PNG: it says it is 65535 x 65535 (height x width), too much")
+      helper.failure(function() read(huge) end,
+        "huge.png: cannot decode PNG: it says it is 65535 x 65535 (height x width), too much")
     end
     local jpeg = load_bytes "spec/fixtures/ramp.jpg"
     local tall = jpeg:gsub("(\255\192%z\17\8)%z\16%z\24", "%1\80\0\60\0", 1)

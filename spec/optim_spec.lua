@@ -200,11 +200,11 @@ describe("adamw", function()
   it("is adam with decoupled decay", function()
     local function after(make, options)
       local p = pn.tensor({ 1, -2 }):requires_grad(true)
-      local adam = make({ p }, options)
+      local made = make({ p }, options)
       for _ = 1, 3 do
-        adam:zero_grad()
+        made:zero_grad()
         pn.sum(pn.square(p)):backward()
-        adam:step()
+        made:step()
       end
       return p:totable()
     end

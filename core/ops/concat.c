@@ -75,7 +75,8 @@ static const pn_arg args[] = {
 static const char *const cases[] = { "2,3,2,3,4 2,1,2,3,4 2,5,2,3,4", "2,3 4,3 axis=0", "2,3,4 2,3,1 axis=2", "3,2 axis=0", 0 };
 const pn_op pn_op_concat = {
   .name = "concat",
-  .help = "tensors one after the other along an axis: pn.concat(a, b, { axis = 1 }), or of a list pn.concat({ a, b }, { axis = 1 })",
+  .help =
+      "tensors one after the other along an axis: pn.concat(a, b, { axis = 1 }), or of a list pn.concat({ a, b }, { axis = 1 })",
   .inputs = "x...",
   .args = args,
   .cases = cases,

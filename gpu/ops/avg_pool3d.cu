@@ -54,14 +54,14 @@ template <typename T, int V> PN_KERNEL void mean_back(pool p) {
   pn_store<T, V>(dx, sum);
 }
 
-struct kernels {
+struct mean_kernels {
   template <typename T, int V> static auto of(bool back) { return back ? mean_back<T, V> : mean<T, V>; }
 };
 
 static bool count_pad(const pn_call *call) { return pn_arg_int(call, "count_include_pad") != 0; }
 
 static int forward(pn_call *call) {
-  return pn_pooling_run<kernels>(call, pool{ pn_pooling_of(call, call->x[0], call->y[0], false), count_pad(call) }, false);
+  return pn_pooling_run<mean_kernels>(call, pool{ pn_pooling_of(call, call->x[0], call->y[0], false), count_pad(call) }, false);
 }
 
 static int backward(pn_call *call) {
@@ -69,7 +69,7 @@ static int backward(pn_call *call) {
   bool fresh;
   if (pn_call_dx(call, 0, &dx, &fresh)) return -1;
   if (!dx) return 0;
-  return pn_pooling_run<kernels>(call, pool{ pn_pooling_of(call, dx, call->dy[0], !fresh), count_pad(call) }, true);
+  return pn_pooling_run<mean_kernels>(call, pool{ pn_pooling_of(call, dx, call->dy[0], !fresh), count_pad(call) }, true);
 }
 
 PN_CUDA_KERNEL(avg_pool3d, forward, backward)

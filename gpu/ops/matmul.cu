@@ -54,6 +54,9 @@ static int run(pn_gpu *gpu, const pn_batches *p, pn_tensor *y, bool add, const p
   return 0;
 }
 
+/* What products of a type are added up in: cuBLAS widens 16 bits to f32, never to f64. */
+static pn_dtype sum_dtype(pn_dtype dtype) { return dtype == PN_F64 ? PN_F64 : PN_F32; }
+
 /* Into y where cuBLAS can write it, and sums are not cut short on the way; else by way of a tensor of its own. */
 static int write(pn_gpu *gpu, pn_tensor *y, bool add, pn_tensor *a, bool ta, pn_tensor *b, bool tb) {
   pn_matrix m;
@@ -61,9 +64,9 @@ static int write(pn_gpu *gpu, pn_tensor *y, bool add, pn_tensor *a, bool ta, pn_
   pn_tensor *made = NULL;
   pn_batches_of(&p, y, a, ta, b, tb);
   if (!p.k || !p.summed_count) return add ? 0 : pn_tensor_fill(y, 0);
-  if (pn_matrix_of(&m, y) && (y->dtype == PN_REAL_DTYPE || (y->dtype == a->dtype && p.summed_count == 1)))
-    return run(gpu, &p, y, add, a, b);
-  if (pn_tensor_new(&made, PN_REAL_DTYPE, y->n_dims, y->shape, PN_ROWS, pn_device_of(y))) return -1;
+  const pn_dtype sum = sum_dtype(a->dtype);
+  if (pn_matrix_of(&m, y) && (y->dtype == sum || (y->dtype == a->dtype && p.summed_count == 1))) return run(gpu, &p, y, add, a, b);
+  if (pn_tensor_new(&made, sum, y->n_dims, y->shape, PN_ROWS, pn_device_of(y))) return -1;
   pn_batches_of(&p, made, a, ta, b, tb);
   int rc = run(gpu, &p, made, false, a, b);
   rc = rc ? rc : add ? pn_add_into(y, made) : pn_tensor_copy(y, made);

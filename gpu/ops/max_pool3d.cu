@@ -87,7 +87,7 @@ template <typename T, int V> PN_KERNEL void largest_back(pool p) {
   pn_store<T, V>(dx, sum);
 }
 
-struct kernels {
+struct largest_kernels {
   template <typename T, int V> static auto of(bool back) { return back ? largest_back<T, V> : largest<T, V>; }
 };
 
@@ -99,7 +99,7 @@ static int forward(pn_call *call) {
     pn_call_save(call, 0, winners);
     p.winners = (uint8_t *)pn_bytes_of(winners);
   }
-  return pn_pooling_run<kernels>(call, p, false);
+  return pn_pooling_run<largest_kernels>(call, p, false);
 }
 
 static int backward(pn_call *call) {
@@ -108,7 +108,7 @@ static int backward(pn_call *call) {
   if (pn_call_dx(call, 0, &dx, &fresh)) return -1;
   if (!dx) return 0;
   pool p = { pn_pooling_of(call, dx, call->dy[0], !fresh), (uint8_t *)pn_bytes_of(call->saved[0]) };
-  return pn_pooling_run<kernels>(call, p, true);
+  return pn_pooling_run<largest_kernels>(call, p, true);
 }
 
 PN_CUDA_KERNEL(max_pool3d, forward, backward)

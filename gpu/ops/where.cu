@@ -5,11 +5,11 @@ struct where_value {
   enum { INPUTS = 3 };
   PN_DEVICE real of(const real *x, pn_unary) { return pn_where_value(x[0], x[1], x[2]); }
 };
-struct slope_a { /* of dy and c */
+struct where_slope_a { /* of dy and c */
   enum { INPUTS = 2 };
   PN_DEVICE real of(const real *x, pn_unary) { return pn_where_slope_a(x[1], x[0]); }
 };
-struct slope_b {
+struct where_slope_b {
   enum { INPUTS = 2 };
   PN_DEVICE real of(const real *x, pn_unary) { return pn_where_slope_b(x[1], x[0]); }
 };
@@ -24,6 +24,6 @@ static int forward(pn_call *call) {
 }
 
 static int backward(pn_call *call) {
-  return pn_cuda_broadcast_back<slope_a>(call, 1) || pn_cuda_broadcast_back<slope_b>(call, 2) ? -1 : 0;
+  return pn_cuda_broadcast_back<where_slope_a>(call, 1) || pn_cuda_broadcast_back<where_slope_b>(call, 2) ? -1 : 0;
 }
 PN_CUDA_KERNEL(where, forward, backward)

@@ -87,7 +87,8 @@ end
 
 -- A run has a checkpoint of its own or a log; a directory of `each` has runs in it.
 local function is_run(dir)
-  return files.exists(dir .. "/config.json") and (files.exists(dir .. "/log.jsonl") or files.exists(dir .. "/checkpoint.safetensors"))
+  return files.exists(dir .. "/config.json")
+    and (files.exists(dir .. "/log.jsonl") or files.exists(dir .. "/checkpoint.safetensors"))
 end
 
 local function find(dir, depth, into)
@@ -96,7 +97,8 @@ local function find(dir, depth, into)
   elseif depth > 0 then
     local names = {}
     for name in lfs.dir(dir) do
-      if name:sub(1, 1) ~= "." and lfs.symlinkattributes(dir .. "/" .. name, "mode") == "directory" then names[#names + 1] = name end
+      local is_directory = lfs.symlinkattributes(dir .. "/" .. name, "mode") == "directory"
+      if is_directory and name:sub(1, 1) ~= "." then names[#names + 1] = name end
     end
     natural.sort(names)
     for _, name in ipairs(names) do find(dir .. "/" .. name, depth - 1, into) end
@@ -106,8 +108,8 @@ end
 
 --- What runs left of themselves.
 -- @tparam {string} dirs of runs, of `each`, or folders of either
--- @treturn {table} dir; keys, its setting as texts; seed; scores: sequence -> { J, F }, 0-1; epochs, epoch, loss, losses, seconds where
---   they are known; in the order of dirs, by name within one
+-- @treturn {table} dir; keys, its setting as texts; seed; scores: sequence -> { J, F }, 0-1; epochs, epoch, loss, losses, seconds
+--   where they are known; in the order of dirs, by name within one
 -- Fails where a directory is none, or has no run in it, or a record cannot be read.
 function compare.read(dirs)
   local runs, seen = {}, {}
@@ -115,7 +117,9 @@ function compare.read(dirs)
     dir = dir:gsub("(.)/+$", "%1")
     if not files.exists(dir, "directory") then raise("compare: no directory '%s'", dir) end
     local found = find(dir, 2, {})
-    if #found == 0 then raise("compare: %s holds no run: none of its directories has a config.json and a log or checkpoint", dir) end
+    if #found == 0 then
+      raise("compare: %s holds no run: none of its directories has a config.json and a log or checkpoint", dir)
+    end
     for _, path in ipairs(found) do
       if not seen[path] then
         seen[path] = true
@@ -339,7 +343,9 @@ local function notes_of(found)
     end
     for _, key in ipairs(found.differ) do
       local text = setting.keys[key]
-      if text and short(text) ~= text then notes[#notes + 1] = ("%s: %s = %s"):format(setting.name, key, (text:gsub("%s+", " "))) end
+      if text and short(text) ~= text then
+        notes[#notes + 1] = ("%s: %s = %s"):format(setting.name, key, (text:gsub("%s+", " ")))
+      end
     end
   end
   local made_by = sorted_keys(commits)
@@ -363,7 +369,7 @@ function compare.format(found)
   end
   add(table_of_settings(found))
   add(table_of_sequences(found))
-  lines[#lines + 1] = "J and F in percent, the mean over the sequences in common; ±: its standard error over runs that repeat a sequence."
+  lines[#lines + 1] = "J and F in percent, means over the sequences in common; ±: standard error over runs of the same sequence."
   lines[#lines + 1] = ("Loss: mean of the last %d %% of the steps. Time: of training, a run."):format(100 * LAST_SHARE)
   for _, note in ipairs(notes_of(found)) do lines[#lines + 1] = "note: " .. note end
   return table.concat(lines, "\n") .. "\n"

@@ -12,7 +12,7 @@ local keys = {
 local function print_help()
   print "usage: penumbra compare DIR ... key=value ...   (a run, a directory of `each`, or a folder of runs)\n"
   for _, key in ipairs(keys) do print(("  %-12s %s"):format(key[1] .. "=FILE", key[2])) end
-  print "\nRuns that differ in nothing but seed and sequence are one setting; the first setting is what the others are held against."
+  print "\nRuns that differ in nothing but seed and sequence are one setting; the others are held against the first."
 end
 
 -- The directories, and our keys.

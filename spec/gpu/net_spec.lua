@@ -209,6 +209,6 @@ describe("inference on a device", function()
     local clip = moving(12, 40, 40)
     local before = live()
     pn.scope(function() infer.segment(seeing "cuda:0", clip, { frames = 4, stride = 2 }) end)
-    assert.equal(before, live())
+    assert.is_true(live() <= before) -- garbage of earlier specs may go meanwhile
   end)
 end)

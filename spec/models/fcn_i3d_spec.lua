@@ -76,7 +76,8 @@ describe("FCN-I3D", function()
   end)
 
   it("with a refinement begins as without, and then learns all of it", function()
-    for _, cfg in ipairs { {}, { crop_align = "centre" }, { crop_align = "caffe", skips = { "2c", "4f" } }, { skips = { "5c" } } } do
+    local others = { {}, { crop_align = "centre" }, { crop_align = "caffe", skips = { "2c", "4f" } }, { skips = { "5c" } } }
+    for _, cfg in ipairs(others) do
       pn.scope(function()
         local x = clip(5, 37, 54)
         local plain = tiny(cfg)(x).fused
@@ -102,9 +103,10 @@ describe("FCN-I3D", function()
   it("with a refinement knows an edge that no sum over scales can: where two scales agree", function()
     -- Coarse logits that say object on the left half, a fine feature that says so in the upper half; the object is both.
     local net = tiny { skips = { "1a", "4f" }, refine = 8 }
-    local x, seen = clip(2, 32, 32), {}
+    local x = clip(2, 32, 32)
     local grid = { stride = { 2, 2, 2 }, centre = { 1, 1, 1 } }
-    local upper, left = pn.empty { 1, 4, 1, 16, 16, layout = "channels_last" }, pn.empty { 1, 1, 1, 16, 16, layout = "channels_last" }
+    local upper = pn.empty { 1, 4, 1, 16, 16, layout = "channels_last" }
+    local left = pn.empty { 1, 1, 1, 16, 16, layout = "channels_last" }
     local target = pn.zeros { 1, 1, 2, 32, 32 }
     for h = 1, 16 do
       for w = 1, 16 do
@@ -116,7 +118,7 @@ describe("FCN-I3D", function()
       end
     end
     upper:set_grid(grid.stride, grid.centre)
-    seen = { upper, left, pn.zeros_like(left) }
+    local seen = { upper, left, pn.zeros_like(left) }
     local optim = pn.optim.adam(net:group "^refine%.", { lr = 3e-2 })
     local loss
     for _ = 1, 60 do

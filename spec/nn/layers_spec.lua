@@ -229,7 +229,7 @@ describe("group_norm and layer_norm", function()
     helper.failure(function() nn.group_norm { groups = 2, channels = 4, eps = 2 } end, "group_norm: eps is 2, expects 0 to 1")
     helper.failure(function() nn.layer_norm { size = 0 } end, "layer_norm: size is 0, expects a whole number from 1")
     helper.failure(function() nn.layer_norm { size = 3 } (pn.zeros { 3, 2 }) end,
-      "layer_norm: layer_norm: the last axis of x is 2, expects 3")
+      "layer_norm: the last axis of x is 2, expects 3")
     helper.failure(function() nn.group_norm { groups = 2, channels = 4 } (pn.zeros { 1, 6, 2 }) end,
       "group_norm: weight needs one number for each of x's 6 channels")
     helper.failure(function() pn.group_norm(pn.zeros { 4 }) end, "group_norm: x has 1 axes, expected 2 to 5")

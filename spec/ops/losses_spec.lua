@@ -116,7 +116,7 @@ describe("balanced_bce", function()
     end
     local ones = pn.balanced_bce(pn.tensor(LOGITS), pn.ones { 6 }, { norm = "none" })
     helper.assert_close(ones, pn.bce_with_logits(pn.tensor(LOGITS), pn.ones { 6 }, { norm = "none" }), 1e-6)
-    assert.same({ 0, 0, 0, 0, 0, 0 }, pn.balanced_bce(pn.tensor(LOGITS), pn.ones { 6 }, 
+    assert.same({ 0, 0, 0, 0, 0, 0 }, pn.balanced_bce(pn.tensor(LOGITS), pn.ones { 6 },
       { norm = "none", empty = "zero" }):totable())
     assert.same({ 0 }, pn.balanced_bce(pn.zeros { 0, 1 }, pn.zeros { 0, 1 }, { norm = "none" }):sum({ axes = 1 }):totable())
   end)

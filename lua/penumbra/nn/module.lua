@@ -56,7 +56,9 @@ local function annotate(message)
   local path = paths[depth]
   if type(message) == "string" and path then
     local position, rest = message:match("^([^:\n]+:%d+: )(.*)$")
-    message = (position or "") .. path .. ": " .. (rest or message)
+    rest = rest or message
+    local said = rest:sub(1, #path + 2) == path .. ": " -- a layer alone bears its operation's name
+    message = (position or "") .. (said and rest or path .. ": " .. rest)
   end
   annotated = message
   return message
