@@ -135,7 +135,7 @@ void pn_loop_all(const pn_loop *loop, pn_run run, void *context) {
     return room;                                                                                                                   \
   }
 
-const real *pn_as_reals(real *room, const char *p, int dtype, int64_t stride, int64_t n) {
+const real *pn_as_reals(real *room, const char *p, pn_dtype dtype, int64_t stride, int64_t n) {
   if (dtype == PN_U8) CONVERT(real, uint8_t)
   if (dtype == PN_I32) CONVERT(real, int32_t)
   if (dtype == PN_I64) CONVERT(real, int64_t)
@@ -143,7 +143,7 @@ const real *pn_as_reals(real *room, const char *p, int dtype, int64_t stride, in
   CONVERT(real, real)
 }
 
-const int64_t *pn_as_integers(int64_t *room, const char *p, int dtype, int64_t stride, int64_t n) {
+const int64_t *pn_as_integers(int64_t *room, const char *p, pn_dtype dtype, int64_t stride, int64_t n) {
   if (dtype == PN_U8) CONVERT(int64_t, uint8_t)
   if (dtype == PN_I32) CONVERT(int64_t, int32_t)
   if (stride == 1) return (const int64_t *)(const void *)p;
@@ -306,7 +306,7 @@ int pn_binary_forward(pn_call *call, pn_run run) {
 
 pn_compared pn_compared_of(const pn_call *call) {
   const pn_tensor *a = call->x[0], *b = call->x[1];
-  return (pn_compared){ (int)a->dtype, (int)b->dtype, pn_is_integer(a) && pn_is_integer(b) };
+  return (pn_compared){ a->dtype, b->dtype, pn_is_integer(a) && pn_is_integer(b) };
 }
 
 int pn_comparison_forward(pn_call *call, pn_run run) {
@@ -323,7 +323,7 @@ static void slope(pn_call *call, pn_tensor *to, bool fresh, pn_run run) {
   pn_loop_add(&loop, call->x[0]);
   pn_loop_add(&loop, call->x[1]);
   pn_loop_plan(&loop);
-  pn_sloped k = { fresh, (int)call->x[0]->dtype };
+  pn_sloped k = { fresh, call->x[0]->dtype };
   pn_loop_all(&loop, run, &k);
 }
 

@@ -36,8 +36,8 @@ void pn_loop_all(const pn_loop *loop, pn_run run, void *context);               
 
 /* n <= PN_CHUNK elements of any type that the CPU computes or asks with, as adjacent reals (as integers): where they lie, or in `room`. */
 enum { PN_CHUNK = 256 };
-const real *pn_as_reals(real *room, const char *p, int dtype, int64_t stride, int64_t n);
-const int64_t *pn_as_integers(int64_t *room, const char *p, int dtype, int64_t stride, int64_t n);
+const real *pn_as_reals(real *room, const char *p, pn_dtype dtype, int64_t stride, int64_t n);
+const int64_t *pn_as_integers(int64_t *room, const char *p, pn_dtype dtype, int64_t stride, int64_t n);
 
 void pn_copy_same(pn_tensor *to, const pn_tensor *from); /* same shape and element type, any strides; no version change */
 
@@ -108,8 +108,8 @@ int pn_binary_forward(pn_call *call, pn_run run);
 int pn_binary_backward(pn_call *call, pn_run run_a, pn_run run_b);
 /* Backward for input i, which may have been broadcast, by a run over what it adds into, dy, x[0] and x[1]. */
 typedef struct pn_sloped {
-  bool fresh; /* is it to be written or added to? */
-  int dtype;  /* of x[0] */
+  bool fresh;     /* is it to be written or added to? */
+  pn_dtype dtype; /* of x[0] */
 } pn_sloped;
 int pn_broadcast_backward(pn_call *call, int i, pn_run run);
 int pn_binary_pass_on(pn_call *call, double sign); /* backward of a + b and a - b: dy itself, times sign for b */
@@ -174,7 +174,7 @@ int pn_binary_pass_on(pn_call *call, double sign); /* backward of a + b and a - 
 /* ---- comparisons of two inputs ------------------------------------------------------------------------------------
 ** Integers are compared as integers, whatever their types; an integer with a real as reals. No gradient. */
 typedef struct pn_compared {
-  int a, b; /* element types */
+  pn_dtype a, b; /* element types */
   bool integers;
 } pn_compared;
 PN_API pn_compared pn_compared_of(const pn_call *call);

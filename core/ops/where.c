@@ -8,12 +8,12 @@ static int shape(pn_call *call) {
   return pn_broadcast_shape(call, pn_joint_dtype(call->x[1], call->x[2]));
 }
 
-static const real *reals(real *room, const char *p, int dtype, int64_t stride, int64_t first, int64_t n) {
+static const real *reals(real *room, const char *p, pn_dtype dtype, int64_t stride, int64_t first, int64_t n) {
   return pn_as_reals(room, p + first * stride * pn_dtype_bytes(dtype), dtype, stride, n);
 }
 
 static void value_run(void *context, int64_t n, char *const *at, const int64_t *stride) {
-  const int dtype = *(const int *)context;
+  const pn_dtype dtype = *(const pn_dtype *)context;
   real room_c[PN_CHUNK], room_a[PN_CHUNK], room_b[PN_CHUNK];
   for (int64_t i = 0; i < n; i += PN_CHUNK) {
     const int64_t m = pn_min64(PN_CHUNK, n - i), s0 = stride[0];
@@ -28,7 +28,7 @@ static void value_run(void *context, int64_t n, char *const *at, const int64_t *
 }
 
 static int forward(pn_call *call) {
-  int dtype = (int)call->x[0]->dtype;
+  pn_dtype dtype = call->x[0]->dtype;
   const pn_tensor *y = call->y[0];
   pn_loop loop;
   pn_loop_start(&loop, y->n_dims, y->shape);
