@@ -321,9 +321,10 @@ if [ -n "$PENUMBRA_LIB" ]; then %s; elif [ "$PENUMBRA_EMULATED_DEVICES" = 1 ]; t
       assert.truthy(said:find(text, 1, true), text .. "\n" .. said)
     end
     assert.is_nil(said:find("still here", 1, true))
+    local real = require("penumbra").real
     said = typed("x = pn.ones{2,3}", "help(x.slice)", "help(x)", "help()", "help(nosuch)", "help quickstart", "help exp")
     for _, text in ipairs { "\nPart of an axis, as a view that gradients flow through", "slice: part of an axis, as a view\n",
-      "tensor 2,3 f32 cpu {{1, 1, 1}, {1, 1, 1}}\nIts methods, and the operations on it", "\nOperations\n  add ",
+      ("tensor 2,3 %s cpu {{1, 1, 1}, {1, 1, 1}}\nIts methods, and the operations on it"):format(real), "\nOperations\n  add ",
       "nil: help takes", 'a name goes in quotes: help "conv3d"', "\nusage: penumbra quickstart key=value ...\n", "\nexp: " } do
       assert.truthy(said:find(text, 1, true), text .. "\n" .. said)
     end
