@@ -1,6 +1,6 @@
 --- Losses: one number (a tensor without axes), or one for each element, from logits and targets of one shape.
 
-local named_options = require("penumbra.nn.module").check_options
+local named = require "penumbra.named"
 local ops = require "penumbra.ops"
 
 local loss = {}
@@ -16,7 +16,7 @@ local loss = {}
 -- @return the loss, without axes; with norm = "none" of the shape of logits
 function loss.balanced(logits, target, options)
   options = options or {}
-  named_options("loss.balanced", options, { "norm", "void", "empty" })
+  named.check("loss.balanced", options, { "norm", "void", "empty" })
   return ops.balanced_bce(logits, target, options.void, { norm = options.norm, empty = options.empty })
 end
 
@@ -27,7 +27,7 @@ end
 -- @return the loss, without axes; with norm = "none" of the shape of logits
 function loss.bce(logits, target, options)
   options = options or {}
-  named_options("loss.bce", options, { "norm", "void" })
+  named.check("loss.bce", options, { "norm", "void" })
   return ops.bce_with_logits(logits, target, options.void, { norm = options.norm })
 end
 

@@ -11,6 +11,10 @@ local sorted_keys = require "penumbra.sorted_keys"
 local optional = {}
 local required = {}
 
+local function unknown(what, name, known)
+  raise("%s: unknown option '%s'%s (known: %s)", what, tostring(name), nearest.hint(name, known), table.concat(known, ", "))
+end
+
 -- @tparam string what the function, for messages
 -- @tparam ?table given what the user wrote; list entries are not looked at
 -- @tparam table defaults name to default, named.optional (any type, nil when not given) or named.required (any type)
@@ -24,9 +28,7 @@ local function read(_, what, given, defaults)
     if type(name) ~= "number" then
       local default = defaults[name]
       if default == nil then
-        local known = sorted_keys(defaults)
-        raise("%s: unknown option '%s'%s (known: %s)", what, tostring(name),
-          nearest.hint(name, known), table.concat(known, ", "))
+        unknown(what, name, sorted_keys(defaults))
       end
       if default ~= optional and default ~= required and type(value) ~= type(default) then
         raise("%s: %s expects a %s, got a %s", what, name, type(default), type(value))
@@ -47,6 +49,23 @@ local function read(_, what, given, defaults)
   return values
 end
 
+--- Refuses what is no table, and any key but these, of whatever type its value is.
+-- @tparam {string} names
+local function check(what, given, names)
+  if type(given) ~= "table" then
+    raise("%s: expects a table of options, got %s", what, type(given))
+  end
+  local is_known = {}
+  for _, name in ipairs(names) do
+    is_known[name] = true
+  end
+  for name in pairs(given) do
+    if not is_known[name] then
+      unknown(what, name, sorted_keys(is_known))
+    end
+  end
+end
+
 --- A whole number from `low` to `high`, or an error at the user's line.
 local function whole(what, name, value, low, high)
   if type(value) ~= "number" or value ~= math.floor(value) or value < low or value == math.huge or (high and value > high) then
@@ -54,6 +73,19 @@ local function whole(what, name, value, low, high)
       high and ("from %d to %d"):format(low, high) or ("from %d"):format(low))
   end
   return value
+end
+
+--- A whole number from `low`, or a list {t, h, w} of such; or an error.
+-- @treturn table {t, h, w}
+local function triple(what, name, value, low)
+  local list = type(value) == "table" and value or { value, value, value }
+  for i = 1, 3 do
+    local number = list[i]
+    if #list ~= 3 or type(number) ~= "number" or number ~= math.floor(number) or number < low then
+      raise("%s: %s expects a whole number from %d or {t, h, w}", what, name, low)
+    end
+  end
+  return { list[1], list[2], list[3] }
 end
 
 --- One of a few names, or an error that lists them.
@@ -98,5 +130,6 @@ local function text(what, value, expected)
 end
 
 return setmetatable({
-  optional = optional, required = required, whole = whole, choice = choice, range = range, share = share, text = text,
+  optional = optional, required = required, check = check, whole = whole, triple = triple, choice = choice, range = range,
+  share = share, text = text,
 }, { __call = read })

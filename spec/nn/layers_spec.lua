@@ -120,8 +120,8 @@ describe("conv3d", function()
     helper.failure(function() nn.conv3d { from = 3 } end, "conv3d: to is nil, expects a whole number from 1")
     helper.failure(function() nn.conv3d { from = 3, to = 1.5 } end, "conv3d: to is 1.5")
     helper.failure(function() nn.conv3d { from = 3, to = 4, kernel = { 1, 2 } } end,
-      "conv3d: kernel: expects a whole number from 1 or {t, h, w}")
-    helper.failure(function() nn.conv3d { from = 3, to = 4, stride = 0 } end, "conv3d: stride: expects a whole number from 1")
+      "conv3d: kernel expects a whole number from 1 or {t, h, w}")
+    helper.failure(function() nn.conv3d { from = 3, to = 4, stride = 0 } end, "conv3d: stride expects a whole number from 1")
     helper.failure(function() nn.conv3d { from = 3, to = 4, groups = 2 } end, "conv3d: groups 2 do not divide 3 channels")
     helper.failure(function() nn.conv3d { from = 3, to = 4, bias = 1 } end, "conv3d: bias is 1, expects true or false")
     helper.failure(function() nn.conv3d { from = 3, to = 4, init = "kaming" } end,

@@ -1,5 +1,6 @@
 --- Layers without parameters: activations and dropout.
 
+local named = require "penumbra.named"
 local module = require "penumbra.nn.module"
 local ops = require "penumbra.ops"
 local raise = require "penumbra.raise"
@@ -12,7 +13,7 @@ local layers = {}
 local function elementwise(kind)
   local Layer = module.class(kind)
   function Layer:new(options)
-    module.check_options(kind, options, {})
+    named.check(kind, options, {})
     self.keeps_grid, self.keeps_channels, self.writes_into = true, true, true
   end
   function Layer.forward(_, x, into)
@@ -37,7 +38,7 @@ local Dropout = module.class "dropout"
 -- path), and go on from call to call.
 -- @tparam table options p (0.5)
 function Dropout:new(options)
-  module.check_options("dropout", options, { "p" })
+  named.check("dropout", options, { "p" })
   self.p = options.p or 0.5
   if type(self.p) ~= "number" or self.p < 0 or self.p >= 1 then
     raise("dropout: p is %s, expects 0 up to, not including, 1", tostring(self.p))

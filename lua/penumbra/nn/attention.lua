@@ -5,6 +5,7 @@
 --     local y = read(x, memory)              -- at memory (N,M,128): the pixels of earlier frames, say
 --     local y = read(x, memory, bias)        -- bias (...,L,M) is added to the likeness: -1e9 where x must not look
 
+local named = require "penumbra.named"
 local linear = require "penumbra.nn.linear".linear
 local module = require "penumbra.nn.module"
 local ops = require "penumbra.ops"
@@ -17,9 +18,9 @@ local Attention = module.class "attention"
 -- k = key(memory), v = value(memory). Children: query, key, value, out, linear layers of size to size.
 -- @tparam table options size; heads (1), which divide size
 function Attention:new(options)
-  module.check_options("attention", options, { "size", "heads" })
-  local size = module.to_count("attention: size", options.size)
-  self.heads = module.to_count("attention: heads", options.heads or 1)
+  named.check("attention", options, { "size", "heads" })
+  local size = named.whole("attention", "size", options.size, 1)
+  self.heads = named.whole("attention", "heads", options.heads or 1, 1)
   if size % self.heads ~= 0 then
     raise("attention: heads %d do not divide size %d", self.heads, size)
   end

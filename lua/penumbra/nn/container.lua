@@ -1,5 +1,6 @@
 --- Containers: sequential (one after the other) and concat (side by side, joined along channels).
 
+local fields = require "penumbra.nn.fields"
 local module = require "penumbra.nn.module"
 local ops = require "penumbra.ops"
 local raise = require "penumbra.raise"
@@ -8,7 +9,7 @@ local tensor = require "penumbra.tensor"
 
 -- Adds the entries of a list: modules, named by their place, or {"name", module}.
 local function add_entries(self, entries)
-  if type(entries) ~= "table" or module.is_module(entries) then
+  if type(entries) ~= "table" or fields.is_module(entries) then
     raise("%s: expects a list of modules", self.kind)
   end
   for key in pairs(entries) do
@@ -17,7 +18,7 @@ local function add_entries(self, entries)
     end
   end
   for i, entry in ipairs(entries) do
-    if module.is_module(entry) then
+    if fields.is_module(entry) then
       self:add(tostring(i), entry)
     elseif type(entry) == "table" and type(entry[1]) == "string" then
       self:add(entry[1], entry[2])
@@ -35,7 +36,7 @@ local Sequential = module.class "sequential"
 --- One after the other. `nn.sequential { nn.conv3d {...}, { "act", nn.relu() } }`; entries are named by their place unless named.
 function Sequential:new(entries)
   add_entries(self, entries)
-  local children = module.children_of(self)
+  local children = fields.children_of(self)
   local last = children[#children].module
   self.writes_into = last.writes_into
   self.keeps_grid = true
@@ -49,7 +50,7 @@ end
 --- @param x what the first takes
 -- @param into ?tensor where the last writes its result
 function Sequential:forward(x, into)
-  local children = module.children_of(self)
+  local children = fields.children_of(self)
   local n = #children
   for i = 1, n do
     local y = children[i].module(x, i == n and into or nil)
@@ -71,7 +72,7 @@ function Concat:new(entries)
   self.total_line = true
   self.writes_into, self.keeps_grid, self.in_place = true, true, true
   self.n_to = 0
-  for _, child in ipairs(module.children_of(self)) do
+  for _, child in ipairs(fields.children_of(self)) do
     local branch = child.module
     self.n_from = self.n_from or branch.n_from
     self.keeps_grid = self.keeps_grid and branch.keeps_grid or false
@@ -85,7 +86,7 @@ end
 function Concat:forward(x, into)
   local parts = {}
   if not self.in_place or x:dims() ~= 5 then
-    for i, child in ipairs(module.children_of(self)) do
+    for i, child in ipairs(fields.children_of(self)) do
       parts[i] = child.module(x)
     end
     return ops.concat(parts, { axis = 2, into = into })
@@ -94,7 +95,7 @@ function Concat:forward(x, into)
     x:size(1), self.n_to, x:size(3), x:size(4), x:size(5), dtype = x:dtype(), layout = "channels_last", device = x:device(),
   }
   local first = 1
-  for i, child in ipairs(module.children_of(self)) do
+  for i, child in ipairs(fields.children_of(self)) do
     local branch = child.module
     parts[i] = branch(x, whole:slot(2, first, branch.n_to))
     first = first + branch.n_to

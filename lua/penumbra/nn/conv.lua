@@ -3,6 +3,7 @@
 
 local init = require "penumbra.nn.initialise"
 local module = require "penumbra.nn.module"
+local named = require "penumbra.named"
 local ops = require "penumbra.ops"
 local raise = require "penumbra.raise"
 local tensor = require "penumbra.tensor"
@@ -32,12 +33,12 @@ end
 -- What both kinds share: channels, kernel, stride, groups, bias, how they begin.
 local function begin(self, options)
   local what = self.kind
-  self.n_from = module.to_count(what .. ": from", options.from)
-  self.n_to = module.to_count(what .. ": to", options.to)
-  self.kernel = module.to_triple(what .. ": kernel", options.kernel or 1)
-  self.stride = module.to_triple(what .. ": stride", options.stride or 1)
-  self.dilation = module.to_triple(what .. ": dilation", options.dilation or 1)
-  self.groups = module.to_count(what .. ": groups", options.groups or 1)
+  self.n_from = named.whole(what, "from", options.from, 1)
+  self.n_to = named.whole(what, "to", options.to, 1)
+  self.kernel = named.triple(what, "kernel", options.kernel or 1, 1)
+  self.stride = named.triple(what, "stride", options.stride or 1, 1)
+  self.dilation = named.triple(what, "dilation", options.dilation or 1, 1)
+  self.groups = named.whole(what, "groups", options.groups or 1, 1)
   self.init_weight = init.resolve(what, options.init or "kaiming")
   if options.bias ~= nil and type(options.bias) ~= "boolean" then
     raise("%s: bias is %s, expects true or false", what, tostring(options.bias))
@@ -69,7 +70,7 @@ local Conv3d = module.class "conv3d"
 --   rule, the default), a number, {t,h,w} or {{low,high},...}; groups (1); bias (true); init ("kaiming", "xavier", a number, or a
 --   function(t, rng))
 function Conv3d:new(options)
-  module.check_options("conv3d", options, { "from", "to", "kernel", "stride", "pad", "dilation", "groups", "bias", "init" })
+  named.check("conv3d", options, { "from", "to", "kernel", "stride", "pad", "dilation", "groups", "bias", "init" })
   begin(self, options)
   self.pad = options.pad == nil and "same" or options.pad
   self.writes_into = true
@@ -92,10 +93,10 @@ Conv3d.describe = describe
 -- @tparam ?table behind what stands behind it, done in the same pass: scale and bias (a number a channel; bias in place of the
 --   layer's own), relu (boolean)
 function Conv3d:forward(x, into, behind)
-  local named = self.named
-  named.into, named.relu = into, behind and behind.relu
-  local y = ops.conv3d(x, self.weight, behind and behind.bias or self.bias, behind and behind.scale, named)
-  named.into = nil
+  local how = self.named
+  how.into, how.relu = into, behind and behind.relu
+  local y = ops.conv3d(x, self.weight, behind and behind.bias or self.bias, behind and behind.scale, how)
+  how.into = nil
   return y
 end
 
@@ -104,11 +105,11 @@ local ConvTranspose3d = module.class "conv_transpose3d"
 --- Transposed 3-D convolution, the adjoint of conv3d: upsamples by its stride. x (N,from,T,H,W) -> (N,to,T',H',W').
 -- @tparam table options as conv3d; pad 0 by default ("same": T' = T·stride), output_pad (0)
 function ConvTranspose3d:new(options)
-  module.check_options("conv_transpose3d", options,
+  named.check("conv_transpose3d", options,
     { "from", "to", "kernel", "stride", "pad", "output_pad", "dilation", "groups", "bias", "init" })
   begin(self, options)
   self.pad = options.pad == nil and 0 or options.pad
-  self.output_pad = module.to_triple("conv_transpose3d: output_pad", options.output_pad or 0, 0)
+  self.output_pad = named.triple("conv_transpose3d", "output_pad", options.output_pad or 0, 0)
   self.writes_into = true
   local k = self.kernel
   divide("conv_transpose3d", self.n_from, self.groups)

@@ -11,9 +11,9 @@ local module = require "penumbra.nn.module"
 
 local nn = {
   class = module.class,
-  is_module = module.is_module,
-  check_options = module.check_options,
-  path = module.Module.path,
+  is_module = require("penumbra.nn.fields").is_module,
+  check_options = require("penumbra.named").check,
+  path = module.path,
   init = require "penumbra.nn.initialise",
 }
 

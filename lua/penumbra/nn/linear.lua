@@ -1,5 +1,6 @@
 --- Linear layers.
 
+local named = require "penumbra.named"
 local init = require "penumbra.nn.initialise"
 local module = require "penumbra.nn.module"
 local ops = require "penumbra.ops"
@@ -11,9 +12,9 @@ local Linear = module.class "linear"
 --- y = x weight' + bias on the last axis: x (...,from) -> (...,to). weight is (to,from).
 -- @tparam table options from, to; bias (true); init ("kaiming", "xavier", a number, or a function(t, rng))
 function Linear:new(options)
-  module.check_options("linear", options, { "from", "to", "bias", "init" })
-  self.n_from = module.to_count("linear: from", options.from)
-  self.n_to = module.to_count("linear: to", options.to)
+  named.check("linear", options, { "from", "to", "bias", "init" })
+  self.n_from = named.whole("linear", "from", options.from, 1)
+  self.n_to = named.whole("linear", "to", options.to, 1)
   self.init_weight = init.resolve("linear", options.init or "kaiming")
   if options.bias ~= nil and type(options.bias) ~= "boolean" then
     raise("linear: bias is %s, expects true or false", tostring(options.bias))

@@ -1,6 +1,7 @@
 --- Batch norm, and the unit of I3D: convolution, batch norm, ReLU; group and layer norm, by the input's own statistics.
 
 local module = require "penumbra.nn.module"
+local named = require "penumbra.named"
 local conv = require "penumbra.nn.conv"
 local nearest = require "penumbra.nearest"
 local ops = require "penumbra.ops"
@@ -34,8 +35,8 @@ local BatchNorm = module.class "batch_norm"
 -- @tparam table options channels; mode: "frozen" (the buffers, the default), "batch" (those of the input), "moving" (alpha of the
 --   input's, the rest the buffers'); alpha (0.1); eps (1e-3); momentum (0.999: the share of the buffers that stays); relu (false)
 function BatchNorm:new(options)
-  module.check_options("batch_norm", options, { "channels", "mode", "alpha", "eps", "momentum", "relu" })
-  local channels = module.to_count("batch_norm: channels", options.channels)
+  named.check("batch_norm", options, { "channels", "mode", "alpha", "eps", "momentum", "relu" })
+  local channels = named.whole("batch_norm", "channels", options.channels, 1)
   self.n_from, self.n_to = channels, channels
   self.mode = check_mode("batch_norm: mode", options.mode or "frozen")
   self.named = {
@@ -68,10 +69,10 @@ end
 --- @param x (N,channels,T,H,W)
 -- @param into ?tensor where to write the result
 function BatchNorm:forward(x, into)
-  local named = self.named
-  named.mode, named.update, named.into = self.mode, self.training and self.mode ~= "frozen", into
-  local y = ops.batch_norm(x, self.beta, self.mean, self.var, named)
-  named.into = nil
+  local how = self.named
+  how.mode, how.update, how.into = self.mode, self.training and self.mode ~= "frozen", into
+  local y = ops.batch_norm(x, self.beta, self.mean, self.var, how)
+  how.into = nil
   return y
 end
 
@@ -83,7 +84,7 @@ local Unit = module.class "unit"
 -- @tparam table options from, to, kernel, stride, pad, dilation, groups, init as conv3d; batchnorm (the mode: "frozen"), eps,
 --   alpha, momentum as batch_norm; relu (true)
 function Unit:new(options)
-  module.check_options("unit", options, {
+  named.check("unit", options, {
     "from", "to", "kernel", "stride", "pad", "dilation", "groups", "init", "batchnorm", "eps", "alpha", "momentum", "relu",
   })
   self:add("conv", conv.conv3d {
@@ -133,9 +134,9 @@ local GroupNorm = module.class "group_norm"
 -- (Wu & He 2018). The same in training and evaluation; x (N,channels,...) of 2 to 5 axes.
 -- @tparam table options groups, channels; eps (1e-5)
 function GroupNorm:new(options)
-  module.check_options("group_norm", options, { "groups", "channels", "eps" })
-  self.groups = module.to_count("group_norm: groups", options.groups)
-  local channels = module.to_count("group_norm: channels", options.channels)
+  named.check("group_norm", options, { "groups", "channels", "eps" })
+  self.groups = named.whole("group_norm", "groups", options.groups, 1)
+  local channels = named.whole("group_norm", "channels", options.channels, 1)
   if channels % self.groups ~= 0 then
     raise("group_norm: groups %d do not divide %d channels", self.groups, channels)
   end
@@ -154,10 +155,10 @@ end
 --- @param x (N,channels,...)
 -- @param into ?tensor where to write the result
 function GroupNorm:forward(x, into)
-  local named = self.named
-  named.into = into
-  local y = ops.group_norm(x, self.weight, self.bias, named)
-  named.into = nil
+  local how = self.named
+  how.into = into
+  local y = ops.group_norm(x, self.weight, self.bias, how)
+  how.into = nil
   return y
 end
 
@@ -166,8 +167,8 @@ local LayerNorm = module.class "layer_norm"
 --- Each run of the last axis to mean 0 and variance 1, then y·weight + bias (Ba, Kiros & Hinton 2016). x (...,size), y the same.
 -- @tparam table options size; eps (1e-5)
 function LayerNorm:new(options)
-  module.check_options("layer_norm", options, { "size", "eps" })
-  self.size = module.to_count("layer_norm: size", options.size)
+  named.check("layer_norm", options, { "size", "eps" })
+  self.size = named.whole("layer_norm", "size", options.size, 1)
   self.n_from, self.n_to = self.size, self.size
   self.named = { eps = check_eps("layer_norm", options.eps or 1e-5) }
   add_line(self, self.size)

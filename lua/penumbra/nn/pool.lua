@@ -1,5 +1,6 @@
 --- Pooling: max_pool3d and avg_pool3d.
 
+local named = require "penumbra.named"
 local module = require "penumbra.nn.module"
 local ops = require "penumbra.ops"
 local raise = require "penumbra.raise"
@@ -8,12 +9,12 @@ local function pool(kind, known)
   local Pool = module.class(kind)
 
   function Pool:new(options)
-    module.check_options(kind, options, known)
+    named.check(kind, options, known)
     if options.kernel == nil then
       raise("%s: kernel is missing", kind)
     end
-    self.kernel = module.to_triple(kind .. ": kernel", options.kernel)
-    self.stride = module.to_triple(kind .. ": stride", options.stride or options.kernel)
+    self.kernel = named.triple(kind, "kernel", options.kernel, 1)
+    self.stride = named.triple(kind, "stride", options.stride or options.kernel, 1)
     self.named = {
       kernel = self.kernel, stride = self.stride, pad = options.pad == nil and "same" or options.pad,
       count_include_pad = options.count_include_pad,

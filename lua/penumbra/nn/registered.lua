@@ -112,7 +112,7 @@ function Registered:new(options)
   choice("registered: init", o.init, INITS)
   choice("registered: time", o.time, TIMES)
   choice("registered: align", o.align, ALIGNS)
-  self.stride = module.to_triple("registered: stride", o.stride)
+  self.stride = named.triple("registered", "stride", o.stride, 1)
   self.kernel, self.peak = {}, {}
   for d = 1, 3 do
     local s = self.stride[d]

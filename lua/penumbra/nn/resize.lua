@@ -1,6 +1,7 @@
 --- Resizing without parameters: upsample.
 
 local module = require "penumbra.nn.module"
+local named = require "penumbra.named"
 local ops = require "penumbra.ops"
 local raise = require "penumbra.raise"
 
@@ -10,21 +11,21 @@ local Upsample = module.class "upsample"
 -- @tparam table options scale (whole factors, a number or {t,h,w}) or size (T,H,W of the result); mode: "trilinear" (default) or
 --   "nearest"; align: "half_pixel" (default), "corners", "asymmetric" or "grid" (by the grid that the tensor carries)
 function Upsample:new(options)
-  module.check_options("upsample", options, { "scale", "size", "mode", "align" })
+  named.check("upsample", options, { "scale", "size", "mode", "align" })
   if (options.scale == nil) == (options.size == nil) then
     raise("upsample: expects either scale or size")
   end
   self.named = {
-    scale = options.scale and module.to_triple("upsample: scale", options.scale),
-    size = options.size and module.to_triple("upsample: size", options.size), mode = options.mode, align = options.align,
+    scale = options.scale and named.triple("upsample", "scale", options.scale, 1),
+    size = options.size and named.triple("upsample", "size", options.size, 1), mode = options.mode, align = options.align,
   }
   self.keeps_channels, self.writes_into = true, true
 end
 
 function Upsample:describe()
-  local named = self.named
-  return (named.scale and "× " .. table.concat(named.scale, ",") or "to " .. table.concat(named.size, ",")) .. " "
-    .. (named.mode or "trilinear")
+  local how = self.named
+  return (how.scale and "× " .. table.concat(how.scale, ",") or "to " .. table.concat(how.size, ",")) .. " "
+    .. (how.mode or "trilinear")
 end
 
 --- @param x (N,C,T,H,W)

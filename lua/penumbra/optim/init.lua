@@ -23,7 +23,6 @@ local nearest = require "penumbra.nearest"
 local raise = require "penumbra.raise"
 local replay = require "penumbra.replay"
 local tensor = require "penumbra.tensor"
-local check_options = require("penumbra.nn.module").check_options
 
 local C, check, ptr, is_tensor = binding.C, binding.check, binding.ptr, binding.is_tensor
 
@@ -64,7 +63,7 @@ local function read_parameters(what, params, weight_decay)
   end
   local list, names = {}, {}
   for _, group in ipairs(groups) do
-    check_options(what .. ": group", group, GROUP_OPTIONS)
+    named.check(what .. ": group", group, GROUP_OPTIONS)
     local scale = number_option(what .. ": group", "lr_scale", group.lr_scale or 1, 0, math.huge)
     local decay = number_option(what .. ": group", "weight_decay", group.weight_decay or weight_decay, 0, math.huge)
     for _, given in ipairs(group.params) do
@@ -82,7 +81,7 @@ end
 
 -- `what` names the options in messages: the kind ("sgd: lr"), or a table with label(name), what the user called it.
 local function new(kind, what, params, options, known, defaults)
-  check_options(kind, options, known)
+  named.check(kind, options, known)
   local self = setmetatable({ kind = kind, n_steps = 0, loss_scale = 1 }, Optimiser)
   for name, value in pairs(defaults) do
     self[name] = options[name] == nil and value or options[name]

@@ -10,10 +10,10 @@
 
 local ffi = require "ffi"
 local binding = require "penumbra.ffi"
+local named = require "penumbra.named"
 local raise = require "penumbra.raise"
 local replay = require "penumbra.replay"
 local tensor = require "penumbra.tensor"
-local check_options = require("penumbra.nn.module").check_options
 
 local C, check = binding.C, binding.check
 
@@ -47,10 +47,10 @@ end
 
 --- The loss times the scale goes backward. Several losses before one step are fine.
 -- @tparam tensor loss one number
--- @tparam ?table named as for loss:backward
-function Scaler:backward(loss, named)
+-- @tparam ?table options as for loss:backward
+function Scaler:backward(loss, options)
   if not self.on then
-    return loss:backward(nil, named)
+    return loss:backward(nil, options)
   end
   local seed = seed_on(self, loss:device())
   if replay.capturing() then
@@ -59,7 +59,7 @@ function Scaler:backward(loss, named)
     replay.settle()
     tell(self, seed)
   end
-  loss:backward(#loss:shape() == 0 and seed.tensor or seed.tensor:reshape(unpack(loss:shape())), named)
+  loss:backward(#loss:shape() == 0 and seed.tensor or seed.tensor:reshape(unpack(loss:shape())), options)
 end
 
 local function heed(self, norm, complain)
@@ -116,7 +116,7 @@ end
 --   loss:backward() and optimiser:step(), for recipes in any precision
 return function(options)
   options = options or {}
-  check_options("scaler", options, { "start", "factor", "grow_every", "least", "most", "on" })
+  named.check("scaler", options, { "start", "factor", "grow_every", "least", "most", "on" })
   local self = setmetatable({ n_good = 0, n_skipped = 0, seeds = {}, on = options.on ~= false }, Scaler)
   self.least = number("least", options.least or 1, 2 ^ -24, 2 ^ 60)
   self.most = number("most", options.most or 2 ^ 32, self.least, 2 ^ 60)

@@ -2,8 +2,8 @@
 --
 --     local sgd = pn.optim.sgd(net:parameters(), { lr = schedule.warmup(100, schedule.poly { lr = 1e-2, steps = 5000 }) })
 
+local named = require "penumbra.named"
 local raise = require "penumbra.raise"
-local check_options = require("penumbra.nn.module").check_options
 
 local schedule = {}
 
@@ -32,7 +32,7 @@ end
 
 --- A straight line from `from` to `to` (0) over `steps`, then `to`.
 function schedule.linear(options)
-  check_options("schedule.linear", options, { "from", "to", "steps" })
+  named.check("schedule.linear", options, { "from", "to", "steps" })
   local from, to, steps = number("linear: from", options.from), number("linear: to", options.to or 0), steps_of("linear", options)
   return function(step)
     return from + (to - from) * math.min(step / steps, 1)
@@ -41,7 +41,7 @@ end
 
 --- Multiplied by `factor` (0.1) at each of the steps in the list `at`.
 function schedule.step(options)
-  check_options("schedule.step", options, { "lr", "at", "factor" })
+  named.check("schedule.step", options, { "lr", "at", "factor" })
   local lr, factor = number("step: lr", options.lr), number("step: factor", options.factor or 0.1)
   if type(options.at) ~= "table" then
     raise("schedule.step: at is %s, expects a list of steps", tostring(options.at))
@@ -59,7 +59,7 @@ end
 
 --- lr·(1 - step/steps)^power (0.9), then 0.
 function schedule.poly(options)
-  check_options("schedule.poly", options, { "lr", "steps", "power" })
+  named.check("schedule.poly", options, { "lr", "steps", "power" })
   local lr, steps, power = number("poly: lr", options.lr), steps_of("poly", options), number("poly: power", options.power or 0.9)
   return function(step)
     return lr * (1 - math.min(step / steps, 1)) ^ power
@@ -68,7 +68,7 @@ end
 
 --- Half a cosine from lr to `final` (0) over `steps`, then `final`.
 function schedule.cosine(options)
-  check_options("schedule.cosine", options, { "lr", "steps", "final" })
+  named.check("schedule.cosine", options, { "lr", "steps", "final" })
   local lr, final = number("cosine: lr", options.lr), number("cosine: final", options.final or 0)
   local steps = steps_of("cosine", options)
   return function(step)
