@@ -11,66 +11,33 @@ local config = require "penumbra.config"
 local files = require "penumbra.files"
 local json = require "penumbra.json"
 local lfs = require "lfs"
-local lock = require "penumbra.lock"
 local progress = require "penumbra.progress"
 local scope = require "penumbra.scope"
+local series = require "penumbra.series"
 local usage = require "penumbra.usage"
+
+local say = series.say
 
 local keys = {
   { "set", "val", "whose sequences: a set of the tree" },
   { "sequences", "", "or these, with commas between" },
   { "out", "", "directory of the runs; default out/each-RECIPE-DATE-TIME. One that is there goes on" },
 }
-
-local function print_help()
-  print "usage: penumbra each RECIPE key=value ...   (a recipe's name, or FILE.lua; its own keys are passed on)\n"
-  for _, key in ipairs(keys) do print(("  %-12s %s"):format(key[1] .. "=" .. key[2], key[3])) end
-  print "\nand every key of the recipe but sequence and resume (penumbra RECIPE --help lists them)."
-end
-
 local instead = { sequence = "sequences=a,b or set=NAME", resume = "the same out= goes on" }
-
--- Our keys, and what is left for the recipe.
-local function split(arguments)
-  local ours, rest = { sequences = {} }, { [0] = arguments[1] }
-  for i = 2, #arguments do
-    local name, text = arguments[i]:match("^([%a_]+)=(.*)$")
-    if instead[name] then usage.fail("each: %s= is not given here: %s", name, instead[name]) end
-    if name == "sequences" then
-      for word in text:gmatch "[^,%s]+" do table.insert(ours.sequences, word) end
-    elseif name == "set" or name == "out" then
-      ours[name] = text
-    else
-      rest[#rest + 1] = arguments[i]
-    end
-  end
-  return ours, rest
-end
-
-local function with(rest, ...)
-  local all = { [0] = rest[0], unpack(rest) }
-  for _, text in ipairs { ... } do all[#all + 1] = text end
-  return all
-end
 
 -- The configuration that every run will have, but for its sequence; mistakes show here.
 local function resolve(path, rest, run_file)
-  local declared = config.declared(function() run_file(path, { [0] = path }) end)
-  for _, key in ipairs { "davis", "sequence" } do
-    if not declared or declared[key] == nil then
-      usage.fail("each: %s has no key '%s': it cannot be run on the sequences of a set", path, key)
-    end
-  end
-  local about = { name = rest[0], file = path }
-  local cfg = config.resolve(declared, with(rest, "sequence=" .. rest[0]), about)
+  local declared = series.declared("each", path, run_file, { "davis", "sequence" }, "the sequences of a set")
+  local cfg = config.resolve(declared, series.with(rest, "sequence=" .. rest[0]), { name = rest[0], file = path })
   if cfg.video then usage.fail("each: video= is one clip, not the sequences of a set: penumbra %s video=%s", rest[0], cfg.video) end
   return cfg
 end
 
 -- The names to run, each of them there and sound.
 local function names_of(ours, dataset)
-  local names = #ours.sequences > 0 and ours.sequences or dataset:sequences(ours.set or "val")
-  if #ours.sequences == 0 then
+  local names = series.words(ours.sequences)
+  if #names == 0 then
+    names = dataset:sequences(ours.set or "val")
     local present, missing = {}, {}
     for _, name in ipairs(dataset:sequences()) do present[name] = true end
     for _, name in ipairs(names) do
@@ -85,39 +52,11 @@ local function names_of(ours, dataset)
   return names
 end
 
-local function plain_of(cfg)
-  local plain = config.plain(cfg)
-  plain.sequence = nil
-  return plain
-end
-
--- Makes the directory, or finds that it holds runs of the same recipe with the same keys.
-local function open(dir, arguments, cfg)
-  local now = plain_of(cfg)
-  now.recipe = config.name(cfg)
-  local before = json.decode(files.read(dir .. "/config.json") or "null")
-  if before then config.hold(dir, "runs", before, now) end
-  local problem = files.make_directory(dir) or lock.take(dir, true)
-    or files.make_directory(dir .. "/masks") or files.make_directory(dir .. "/overlays")
-  if problem then usage.fail("out: %s", problem) end
-  local about = require "penumbra.about"
-  local record = { sessions = { {
-    command = about.command(arguments), commit = about.commit(), versions = about.versions(),
-    started = os.date "!%Y-%m-%dT%H:%M:%SZ",
-  } } }
-  for name, value in pairs { ["config.json"] = now, ["run.json"] = record } do
-    problem = files.write(dir .. "/" .. name, json.pretty(value))
-    if problem then usage.fail("out: %s", problem) end
-  end
-end
-
 -- The row of a run that is done; nil for one that is not.
 local function row_of(dir, name)
   local scores = json.decode(files.read(("%s/%s/scores.json"):format(dir, name)) or "null")
   return scores and scores.sequences and scores.sequences[name]
 end
-
-local function say(format, ...) io.stderr:write(format:format(...), "\n") end
 
 local function percent(row) return ("J %.1f  F %.1f"):format(100 * row.J.mean, 100 * row.F.mean) end
 
@@ -185,14 +124,8 @@ end
 -- Learns and segments one sequence. An error is told; one that ends the program (Ctrl-C, a mistake of usage) goes on.
 function Each:run(i, name, path, rest, run_file)
   say("[%d of %d] %s", i, #self.names, name)
-  local depth = scope.depth()
-  local arguments = with(rest, "sequence=" .. name, ("out=%s/%s"):format(self.dir, name))
-  local ok, problem = scope.protect(run_file, path, arguments)
-  scope.unwind(depth)
-  require("penumbra.program").catch_interrupt "off"
-  jit.flush() -- compiled traces hold closures of the recipe, and with them its network
-  collectgarbage() -- handles first, then what they held, on the device too
-  collectgarbage()
+  local arguments = series.with(rest, "sequence=" .. name, ("out=%s/%s"):format(self.dir, name))
+  local ok, problem = series.run(run_file, path, arguments)
   if ok then return end
   if type(problem) == "table" then
     self:collect(true)
@@ -209,10 +142,12 @@ end
 -- @tparam function find path of a recipe or script by its name; fails with the nearest
 -- @tparam function run_file runs a script with a list of arguments
 local function run(arguments, find, run_file)
-  local word, code = usage.subject("each", "a recipe or FILE.lua", arguments, print_help)
+  local word, code = usage.subject("each", "a recipe or FILE.lua", arguments, function()
+    series.print_help("each", keys, "sequence and resume")
+  end)
   if not word then return code end
   local path = find(word)
-  local ours, rest = split(arguments)
+  local ours, rest = series.split("each", arguments, keys, instead)
   local cfg = resolve(path, rest, run_file)
 
   local pn = require "penumbra"
@@ -221,7 +156,7 @@ local function run(arguments, find, run_file)
   local self = setmetatable({ cfg = cfg, dataset = dataset, rows = {}, copied = {}, failures = {} }, Each)
   self.names = names_of(ours, self.dataset)
   self.dir = (ours.out or ("out/each-%s-%s"):format(config.name(cfg), os.date "%Y%m%d-%H%M%S")):gsub("(.)/+$", "%1")
-  open(self.dir, arguments, cfg)
+  series.open(self.dir, arguments, cfg, { "sequence" }, { "masks", "overlays" })
   if cfg.threads then pn.threads(cfg.threads) end
   local n_workers = math.max(1, pn.worker.default(pn.device.choose(cfg.device)))
   self.beside = require("penumbra.results").beside(pn.worker.pool(n_workers))
