@@ -49,7 +49,8 @@ for epoch, batch in run:epochs(cfg.epochs, dreams) do
 end
 
 cfg.infer.first_mask, cfg.infer.progress = clip:mask(1), pn.infer.line()
-local score = run:score(run:save_masks(net:segment(clip, cfg.infer), clip), clip)
+local masks, probabilities = net:segment(clip, cfg.infer)
+local score = run:score(run:save_masks(masks, clip, probabilities), clip)
 if score.J.mean <= cfg.least then
   error(("J is %.1f, expected more than %.1f"):format(100 * score.J.mean, 100 * cfg.least), 0)
 end

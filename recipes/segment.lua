@@ -30,4 +30,5 @@ run:say(net.loaded.text)
 
 cfg.infer.first_mask = cfg.mask and clip:mask(1)
 cfg.infer.progress = pn.infer.line()
-run:save_masks(net:segment(clip, cfg.infer), clip)
+local masks, probabilities = net:segment(clip, cfg.infer)
+run:save_masks(masks, clip, probabilities)

@@ -25,7 +25,7 @@ describe("each", function()
 
   it("runs a recipe on every sequence, as one by one, and makes one table", function()
     local out, alone = scratch .. "/each", scratch .. "/alone"
-    local code, text = each(out)
+    local code, text = each(out, "infer.probabilities=true")
     assert.equal(0, code, text)
     for _, line in ipairs { "[1 of 3] walk", "[3 of 3] amble", "mean of 3", "3 sequences in 0:" } do
       assert.truthy(text:find(line, 1, true), text)
@@ -41,7 +41,8 @@ describe("each", function()
       sum = sum + all.sequences[name].J.mean
       assert.truthy(text:find(("%s: J %.1f  F %.1f"):format(name, 100 * all.sequences[name].J.mean,
         100 * all.sequences[name].F.mean), 1, true), text)
-      for _, file in ipairs { "checkpoint.safetensors", "report.html", "masks/" .. name .. "/00005.png" } do
+      for _, file in ipairs { "checkpoint.safetensors", "report.html", "masks/" .. name .. "/00005.png",
+        "probabilities/" .. name .. "/00005.png" } do
         assert.truthy(files.exists(("%s/%s/%s"):format(out, name, file)), file)
       end
     end

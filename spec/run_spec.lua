@@ -584,6 +584,9 @@ describe("a run", function()
       helper.failure(function() run:save_masks(3, {}) end, "run:save_masks: expects masks u8 (T,H,W), got number")
       local masks = pn.zeros { 1, 2, 2, dtype = "u8" }
       helper.failure(function() run:save_masks(masks, 3) end, "run:save_masks: expects a clip, got number")
+      helper.failure(function() run:finish(masks, {}, 3) end, "run:finish: expects probabilities u8 (T,H,W), got number")
+      helper.failure(function() run:finish(masks, {}, pn.zeros { 1, 2, 3, dtype = "u8" }) end,
+        "run:finish: probabilities are 1,2,3, the masks 1,2,2")
       helper.failure(function() run:checkpoint { bad = { state = function() return { f = print } end } } end,
         "checkpoint: @bad/f is a function, which a checkpoint cannot hold")
       run:close()
@@ -714,7 +717,7 @@ describe("masks and scores", function()
     local place = { dir = top .. "/crowded-work", quiet = true } -- what a worker does
     assert.is_nil(files.make_directory(place.dir) or files.write(place.dir .. "/masks", "in the way"))
     package.loaded["spec.toy"] = { clip = clip_of }
-    helper.failure(function() require("penumbra.results").work(place, clip:masks(), "spec.toy", "clip", 5, true) end,
+    helper.failure(function() require("penumbra.results").work(place, clip:masks(), nil, "spec.toy", "clip", 5, true) end,
       "crowded-work/masks", "cannot make the directory")
     package.loaded["spec.toy"] = nil
     assert.equal(1, json.decode(files.read(place.dir .. "/scores.json")).sequences.toy.J.mean)

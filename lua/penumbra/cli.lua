@@ -107,6 +107,10 @@ command("each", "RECIPE key=value ...", "a recipe on every sequence of a set, an
   return require("penumbra.each_command").run(arguments, find_script, run_file)
 end)
 
+command("objects", "RECIPE key=value ...", "a recipe on every object of the first mask, and their masks in one", function(arguments)
+  return require("penumbra.objects_command").run(arguments, find_script, run_file)
+end)
+
 command("compare", "DIR ... key=value ...", "runs beside each other, by what their keys differ in", function(arguments)
   return require("penumbra.compare_command").run(arguments)
 end)
@@ -142,7 +146,7 @@ local function print_summary(word)
     if row.name == word then print((("usage: penumbra %s %s"):format(word, row.arguments):gsub("%s+$", "")) .. "\n" .. row.text) end
   end
 end
-local own_help = { fetch = true, info = true, each = true, compare = true, profile = true }
+local own_help = { fetch = true, info = true, each = true, objects = true, compare = true, profile = true }
 
 function main(arguments)
   local word = arguments[1]

@@ -50,6 +50,7 @@ infer.defaults = {
   downscale = 2,       -- where first_mask is given: up to how many times smaller an object that has grown is shown, by powers of 2
   guided = 16,         -- radius, pixels, of the guided filter of frames that were shown smaller; 0: interpolated alone
   keep = "all",        -- all | connected: only components that touch the mask of the frame before (see `keep_connected`)
+  probabilities = false, -- whether a recipe keeps the probabilities too: grey pictures, 255 for certainty
 }
 
 local choices = {
@@ -60,7 +61,7 @@ local choices = {
 local lowest = { size = 1, tile_stride = 1, batch = 0, frames = 1, stride = 1, slow = 1, downscale = 1, guided = 0 }
 
 local everything = {
-  first_mask = named.optional, progress = named.optional, probabilities = named.optional, after_frame = named.optional,
+  first_mask = named.optional, progress = named.optional, after_frame = named.optional,
 }
 for name, default in pairs(infer.defaults) do
   everything[name] = default
@@ -393,11 +394,11 @@ end
 -- @param net a module with `net:logits(x)`: real (1,3,T,H,W) to logits (1,1,T,H,W); net.input is its pixel rule (image.to_clip)
 -- @param clip tensor u8 (T,H,W,3), or a clip with n_frames and :frame(i) -> u8 (H,W,3)
 -- @tparam ?table options see `infer.defaults`; and first_mask = u8 (H,W), the annotated mask of frame 1; progress =
---   function(done, total), called after each window; probabilities = true for the second result; after_frame = function(seen),
---   called after each frame, in order, outside of no_grad, so that the network may be taught on the way (penumbra.online): index;
---   mask u8 (H,W); probability f32 (H,W); smaller: how many times smaller windows now show the object
+--   function(done, total), called after each window; after_frame = function(seen), called after each frame, in order, outside of
+--   no_grad, so that the network may be taught on the way (penumbra.online): index; mask u8 (H,W); probability f32 (H,W); smaller:
+--   how many times smaller windows now show the object
 -- @return masks u8 (T,H,W), 1 where the object is
--- @return probabilities u8 (T,H,W), 0-255, when asked for
+-- @return probabilities u8 (T,H,W), 0-255, where options.probabilities asks for them; else nil
 -- @return table threshold; and first_j, the J of frame 1 at it, where first_mask is given
 function infer.segment(net, clip, options)
   local o = settings(options)

@@ -203,14 +203,16 @@ local function inner_frames(masks)
   return binding.wrap(view[0])
 end
 
-local function largest_value(masks)
-  local data, most = masks:data(), 0
+-- The object numbers that stand anywhere in masks, in order.
+local function numbers_in(masks)
+  local data, is_there, numbers = masks:data(), {}, {}
   for i = 0, masks:count() - 1 do
-    if data[i] > most then
-      most = data[i]
-    end
+    is_there[data[i]] = true
   end
-  return most
+  for number = 1, 255 do
+    numbers[#numbers + 1] = is_there[number] and number or nil
+  end
+  return numbers
 end
 
 --- The means of scores over sequences: { sequences = {name = score}, order = {names}, mean = {J = {...}, F = {...}} }.
@@ -294,8 +296,9 @@ function measure.evaluate(how)
     local inner = inner_frames(truth)
     local rows = { { name, -1 } }
     if how.objects then
-      for object = 1, largest_value(truth) do
-        rows[object] = { ("%s_%d"):format(name, object), object }
+      rows = {}
+      for i, object in ipairs(numbers_in(truth)) do
+        rows[i] = { ("%s_%d"):format(name, object), object }
       end
     end
     for _, row in ipairs(rows) do

@@ -25,9 +25,18 @@ local function say(place, format, ...)
   end
 end
 
-local function check_masks(what, masks, clip)
-  if not scope.is_tensor(masks) or masks:dims() ~= 3 or masks:dtype() ~= "u8" then
-    raise("%s: expects masks u8 (T,H,W), got %s", what, scope.is_tensor(masks) and tostring(masks) or type(masks))
+local function check_frames(what, name, frames)
+  if not scope.is_tensor(frames) or frames:dims() ~= 3 or frames:dtype() ~= "u8" then
+    raise("%s: expects %s u8 (T,H,W), got %s", what, name, scope.is_tensor(frames) and tostring(frames) or type(frames))
+  end
+end
+
+local function check_masks(what, masks, clip, probabilities)
+  check_frames(what, "masks", masks)
+  if probabilities ~= nil then
+    check_frames(what, "probabilities", probabilities)
+    local its_shape, shape = table.concat(probabilities:shape(), ","), table.concat(masks:shape(), ",")
+    if its_shape ~= shape then raise("%s: probabilities are %s, the masks %s", what, its_shape, shape) end
   end
   if type(clip) ~= "table" or type(clip.frame) ~= "function" then raise("%s: expects a clip, got %s", what, type(clip)) end
   if masks:size(1) ~= clip.n_frames or masks:size(2) ~= clip.height or masks:size(3) ~= clip.width then
@@ -43,13 +52,21 @@ local function directory(place, ...)
   return path
 end
 
+local function save_probabilities(place, probabilities, clip)
+  local folder, paths = directory(place, "probabilities", clip.name), {}
+  for i = 1, clip.n_frames do paths[i] = ("%s/%s.png"):format(folder, clip:frame_name(i)) end
+  require("penumbra.image").write_frames(paths, probabilities, { palette = false })
+  say(place, "certainty %s", folder)
+end
+
 --- See run:save_masks.
 -- @tparam table place
 -- @param masks u8 (T,H,W)
 -- @tparam table clip
+-- @param probabilities ?tensor u8 (T,H,W)
 -- @return masks
-function results.save_masks(place, masks, clip)
-  check_masks("run:save_masks", masks, clip)
+function results.save_masks(place, masks, clip, probabilities)
+  check_masks("run:save_masks", masks, clip, probabilities)
   local image = require "penumbra.image"
   local mask_dir, overlay_dir = directory(place, "masks", clip.name), directory(place, "overlays", clip.name)
   local n, done = clip.n_frames, 0
@@ -89,6 +106,7 @@ function results.save_masks(place, masks, clip)
   if looks then looks:free() end
   say(place, "masks     %s", mask_dir)
   say(place, "overlays  %s", overlay_dir)
+  if probabilities then save_probabilities(place, probabilities, clip) end
   if has_video then say(place, "video     %s", ok and path or (tostring(path):gsub("^%S+%.lua:%d+: ", ""))) end
   return masks
 end
@@ -155,11 +173,11 @@ end
 -- ---- beside what follows -----------------------------------------------------------------------------------------------------
 
 --- What a worker runs; gives the scores and what it had to say. `module`, `name`, ... make the clip again.
-function results.work(place, masks, module, name, ...)
+function results.work(place, masks, probabilities, module, name, ...)
   local clip = require(module)[name](...)
   place.lines = {}
   add_scores(place, masks, clip)
-  results.save_masks(place, masks, clip)
+  results.save_masks(place, masks, clip, probabilities)
   results.report(place)
   return place.scores, place.lines
 end
@@ -182,6 +200,7 @@ local function take(self, job)
   self.jobs[job] = nil
   local ok, scores, lines = pcall(self.pool.collect, self.pool, job.ticket)
   job.masks:free()
+  if job.probabilities then job.probabilities:free() end
   job.place.scores, job.place.lines, job.place.problem = ok and scores or nil, ok and lines or {}, not ok and scores or nil
   return job.place
 end
@@ -205,11 +224,11 @@ function Beside:close()
 end
 
 --- See run:finish. Numbers are written before pictures, for which there may be no room.
-function results.finish(place, masks, clip)
-  check_masks("run:finish", masks, clip)
+function results.finish(place, masks, clip, probabilities)
+  check_masks("run:finish", masks, clip, probabilities)
   if not queue or not clip.made_by then
     local score = print_scores(place, masks, clip)
-    results.save_masks(place, masks, clip)
+    results.save_masks(place, masks, clip, probabilities)
     results.report(place)
     return score
   end
@@ -217,9 +236,10 @@ function results.finish(place, masks, clip)
   for job in pairs(queue.jobs) do -- a place with several clips: one after the other, for they share its scores
     if job.place == place and take(queue, job).problem then raise("%s", place.problem) end
   end
-  masks = masks:detach():keep()
-  local ticket = queue.pool:submit("penumbra.results", "work", place, masks, clip:made_by())
-  queue.jobs[{ ticket = ticket, place = place, masks = masks, clip = clip }] = true -- whose pictures stay for the worker
+  masks, probabilities = masks:detach():keep(), probabilities and probabilities:detach():keep()
+  local ticket = queue.pool:submit("penumbra.results", "work", place, masks, probabilities, clip:made_by())
+  local job = { ticket = ticket, place = place, masks = masks, probabilities = probabilities, clip = clip }
+  queue.jobs[job] = true -- whose pictures stay for the worker
 end
 
 return results

@@ -639,8 +639,9 @@ end
 --- Writes the masks of a clip as DAVIS reads them, each over its frame, and a video of these where ffmpeg is there.
 -- @param masks u8 (T,H,W), object numbers
 -- @tparam table clip name, frames and their names
+-- @param probabilities ?tensor u8 (T,H,W), 255 for certainty: written too, as grey pictures
 -- @return masks, for run:score
-function Run:save_masks(masks, clip) return results.save_masks(place(self), masks, clip) end
+function Run:save_masks(masks, clip, probabilities) return results.save_masks(place(self), masks, clip, probabilities) end
 
 --- Scores masks against the clip's own: prints the table, with the first mask copied to every frame and published results
 -- beside it, and writes scores.json (of all clips scored in this run) and report.html.
@@ -652,7 +653,8 @@ function Run:score(masks, clip) return results.score(place(self), masks, clip) e
 --- save_masks and score in one. Under `penumbra each` they are done by workers, while the next sequence is learnt already.
 -- @param masks u8 (T,H,W), object numbers
 -- @tparam table clip
-function Run:finish(masks, clip) return results.finish(place(self), masks, clip) end
+-- @param probabilities ?tensor as for save_masks
+function Run:finish(masks, clip, probabilities) return results.finish(place(self), masks, clip, probabilities) end
 
 --- Writes report.html: one file with configuration, loss, scores and overlays.
 -- @treturn string its path

@@ -20,6 +20,9 @@ local function given(text)
 end
 
 local function object_of(what, object)
+  if object == "all" then
+    return object
+  end
   object = named.whole(what, "object", object or 0, 0, 255)
   return object > 0 and object or nil
 end
@@ -31,8 +34,8 @@ local function check_first_mask(clip, object, quiet)
   local objects = object == nil and not quiet and image.objects(image.read_mask(path)) or {}
   if #objects > 1 then
     local shown = table.concat(objects, ", ", 1, math.min(#objects, 10))
-    io.stderr:write(("%s marks %d objects (%s%s), taken as one; object=N takes one of them\n"):format(path, #objects, shown,
-      #objects > 10 and ", ..." or ""))
+    io.stderr:write(("%s marks %d objects (%s%s), taken as one; object=N takes one of them, penumbra objects each\n"):format(path,
+      #objects, shown, #objects > 10 and ", ..." or ""))
   end
   return clip
 end
@@ -40,7 +43,7 @@ end
 --- Opens a clip of one's own.
 -- @tparam string path a video (through ffmpeg), or a folder of frames
 -- @tparam ?table how mask: a PNG for the first frame, or a folder of PNGs named as the frames; object: its number in the mask
---   (default, or 0: any value but 0 is object); quiet: says nothing of a mask of several objects
+--   (default, or 0: any value but 0 is object; "all": masks keep the numbers); quiet: says nothing of a mask of several objects
 -- @treturn Clip named as the file or the folder; "clip" where that has no name of its own, as "."
 function own.open(path, how)
   how = named("own", how, { mask = named.optional, object = named.optional, quiet = false })
@@ -53,7 +56,7 @@ function own.open(path, how)
     raise("mask: %s: no such file", mask)
   end
   if mask == nil and object then
-    raise("own: object is %d, but there is no mask that says where it is", object)
+    raise("own: object is %s, but there is no mask that says where it is", object)
   end
   local name = path:match "([^/]+)/*$" or "."
   if name == "." or name == ".." then
@@ -66,7 +69,8 @@ function own.open(path, how)
 end
 
 --- The clip that the keys of a recipe name, its first mask checked.
--- @tparam table cfg video and mask, or davis and sequence; object (0: any value of the mask is the object); quiet
+-- @tparam table cfg video and mask, or davis and sequence; object (0: any value of the mask is the object; "all": masks keep
+--   the numbers); quiet
 -- @treturn Clip
 function own.clip(cfg)
   local path, mask = given(cfg.video), given(cfg.mask)
