@@ -2,6 +2,7 @@
 -- The same step on one batch again and again (bare), on dreams and on clips, made in line (0 workers) and ahead, in turns. A line
 -- each: the mean step of its best turn, and the median of how long a step waited. Without davis= on a painted clip.
 local pn = require "penumbra"
+local files = require "penumbra.base.files"
 
 local cfg = pn.config{
   davis     = "",
@@ -19,7 +20,7 @@ if cfg.threads then pn.threads(cfg.threads) end
 
 local root, made = cfg.davis, nil
 if root == "" then
-  root, cfg.sequence = pn.files.scratch(), "walk"
+  root, cfg.sequence = files.scratch(), "walk"
   made = root
   pn.data.toy.write(root, { frames = 2 * cfg.frames, height = 480, width = 854, sequences = { "walk" } })
 end
@@ -81,4 +82,4 @@ for _, kind in ipairs(kinds) do
   print(("%-20s %.4f s/step  %+5.1f %%  data %5.1f ms"):format(kind.name, kind.best, 100 * (kind.best / kinds[1].best - 1),
     1e3 * median(kind.waits)))
 end
-if made then pn.files.remove(made) end
+if made then files.remove(made) end

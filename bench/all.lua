@@ -5,11 +5,11 @@
 local history = require "bench.history"
 local about = require "penumbra.about"
 local config = require "penumbra.config"
-local files = require "penumbra.files"
+local files = require "penumbra.base.files"
 local json = require "penumbra.json"
 local program = require "penumbra.program"
-local shell = require "penumbra.shell"
-local usage = require "penumbra.usage"
+local shell = require "penumbra.base.shell"
+local usage = require "penumbra.base.usage"
 local pn = require "penumbra"
 
 local order = { "convs", "step", "modes", "backbone", "infer", "bf16", "threads", "start", "ops", "images", "dreams", "oneshot" }

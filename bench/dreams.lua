@@ -1,6 +1,7 @@
 -- bench/dreams.lua: what training samples cost: penumbra bench/dreams.lua threads=1 runs=9
 -- A painted clip at the size of DAVIS; medians of `runs` after a warm-up, over 8 different samples each.
 local pn = require "penumbra"
+local files = require "penumbra.base.files"
 
 local cfg = pn.config{
   height = 480,
@@ -25,7 +26,7 @@ end
 
 print(("%d frames, window %d of %dx%d, %d thread%s, medians of %d"):format(cfg.frames, cfg.crop, cfg.width, cfg.height,
   pn.threads(), pn.threads() == 1 and "" or "s", cfg.runs))
-local root = pn.files.scratch()
+local root = files.scratch()
 pn.data.toy.write(root, { frames = cfg.frames, height = cfg.height, width = cfg.width })
 local set = pn.data.davis(root)
 local clip = set:sequence "walk"
@@ -43,4 +44,4 @@ time("a training clip, frames in cache", function(i) feed:clip(i, 1) end)
 time("inpainting the first frame", function() pn.augment.inpaint(frame, hole) end)
 time("decoding a frame", function(i) pn.image.read((clip:paths(i))) end)
 
-pn.files.remove(root)
+files.remove(root)

@@ -1,7 +1,7 @@
 --- bench/history.lua: the runs of `make bench` on this machine, as JSON outside the tree, and what changed since another commit.
 -- A run: { date, commit, machine = { processor, threads }, keys, rows = { { key, value, unit, ... } } }. Less is better in the
 -- units "ms" and "GiB", more in "x".
-local files = require "penumbra.files"
+local files = require "penumbra.base.files"
 local json = require "penumbra.json"
 local lfs = require "lfs"
 

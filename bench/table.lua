@@ -2,9 +2,9 @@
 -- Without a file the newest run. `into` replaces what stands between the lines <!-- bench --> and <!-- /bench --> of a page;
 -- without it the tables are printed.
 local history = require "bench.history"
-local files = require "penumbra.files"
+local files = require "penumbra.base.files"
 local json = require "penumbra.json"
-local usage = require "penumbra.usage"
+local usage = require "penumbra.base.usage"
 local lfs = require "lfs"
 local pn = require "penumbra"
 

@@ -4,7 +4,7 @@
 ** directory. Lua sees `require "penumbra.program"`: { exe, home, version, catch_interrupt(mode, text), interrupted() }.
 **
 ** Exit codes: 0 done, 1 the work failed, 2 the command line was wrong. A failure prints its message alone;
-** PENUMBRA_TRACEBACK=1 adds the traceback. An error value may be a table { message =, code = } (penumbra.usage); without a
+** PENUMBRA_TRACEBACK=1 adds the traceback. An error value may be a table { message =, code = } (penumbra.base.usage); without a
 ** message nothing is printed.
 */
 #include <errno.h>

@@ -1,4 +1,4 @@
-/* worker.c: libpenumbra_worker.so: threads that run Lua, each with a LuaJIT state of its own. lua/penumbra/worker.lua is the other
+/* worker.c: libpenumbra_worker.so: threads that run Lua, each with a LuaJIT state of its own. lua/penumbra/worker/init.lua is the other
 ** half: it calls these functions through the FFI, and its `serve` is what a thread runs. Nothing of one state reaches another but
 ** what the channels carry.
 **

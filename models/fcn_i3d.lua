@@ -25,9 +25,9 @@ local nn = pn.nn
 local i3d = require "models.i3d"
 local infer = require "penumbra.infer"
 local registered = require("penumbra.nn.registered").registered
-local nearest = require "penumbra.nearest"
-local raise = require "penumbra.raise"
-local sorted_keys = require "penumbra.sorted_keys"
+local nearest = require "penumbra.base.nearest"
+local raise = require "penumbra.base.raise"
+local sorted_keys = require "penumbra.base.sorted_keys"
 
 -- Where a skip leaves the trunk, and its stride (t,h,w) there.
 local skips = {

@@ -10,11 +10,11 @@
 -- "<endpoint>.bn.beta", ".bn.mean", ".bn.var", endpoints conv3d_1a ... mixed_5c.branch3; "logits.conv.weight", ".bias".
 local pn = require "penumbra"
 local nn = pn.nn
-local nearest = require "penumbra.nearest"
-local raise = require "penumbra.raise"
+local nearest = require "penumbra.base.nearest"
+local raise = require "penumbra.base.raise"
 local formats = require "penumbra.formats"
 local weights = require "penumbra.weights"
-local sorted_keys = require "penumbra.sorted_keys"
+local sorted_keys = require "penumbra.base.sorted_keys"
 
 -- One line a layer. unit = channels; pool; mixed = branch 0 | branch 1: 1x1x1, 3x3x3 | branch 2: 1x1x1, 3x3x3 | branch 3.
 local layers = {

@@ -2,24 +2,24 @@
 -- The short side is brought to 224 pixels and the middle 224 x 224 looked at; a clip already of that size is taken as it is.
 local lfs = require "lfs"
 local pn = require "penumbra"
+local files = require "penumbra.base.files"
 
 local cfg = pn.config{
   pn.config.required "CLIP: a video or GIF (through ffmpeg), a folder of frames, or an npy of u8 (T,H,W,3)",
   weights = "i3d_rgb.safetensors", -- of I3D (penumbra fetch i3d brings them)
-  top     = 5,                     -- how many classes to name
-  frames  = 256,                   -- looked at in one piece; the logits of several pieces are averaged
-  size    = 224,                   -- pixels
+  top     = pn.whole(5, 1),        -- how many classes to name
+  frames  = pn.whole(256, 1),      -- looked at in one piece; the logits of several pieces are averaged
+  size    = pn.whole(224, 1),      -- pixels
   device  = "auto",                -- cpu, cuda, cuda:1 ...; auto: cuda where there is a card, else cpu
   precision = pn.choice("f32", "tf32", "bf16", "fp16"), -- what convolutions multiply in (tf32, fp16 on CUDA)
 }
-for _, key in ipairs { "top", "frames", "size" } do pn.named.whole("classify", key, cfg[key], 1) end
 if cfg.threads then pn.threads(cfg.threads) end
 local device = pn.device.choose(cfg.device)
 pn.precision(cfg.precision, device)
 
 local function folder_of(path)
   if lfs.attributes(path, "mode") == "directory" then return path end
-  local folder = pn.files.scratch()
+  local folder = files.scratch()
   pn.video.read{ path = path, directory = folder, extension = "png" }
   return folder, true
 end
@@ -31,7 +31,7 @@ local function read(path)
   local paths = pn.image.files(folder)
   if #paths == 0 then error(path .. ": no frames in it", 0) end
   local frames = pn.image.read_frames(paths)
-  if temporary then pn.files.remove(folder) end
+  if temporary then files.remove(folder) end
   return frames
 end
 

@@ -2,6 +2,7 @@
 -- penumbra segment CLIP checkpoint=out/RUN/checkpoint.safetensors
 -- It is segmented as that run segmented its own clip; any key of infer that is given here comes first.
 local pn = require "penumbra"
+local of_run = require "penumbra.infer.of_run"
 
 local cfg = pn.config{
   pn.config.required "CLIP: a video, or a folder of pictures, in the order of their names and numbers",
@@ -9,7 +10,7 @@ local cfg = pn.config{
   mask   = pn.config.optional "mask of the first frame, for infer.keep=connected, and to know the size and the best threshold",
   object = 0, -- whose number in the mask; 0: any value but 0 is the object
   -- how the clip is segmented
-  infer  = pn.infer_of_run.keys(),
+  infer  = of_run.keys(),
 }
 
 local clip = pn.data.own(cfg[1], { mask = cfg.mask, object = cfg.object })
@@ -21,7 +22,7 @@ end
 local recorded = pn.json.decode(file.metadata.config)
 file:close()
 local taken
-cfg.infer, taken = pn.infer_of_run.settings(path, recorded, cfg.infer, { clip = clip.name, has_mask = cfg.mask ~= nil })
+cfg.infer, taken = of_run.settings(path, recorded, cfg.infer, { clip = clip.name, has_mask = cfg.mask ~= nil })
 
 local run = pn.run(cfg)
 if taken then run:say("as the run of the checkpoint: %s", taken) end

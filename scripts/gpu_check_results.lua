@@ -1,5 +1,5 @@
 -- scripts/gpu_check_results.lua: what scripts/gpu_check.lua found, in results.json and, as the table for docs/gpu.md, results.md.
-local files = require "penumbra.files"
+local files = require "penumbra.base.files"
 local json = require "penumbra.json"
 
 local function cell(text) return (text:gsub("|", "\\|"):gsub("%s+", " ")) end

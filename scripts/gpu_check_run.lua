@@ -1,6 +1,6 @@
 -- scripts/gpu_check_run.lua: how scripts/gpu_check.lua runs commands, within a time and into logs, and how it reads their output.
 local json = require "penumbra.json"
-local shell = require "penumbra.shell"
+local shell = require "penumbra.base.shell"
 local pn = require "penumbra"
 
 local M = {}

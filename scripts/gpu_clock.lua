@@ -3,6 +3,7 @@
 -- inference; J and F. From these: 700 epochs on 30 sequences, then 20 sequences, each 200 steps, inference of all frames, scores.
 -- Prints a line of JSON after each part, the last with all.
 local pn = require "penumbra"
+local files = require "penumbra.base.files"
 
 local cfg = pn.config{
   device    = "cuda",
@@ -18,7 +19,7 @@ local cfg = pn.config{
 cfg.device, cfg.quiet = pn.device.choose(cfg.device), true
 local precision = pn.precision(cfg.precision, cfg.device)
 
-local folder = pn.files.scratch()
+local folder = files.scratch()
 local root = pn.data.toy.write(folder, {
   sequences = { "walk", "swap", "hop" }, frames = cfg.clip_frames, height = cfg.height, width = cfg.clip_width,
 })
@@ -99,5 +100,5 @@ local function measure()
 end
 
 local ok, problem = pcall(measure)
-pn.files.remove(folder)
+files.remove(folder)
 if not ok then error(problem, 0) end

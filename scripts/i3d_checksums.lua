@@ -1,10 +1,10 @@
--- scripts/i3d_checksums.lua: writes lua/penumbra/i3d_checksums.lua from the index of DeepMind's release.
+-- scripts/i3d_checksums.lua: writes lua/penumbra/weights/i3d_checksums.lua from the index of DeepMind's release.
 --
---     build/penumbra scripts/i3d_checksums.lua rgb_scratch.ckpt.index > lua/penumbra/i3d_checksums.lua
+--     build/penumbra scripts/i3d_checksums.lua rgb_scratch.ckpt.index > lua/penumbra/weights/i3d_checksums.lua
 --
 -- The index (data/checkpoints/rgb_scratch of deepmind/kinetics-i3d) gives shape and CRC-32C of each of its 230 tensors.
 local formats = require "penumbra.formats"
-local units = require "penumbra.i3d_names"
+local units = require "penumbra.weights.i3d_names"
 
 local arg = rawget(_G, "arg")
 local index = formats.open(arg[1] or error("usage: penumbra scripts/i3d_checksums.lua INDEX", 0))
@@ -17,7 +17,7 @@ print [[
 --- CRC-32C of the 230 tensors of I3D RGB, Kinetics-400 from scratch, in DeepMind's byte order: convolutions as (T,H,W,I,O).
 --
 -- Source: deepmind/kinetics-i3d, data/checkpoints/rgb_scratch/model.ckpt.index (Apache-2.0); written by
--- scripts/i3d_checksums.lua. Names are ours (penumbra.i3d_names).
+-- scripts/i3d_checksums.lua. Names are ours (penumbra.weights.i3d_names).
 -- luacheck: no max line length
 
 return {]]

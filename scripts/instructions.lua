@@ -5,11 +5,11 @@
 -- LuaJIT's compiler off, and libc, whose routines depend on the machine, are left out. More than 3 % above the reference fails,
 -- and says which functions grew. `make instructions ACCEPT=1` writes what is now as the new reference, to be committed.
 -- Valgrind knows no AVX-512, so the variants are avx2 and plain. The last line is "N passed, N failed, N skipped".
-local files = require "penumbra.files"
+local files = require "penumbra.base.files"
 local json = require "penumbra.json"
 local program = require "penumbra.program"
-local shell = require "penumbra.shell"
-local usage = require "penumbra.usage"
+local shell = require "penumbra.base.shell"
+local usage = require "penumbra.base.usage"
 
 local TOLERANCE, LEAST = 0.03, 0.002 -- LEAST: share of the whole from which a function is kept by name
 local reference_path = program.home .. "/scripts/instructions.json"

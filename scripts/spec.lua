@@ -3,8 +3,8 @@
 -- next. The last line is "N passed, N failed, N skipped"; the exit code is 0 only when nothing failed and something ran.
 -- PENUMBRA_LIB chooses the library under test (the f64 or asan build), PENUMBRA_SPEC_SECONDS the limit of one file.
 local program = require "penumbra.program"
-local shell = require "penumbra.shell"
-local usage = require "penumbra.usage"
+local shell = require "penumbra.base.shell"
+local usage = require "penumbra.base.usage"
 local lfs = require "lfs"
 
 local function collect(path, into)

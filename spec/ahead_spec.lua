@@ -233,7 +233,7 @@ describe("ahead", function()
     local whole = train("whole", 4, false, 0)
     local first, rest = train("parts", 2, false, 2), train("parts", 4, true, 1)
     assert.same(whole, { first[1], first[2], rest[3], rest[4] })
-    for _, record in ipairs(require("penumbra.log").read(directory .. "/parts/log.jsonl")) do
+    for _, record in ipairs(require("penumbra.run.log").read(directory .. "/parts/log.jsonl")) do
       assert.is_true(record.data >= 0 and record.data <= record.seconds + 0.01)
     end
   end)

@@ -1,8 +1,8 @@
 -- bench_spec: make bench as a user meets it, at sizes of a toy: the table, the peer beside it, the history and its comparison.
 local program = require "penumbra.program"
-local files = require "penumbra.files"
+local files = require "penumbra.base.files"
 local json = require "penumbra.json"
-local shell = require "penumbra.shell"
+local shell = require "penumbra.base.shell"
 local helper = require "spec.helper"
 local history = require "bench.history"
 local lfs = require "lfs"

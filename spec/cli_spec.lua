@@ -1,7 +1,7 @@
 -- cli_spec: the program as a user meets it: commands, messages, exit codes, --help of a recipe, time to start.
 local program = require "penumbra.program"
-local files = require "penumbra.files"
-local shell = require "penumbra.shell"
+local files = require "penumbra.base.files"
+local shell = require "penumbra.base.shell"
 
 local quote = shell.quote
 
@@ -77,7 +77,7 @@ describe("penumbra", function()
     assert.same({ "penumbra: -e:1: '=' expected near '<eof>'\n", 1 }, { run { "-e", "x" } })
     assert.same({ "penumbra: table\n", 1 }, { run { "-e", "error {}" } })
     assert.same({ "", 7 }, { run { "-e", "return 7" } })
-    assert.same({ "", 130 }, { run { "-e", "require('penumbra.usage').leave(130)" } })
+    assert.same({ "", 130 }, { run { "-e", "require('penumbra.base.usage').leave(130)" } })
     local output = run({ "-e", "error 'oh'" }, "PENUMBRA_TRACEBACK=1")
     assert.truthy(output:find("stack traceback:", 1, true))
   end)

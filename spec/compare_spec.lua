@@ -1,7 +1,7 @@
 --- compare_spec: runs beside each other: settings, means over what is in common, spread over seeds, and what is refused.
 local lfs = require "lfs"
 local pn = require "penumbra"
-local files = require "penumbra.files"
+local files = require "penumbra.base.files"
 local compare = require "penumbra.compare"
 local recipe = require "spec.recipe"
 

@@ -230,7 +230,7 @@ describe("config", function()
   end)
 
   describe("of a run that goes on", function()
-    local files = require "penumbra.files"
+    local files = require "penumbra.base.files"
     local dir
 
     -- A run of the recipe: with a config.json of this text, and a checkpoint that knows of frames=5.
@@ -284,7 +284,7 @@ describe("config", function()
   end)
 
   it("makes a function of a run again without a way to files or programs", function()
-    local files, pn = require "penumbra.files", require "penumbra"
+    local files, pn = require "penumbra.base.files", require "penumbra"
     local dir = files.scratch()
     local function resumed(text)
       pn.save(dir .. "/checkpoint.safetensors", { w = pn.zeros { 1 } },
@@ -324,7 +324,7 @@ describe("config", function()
   end)
 
   describe("records functions", function()
-    local files = require "penumbra.files"
+    local files = require "penumbra.base.files"
     -- Defaults as a recipe file makes them; gives them, what is recorded of them, and how they print.
     local function of_file(text)
       local defaults_of_file, plain, printed

@@ -4,17 +4,18 @@
 local ffi = require "ffi"
 local lfs = require "lfs"
 local pn = require "penumbra"
+local files = require "penumbra.base.files"
 local helper = require "spec.helper"
 
 local data, image = pn.data, pn.image
 
 local root
 local function fresh()
-  root = pn.files.scratch()
+  root = files.scratch()
   return root
 end
 
-local remove = pn.files.remove
+local remove = files.remove
 
 local function make(path)
   local at = root
@@ -342,11 +343,11 @@ describe("a clip of one's own", function()
     assert.same({ "my clip.v2", 3, 8, 12 }, { clip.name, clip.n_frames, clip.height, clip.width })
     assert.same({ "00002", 1, 0 }, { clip:frame_name(3), clip:mask(1):get(2, 2), clip:mask(1):get(2, 5) })
     local frames = clip:paths(1):match "^(.*)/[^/]+$"
-    assert.is_true(pn.files.exists(frames, "directory"))
+    assert.is_true(files.exists(frames, "directory"))
     clip = nil -- luacheck: ignore
     collectgarbage()
     collectgarbage()
-    assert.is_false(pn.files.exists(frames, "directory"))
+    assert.is_false(files.exists(frames, "directory"))
   end)
 
   it("or a sequence is what the keys of a recipe name", function()

@@ -1,8 +1,8 @@
 -- docs_spec: the code that stands in docs/ runs.
-local files = require "penumbra.files"
+local files = require "penumbra.base.files"
 local helper = require "spec.helper"
 local program = require "penumbra.program"
-local quote = require("penumbra.shell").quote
+local quote = require("penumbra.base.shell").quote
 
 describe("docs/from_pytorch.md", function()
   local dir = helper.directory(teardown)

@@ -1,7 +1,7 @@
 -- doors_spec: the scripts behind the doors of the Makefile: floors, dependencies, the tally of specs, operations.md, install.
 local program = require "penumbra.program"
-local files = require "penumbra.files"
-local shell = require "penumbra.shell"
+local files = require "penumbra.base.files"
+local shell = require "penumbra.base.shell"
 
 local quote, run = shell.quote, shell.run
 
@@ -288,7 +288,7 @@ if [ -n "$PENUMBRA_LIB" ]; then %s; elif [ "$PENUMBRA_EMULATED_DEVICES" = 1 ]; t
     assert.same({ "penumbra: the input ends in the middle of a statement\n", 2 },
       { run(("%s repl <%s"):format(quote(program.exe), quote(unfinished))) })
 
-    local repl = require "penumbra.repl"
+    local repl = require "penumbra.commands.repl"
     local pn = require "penumbra"
     assert.same({ "pn.zeros", "pn.zeros_like" }, repl.complete("pn.zero", { pn = pn }))
     assert.same({ "pn.measure" }, repl.complete("pn.meas", { pn = pn }))

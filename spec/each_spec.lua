@@ -1,7 +1,7 @@
 --- each_spec: a recipe on every sequence of a set: the table, going on, failures, and what is refused before anything runs.
 local lfs = require "lfs"
 local pn = require "penumbra"
-local files = require "penumbra.files"
+local files = require "penumbra.base.files"
 local recipe = require "spec.recipe"
 
 local here = recipe.on "/nowhere" -- on the CPU

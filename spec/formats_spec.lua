@@ -1,6 +1,7 @@
 -- formats_spec: files that other libraries wrote are read to the exact values, hostile and damaged ones are refused by name
 -- and fault, and a write leaves the old file or the new one, never half of one.
 local pn = require "penumbra"
+local files = require "penumbra.base.files"
 local ffi = require "ffi"
 local bit = require "bit"
 local lfs = require "lfs"
@@ -57,10 +58,10 @@ local function fails(bytes, ...)
 end
 
 before_each(function()
-  dir = pn.files.scratch()
+  dir = files.scratch()
 end)
 
-after_each(function() pn.files.remove(dir) end)
+after_each(function() files.remove(dir) end)
 
 -- ---- what the foreign files hold: ../shared/reference/formats/README.md ----------------------------------------------------
 

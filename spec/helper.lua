@@ -1,6 +1,6 @@
 --- What specs share: closeness of tensors, shapes, seeded tensors, errors, the reference data beside the tree.
 
-local files = require "penumbra.files"
+local files = require "penumbra.base.files"
 local pn = require "penumbra"
 local helper = {}
 

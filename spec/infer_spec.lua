@@ -1,6 +1,8 @@
 local pn = require "penumbra"
 local infer = require "penumbra.infer"
 local helper = require "spec.helper"
+local masks_of = require "penumbra.infer.masks"
+local windows = require "penumbra.infer.windows"
 
 local moving = helper.moving_square
 
@@ -41,9 +43,9 @@ describe("windows", function()
         for _, ends in ipairs { "mirror", "hold", "inside" } do
           local o = { frames = 16, stride = stride, ends = ends }
           local depth = {}
-          for _, start in ipairs(infer.window_starts(n, o)) do
+          for _, start in ipairs(windows.starts(n, o)) do
             for t = 1, 16 do
-              local i = infer.reflect(start + t - 1, n, ends)
+              local i = windows.reflect(start + t - 1, n, ends)
               assert.is_true(i >= 1 and i <= n)
               if start + t - 1 == i then
                 depth[i] = math.max(depth[i] or 0, math.min(t, 17 - t))
@@ -64,20 +66,20 @@ describe("windows", function()
   it("mirror without repeating the end frame, and hold by repeating it", function()
     local seen = {}
     for i = -3, 8 do
-      seen[#seen + 1] = infer.reflect(i, 4, "mirror")
+      seen[#seen + 1] = windows.reflect(i, 4, "mirror")
     end
     assert.same({ 3, 4, 3, 2, 1, 2, 3, 4, 3, 2, 1, 2 }, seen)
-    assert.equal(1, infer.reflect(-5, 4, "hold"))
-    assert.equal(4, infer.reflect(9, 4, "hold"))
-    assert.equal(1, infer.reflect(9, 1, "mirror"))
+    assert.equal(1, windows.reflect(-5, 4, "hold"))
+    assert.equal(4, windows.reflect(9, 4, "hold"))
+    assert.equal(1, windows.reflect(9, 1, "mirror"))
   end)
 
   it("tile a frame up to its border: 32 tiles of 224 at stride 100 on 854 x 480, 180 on 1920 x 1080", function()
-    assert.equal(32, #infer.tile_starts(480, 224, 100) * #infer.tile_starts(854, 224, 100))
-    assert.equal(180, #infer.tile_starts(1080, 224, 100) * #infer.tile_starts(1920, 224, 100))
-    local starts = infer.tile_starts(854, 224, 100)
+    assert.equal(32, #windows.tile_starts(480, 224, 100) * #windows.tile_starts(854, 224, 100))
+    assert.equal(180, #windows.tile_starts(1080, 224, 100) * #windows.tile_starts(1920, 224, 100))
+    local starts = windows.tile_starts(854, 224, 100)
     assert.equal(854 - 224, starts[#starts])
-    assert.same({ 0 }, infer.tile_starts(100, 224, 100))
+    assert.same({ 0 }, windows.tile_starts(100, 224, 100))
   end)
 end)
 
@@ -170,9 +172,9 @@ describe("segment", function()
     for _, slow in ipairs { 1, 2, 3 } do
       local o = infer.with { slow = slow, frames = 6, stride = 1, calibrate = 0 }
       local sum, total = {}, {}
-      for _, start in ipairs(infer.window_starts(7 * slow, o)) do
+      for _, start in ipairs(windows.starts(7 * slow, o)) do
         for t = 1, 6 do
-          local i, weight = math.ceil(infer.reflect(start + t - 1, 7 * slow, o.ends) / slow), math.min(t, 7 - t)
+          local i, weight = math.ceil(windows.reflect(start + t - 1, 7 * slow, o.ends) / slow), math.min(t, 7 - t)
           sum[i] = (sum[i] or 0) + weight / (1 + math.exp(-(t - 1 - 3)))
           total[i] = (total[i] or 0) + weight
         end
@@ -315,10 +317,10 @@ describe("segment", function()
 
     it("takes the power of two that brings it nearest to its first size", function()
       for _, case in ipairs { { 19, 1 }, { 20, 2 }, { 79, 2 }, { 80, 4 }, { 320, 8 }, { 1e6, 8 }, { 0, 1 } } do
-        assert.equal(case[2], infer.downscale_of(case[1], 10, 8), tostring(case[1]))
+        assert.equal(case[2], masks_of.downscale_of(case[1], 10, 8), tostring(case[1]))
       end
-      assert.equal(2, infer.downscale_of(1e6, 10, 3))
-      assert.equal(1, infer.downscale_of(1e6, 10, 1))
+      assert.equal(2, masks_of.downscale_of(1e6, 10, 3))
+      assert.equal(1, masks_of.downscale_of(1e6, 10, 1))
     end)
   end)
 
@@ -526,7 +528,7 @@ describe("an answer that is not finite", function()
 end)
 
 describe("the settings of a checkpoint's run", function()
-  local of_run, files = require "penumbra.infer_of_run", require "penumbra.files"
+  local of_run, files = require "penumbra.infer.of_run", require "penumbra.base.files"
   local directory = helper.directory(teardown)
   local path = directory .. "/checkpoint.safetensors"
   local function settings(recorded, given, how)

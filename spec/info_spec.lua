@@ -1,6 +1,6 @@
 --- What a network takes: the prediction of a dry run against the measurement, and the command that prints both.
 local helper = require "spec.helper"
-local shell = require "penumbra.shell"
+local shell = require "penumbra.base.shell"
 local pn = require "penumbra"
 local program = require "penumbra.program"
 

@@ -381,7 +381,7 @@ it("equals the official scores of OSVOS to 1e-6", function()
 end)
 
 it("prints published scores that agree with their own means", function()
-  local published = require "penumbra.published"
+  local published = require "penumbra.measure.published"
   local sums, n = { 0, 0, 0, 0 }, 0
   for _, row in pairs(published.per_sequence) do
     n = n + 1

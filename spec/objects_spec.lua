@@ -1,6 +1,6 @@
 --- objects_spec: a recipe on every object of the first mask: whose a pixel is, the files, going on, and what is refused.
 local pn = require "penumbra"
-local files = require "penumbra.files"
+local files = require "penumbra.base.files"
 local recipe = require "spec.recipe"
 
 local here = recipe.on "/nowhere" -- on the CPU

@@ -1,7 +1,7 @@
 -- pack_spec: what travels from one Lua state to another, and what is said of what does not.
 local pn = require "penumbra"
 local helper = require "spec.helper"
-local pack = require "penumbra.pack"
+local pack = require "penumbra.worker.pack"
 
 local outer = 40
 
@@ -39,7 +39,7 @@ describe("packing", function()
     assert.equal(5, through(function(x) return inner(inner(x)) end)(3))
     local function factorial(n) return n < 2 and 1 or n * factorial(n - 1) end
     assert.equal(120, through(factorial)(5))
-    assert.equal(require "penumbra.raise", through(require "penumbra.raise"))
+    assert.equal(require "penumbra.base.raise", through(require "penumbra.base.raise"))
     assert.equal(pack.unpack, through(pack.unpack))
   end)
 

@@ -1,6 +1,7 @@
 --- The profile: what ran, how often, under which layer.
 
 local pn = require "penumbra"
+local files = require "penumbra.base.files"
 local helper = require "spec.helper"
 local worker = require "penumbra.worker"
 local nn = pn.nn
@@ -116,7 +117,7 @@ describe("a profile", function()
     local path = os.tmpname()
     report:write_trace(path)
     local shapes
-    for _, e in ipairs(pn.json.decode((pn.files.read(path))).traceEvents) do
+    for _, e in ipairs(pn.json.decode((files.read(path))).traceEvents) do
       if e.name == "exp.forward" then shapes = e.args.shapes end
     end
     os.remove(path)
@@ -191,7 +192,7 @@ describe("a profile", function()
     pn.threads(was)
     local path = os.tmpname()
     local n = report:write_trace(path)
-    local trace = pn.json.decode((pn.files.read(path)))
+    local trace = pn.json.decode((files.read(path)))
     os.remove(path)
     local events, threads = {}, {}
     for _, e in ipairs(trace.traceEvents) do

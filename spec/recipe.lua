@@ -1,9 +1,9 @@
 --- What the specs of recipes share: the program run as a user calls it, on a painted clip, and what a run leaves.
 
 local pn = require "penumbra"
-local files = require "penumbra.files"
+local files = require "penumbra.base.files"
 local program = require "penumbra.program"
-local shell = require "penumbra.shell"
+local shell = require "penumbra.base.shell"
 
 local recipe = {}
 

@@ -1,13 +1,13 @@
 -- run_spec: the directory of a run, its log and checkpoints, going on bit for bit, and every way a run can end badly.
 local pn = require "penumbra"
 local config = require "penumbra.config"
-local files = require "penumbra.files"
+local files = require "penumbra.base.files"
 local json = require "penumbra.json"
-local log = require "penumbra.log"
-local progress = require "penumbra.progress"
+local log = require "penumbra.run.log"
+local progress = require "penumbra.run.progress"
 local helper = require "spec.helper"
 local lfs = require "lfs"
-local shell = require "penumbra.shell"
+local shell = require "penumbra.base.shell"
 
 local quote = shell.quote
 
@@ -717,7 +717,7 @@ describe("masks and scores", function()
     local place = { dir = top .. "/crowded-work", quiet = true } -- what a worker does
     assert.is_nil(files.make_directory(place.dir) or files.write(place.dir .. "/masks", "in the way"))
     package.loaded["spec.toy"] = { clip = clip_of }
-    helper.failure(function() require("penumbra.results").work(place, clip:masks(), nil, "spec.toy", "clip", 5, true) end,
+    helper.failure(function() require("penumbra.run.results").work(place, clip:masks(), nil, "spec.toy", "clip", 5, true) end,
       "crowded-work/masks", "cannot make the directory")
     package.loaded["spec.toy"] = nil
     assert.equal(1, json.decode(files.read(place.dir .. "/scores.json")).sequences.toy.J.mean)

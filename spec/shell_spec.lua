@@ -1,7 +1,7 @@
 --- shell_spec: commands of the system, and folders for a while.
-local files = require "penumbra.files"
+local files = require "penumbra.base.files"
 local program = require "penumbra.program"
-local shell = require "penumbra.shell"
+local shell = require "penumbra.base.shell"
 local lfs = require "lfs"
 
 describe("shell", function()
@@ -52,7 +52,7 @@ describe("shell", function()
     end
     assert.same({ "", 124, true }, in_sleep(function(seconds) return shell.within(seconds, sleeper) end))
     assert.is_true(gone())
-    local script = ("require 'penumbra.shell'.within(60, %q)"):format(sleeper)
+    local script = ("require 'penumbra.base.shell'.within(60, %q)"):format(sleeper)
     assert.same({ 124 }, in_sleep(function(seconds)
       return select(2, shell.run(("timeout %d %s -e %s"):format(seconds, shell.quote(program.exe), shell.quote(script))))
     end))

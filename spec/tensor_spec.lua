@@ -416,7 +416,7 @@ describe("the text of a tensor", function()
 end)
 
 describe("the nearest name", function()
-  local nearest = require "penumbra.nearest"
+  local nearest = require "penumbra.base.nearest"
 
   it("is within reach, and the same whatever the order", function()
     assert.equal("stride", nearest("strides", { "pad", "stride" }))

@@ -2,9 +2,10 @@
 
 local lfs = require "lfs"
 local pn = require "penumbra"
+local files = require "penumbra.base.files"
 local helper = require "spec.helper"
 local program = require "penumbra.program"
-local shell = require "penumbra.shell"
+local shell = require "penumbra.base.shell"
 
 local video, image = pn.video, pn.image
 
@@ -97,7 +98,7 @@ it("gives the folder of frames behind a path", function()
     file:close()
     local _, code = shell.run(shell.quote(program.exe) .. " " .. shell.quote(script))
     assert.equal(ending == "" and 0 or 1, code)
-    local frame = pn.files.read(said)
+    local frame = files.read(said)
     assert.truthy(frame:match "/00000.jpg$")
     assert.is_nil(lfs.attributes((frame:gsub("/[^/]+$", ""))))
   end

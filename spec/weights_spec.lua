@@ -4,11 +4,11 @@ local pn = require "penumbra"
 local lfs = require "lfs"
 local formats = require "penumbra.formats"
 local program = require "penumbra.program"
-local units = require "penumbra.i3d_names"
+local units = require "penumbra.weights.i3d_names"
 local weights = require "penumbra.weights"
-local files = require "penumbra.files"
+local files = require "penumbra.base.files"
 local helper = require "spec.helper"
-local shell = require "penumbra.shell"
+local shell = require "penumbra.base.shell"
 
 local dir
 
@@ -100,7 +100,7 @@ end
 describe("the names of I3D", function()
   it("are 58 units and 230 tensors of 12,704,544 numbers with the published sizes", function()
     assert.equal(58, #units)
-    local names, checksums = weights.names(), require "penumbra.i3d_checksums"
+    local names, checksums = weights.names(), require "penumbra.weights.i3d_checksums"
     assert.equal(230, #names)
     local total, n = 0, 0
     for _ in pairs(checksums) do n = n + 1 end

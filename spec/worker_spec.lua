@@ -1,7 +1,7 @@
 -- worker_spec: threads that run Lua: results, errors, tensors by reference, the end.
 local pn = require "penumbra"
 local helper = require "spec.helper"
-local shell = require "penumbra.shell"
+local shell = require "penumbra.base.shell"
 local ffi = require "ffi"
 
 local jobs = "spec.fixtures.jobs"

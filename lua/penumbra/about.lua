@@ -1,8 +1,8 @@
 --- What the library says of itself: `penumbra ops`, `penumbra info`, and docs/operations.md, all from the registry.
 -- @module penumbra.about
-local files = require "penumbra.files"
-local shell = require "penumbra.shell"
-local usage = require "penumbra.usage"
+local files = require "penumbra.base.files"
+local shell = require "penumbra.base.shell"
+local usage = require "penumbra.base.usage"
 
 local about = {}
 

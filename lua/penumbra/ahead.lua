@@ -16,15 +16,15 @@
 --       return batch
 --     end)
 --
--- The function travels with a copy of what it closes over (penumbra.pack says what can): `strength` is a copy, `pn` is
+-- The function travels with a copy of what it closes over (penumbra.worker.pack says what can): `strength` is a copy, `pn` is
 -- required again. Or name it: "mine.noise" is the field `noise` of your mine.lua, or what mine/noise.lua returns. All chance
 -- comes from `rng`, a random stream of (seed, epoch, i).
 -- @module penumbra.ahead
 
-local pack = require "penumbra.pack"
+local pack = require "penumbra.worker.pack"
 local batched = require "penumbra.batched"
-local named = require "penumbra.named"
-local raise = require "penumbra.raise"
+local named = require "penumbra.base.named"
+local raise = require "penumbra.base.raise"
 local random = require "penumbra.random"
 local scope = require "penumbra.scope"
 local is_tensor = require("penumbra.ffi").is_tensor

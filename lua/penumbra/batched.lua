@@ -8,9 +8,9 @@
 -- @module penumbra.batched
 
 local binding = require "penumbra.ffi"
-local named = require "penumbra.named"
+local named = require "penumbra.base.named"
 local ops = require "penumbra.ops"
-local raise = require "penumbra.raise"
+local raise = require "penumbra.base.raise"
 local tensor = require "penumbra.tensor"
 
 local Batched = {}

@@ -24,7 +24,7 @@
 
 local ffi = require "ffi"
 local binding = require "penumbra.ffi"
-local raise = require "penumbra.raise"
+local raise = require "penumbra.base.raise"
 local replay = require "penumbra.replay"
 local scope = require "penumbra.scope"
 local tensor = require "penumbra.tensor"

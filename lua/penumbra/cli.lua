@@ -1,7 +1,7 @@
 --- The command line: penumbra FILE.lua key=value ..., and the commands of `penumbra help`. Run by lua/main.c, which also
 -- turns errors into exit codes: 0 done, 1 the work failed, 2 the command line was wrong.
 local program = require "penumbra.program"
-local usage = require "penumbra.usage"
+local usage = require "penumbra.base.usage"
 
 local commands, summary = {}, {}
 local function command(name, arguments, text, run)
@@ -90,7 +90,7 @@ command("help", "[NAME]", "this text; the keys of a recipe, the words of a comma
 end)
 
 command("fetch", "i3d", "bring the Kinetics weights to this machine", function(arguments)
-  return require("penumbra.fetch").run(arguments)
+  return require("penumbra.commands.fetch").run(arguments)
 end)
 
 command("ops", "[NAME]", "the operations, or the help of one", function(arguments)
@@ -100,27 +100,27 @@ end)
 local find_script
 command("info", "[MODEL key=value ...]", "version, threads, libraries; or what a model takes, by layer", function(arguments)
   if arguments[1] == nil then return require("penumbra.about").info() end
-  return require("penumbra.info_command").run(arguments, find_script, run_file)
+  return require("penumbra.commands.info").run(arguments, find_script, run_file)
 end)
 
 command("each", "RECIPE key=value ...", "a recipe on every sequence of a set, and one table", function(arguments)
-  return require("penumbra.each_command").run(arguments, find_script, run_file)
+  return require("penumbra.commands.each").run(arguments, find_script, run_file)
 end)
 
 command("objects", "RECIPE key=value ...", "a recipe on every object of the first mask, and their masks in one", function(arguments)
-  return require("penumbra.objects_command").run(arguments, find_script, run_file)
+  return require("penumbra.commands.objects").run(arguments, find_script, run_file)
 end)
 
 command("compare", "DIR ... key=value ...", "runs beside each other, by what their keys differ in", function(arguments)
-  return require("penumbra.compare_command").run(arguments)
+  return require("penumbra.commands.compare").run(arguments)
 end)
 
 command("profile", "RECIPE key=value ...", "where its time goes, by operation and layer, and a trace", function(arguments)
-  return require("penumbra.profile_command").run(arguments, find_script, run_file)
+  return require("penumbra.commands.profile").run(arguments, find_script, run_file)
 end)
 
 command("repl", "", "an interactive prompt, with history and completion", function()
-  return require("penumbra.repl").run()
+  return require("penumbra.commands.repl").run()
 end)
 
 local function unknown(word)

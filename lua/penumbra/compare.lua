@@ -9,14 +9,14 @@
 -- leaves in the mean over sequences: how far another set of seeds would move it, and not how far another set of sequences would.
 -- @module penumbra.compare
 local config = require "penumbra.config"
-local config_text = require "penumbra.config_text"
-local files = require "penumbra.files"
+local config_text = require "penumbra.config.text"
+local files = require "penumbra.base.files"
 local json = require "penumbra.json"
 local lfs = require "lfs"
-local natural = require "penumbra.natural"
-local progress = require "penumbra.progress"
-local raise = require "penumbra.raise"
-local sorted_keys = require "penumbra.sorted_keys"
+local natural = require "penumbra.base.natural"
+local progress = require "penumbra.run.progress"
+local raise = require "penumbra.base.raise"
+local sorted_keys = require "penumbra.base.sorted_keys"
 
 local compare = {}
 

@@ -8,8 +8,8 @@
 local ffi = require "ffi"
 local binding = require "penumbra.ffi"
 local image = require "penumbra.image"
-local raise = require "penumbra.raise"
-local usage = require "penumbra.usage"
+local raise = require "penumbra.base.raise"
+local usage = require "penumbra.base.usage"
 
 local C = binding.C
 local device = {}

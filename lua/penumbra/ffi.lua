@@ -9,7 +9,7 @@
 -- A tensor handle is a C struct of one pointer whose finalizer drops a reference; `penumbra.tensor` gives it its methods.
 
 local ffi = require "ffi"
-local raise = require "penumbra.raise"
+local raise = require "penumbra.base.raise"
 local scope = require "penumbra.scope"
 
 local binding = {}

@@ -8,10 +8,10 @@
 
 local ffi = require "ffi"
 local binding = require "penumbra.ffi"
-local named = require "penumbra.named"
-local nearest = require "penumbra.nearest"
-local raise = require "penumbra.raise"
-local sorted_keys = require "penumbra.sorted_keys"
+local named = require "penumbra.base.named"
+local nearest = require "penumbra.base.nearest"
+local raise = require "penumbra.base.raise"
+local sorted_keys = require "penumbra.base.sorted_keys"
 require "penumbra.tensor" -- gives handles their methods
 
 local C, check, out, wrap, ptr = binding.C, binding.check, binding.out, binding.wrap, binding.ptr

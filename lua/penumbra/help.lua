@@ -1,12 +1,12 @@
 --- Help on a value, from where it is written: what the registry says of an operation, the comment above a function or the
 -- constructor of a layer, the head of a module's file, the keys of a recipe. `help(pn.lucid.stream)` at the prompt.
 -- @module penumbra.help
-local files = require "penumbra.files"
+local files = require "penumbra.base.files"
 local ops = require "penumbra.ops"
-local raise = require "penumbra.raise"
-local recipe_text = require "penumbra.recipe_text"
-local shell = require "penumbra.shell"
-local sorted_keys = require "penumbra.sorted_keys"
+local raise = require "penumbra.base.raise"
+local recipe_text = require "penumbra.config.recipe_text"
+local shell = require "penumbra.base.shell"
+local sorted_keys = require "penumbra.base.sorted_keys"
 local tensor = require "penumbra.tensor"
 
 local help = {}

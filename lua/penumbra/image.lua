@@ -10,9 +10,9 @@
 local ffi = require "ffi"
 local lfs = require "lfs"
 local binding = require "penumbra.ffi"
-local named = require "penumbra.named"
-local natural = require "penumbra.natural"
-local raise = require "penumbra.raise"
+local named = require "penumbra.base.named"
+local natural = require "penumbra.base.natural"
+local raise = require "penumbra.base.raise"
 
 local C, check, out, wrap, ptr = binding.C, binding.check, binding.out, binding.wrap, binding.ptr
 

@@ -11,9 +11,9 @@ local binding = require "penumbra.ffi"
 local tensor = require "penumbra.tensor"
 local ops = require "penumbra.ops"
 local scope = require "penumbra.scope"
-local guarded = require "penumbra.guarded"
-local nearest = require "penumbra.nearest"
-local raise = require "penumbra.raise"
+local guarded = require "penumbra.base.guarded"
+local nearest = require "penumbra.base.nearest"
+local raise = require "penumbra.base.raise"
 local ffi = require "ffi"
 
 local C = binding.C

@@ -1,7 +1,7 @@
 --- JSON that is pleasant to read and exact: keys sorted, numbers with as many digits as they need, no number that JSON lacks.
 -- @module penumbra.json
 local cjson = require "cjson"
-local is_list = require "penumbra.is_list"
+local is_list = require "penumbra.base.is_list"
 
 local json = {}
 

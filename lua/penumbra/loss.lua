@@ -1,6 +1,6 @@
 --- Losses: one number (a tensor without axes), or one for each element, from logits and targets of one shape.
 
-local named = require "penumbra.named"
+local named = require "penumbra.base.named"
 local ops = require "penumbra.ops"
 
 local loss = {}

@@ -16,9 +16,9 @@ local ffi = require "ffi"
 local binding = require "penumbra.ffi"
 local tensor = require "penumbra.tensor"
 local image = require "penumbra.image"
-local named = require "penumbra.named"
+local named = require "penumbra.base.named"
 local random = require "penumbra.random"
-local raise = require "penumbra.raise"
+local raise = require "penumbra.base.raise"
 local augment = require "penumbra.augment"
 
 local C, check, ptr = binding.C, binding.check, binding.ptr

@@ -12,9 +12,9 @@
 
 local ffi = require "ffi"
 local binding = require "penumbra.ffi"
-local nearest = require "penumbra.nearest"
+local nearest = require "penumbra.base.nearest"
 local pace = require "penumbra.pace"
-local raise = require "penumbra.raise"
+local raise = require "penumbra.base.raise"
 
 local C, wrap, Ref, is_tensor = binding.C, binding.wrap, binding.Ref, binding.is_tensor
 

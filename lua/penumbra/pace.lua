@@ -3,7 +3,7 @@
 
 local ffi = require "ffi"
 local binding = require "penumbra.ffi"
-local raise = require "penumbra.raise"
+local raise = require "penumbra.base.raise"
 
 local C = binding.C
 local pace = {}

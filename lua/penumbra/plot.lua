@@ -8,8 +8,8 @@
 
 local ffi = require "ffi"
 local binding = require "penumbra.ffi"
-local named = require "penumbra.named"
-local raise = require "penumbra.raise"
+local named = require "penumbra.base.named"
+local raise = require "penumbra.base.raise"
 
 local C, check = binding.C, binding.check
 

@@ -16,7 +16,7 @@
 
 local ffi = require "ffi"
 local binding = require "penumbra.ffi"
-local raise = require "penumbra.raise"
+local raise = require "penumbra.base.raise"
 local scope = require "penumbra.scope"
 
 local C = binding.C

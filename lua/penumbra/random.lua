@@ -5,7 +5,7 @@
 local ffi = require "ffi"
 local bit = require "bit"
 local binding = require "penumbra.ffi"
-local raise = require "penumbra.raise"
+local raise = require "penumbra.base.raise"
 
 local C, check, ptr = binding.C, binding.check, binding.ptr
 

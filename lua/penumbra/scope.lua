@@ -5,7 +5,7 @@
 -- Each handle knows the serial number of the scope it belongs to (0: none), so keeping one costs a single store.
 -- What the tape needs for backward it holds itself, by reference count: freeing a handle never frees what a gradient waits for.
 
-local raise = require "penumbra.raise"
+local raise = require "penumbra.base.raise"
 
 local scope = {}
 

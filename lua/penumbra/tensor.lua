@@ -6,9 +6,9 @@
 local ffi = require "ffi"
 local binding = require "penumbra.ffi"
 local pace = require "penumbra.pace"
-local raise = require "penumbra.raise"
-local nearest = require "penumbra.nearest"
-local sorted_keys = require "penumbra.sorted_keys"
+local raise = require "penumbra.base.raise"
+local nearest = require "penumbra.base.nearest"
+local sorted_keys = require "penumbra.base.sorted_keys"
 
 local C, check, out, wrap, ptr, is_tensor = binding.C, binding.check, binding.out, binding.wrap, binding.ptr, binding.is_tensor
 local MAX_DIMS = tonumber(ffi.cast("int", C.PN_MAX_DIMS))

@@ -7,11 +7,11 @@
 local ffi = require "ffi"
 local lfs = require "lfs"
 local binding = require "penumbra.ffi"
-local files = require "penumbra.files"
+local files = require "penumbra.base.files"
 local image = require "penumbra.image"
-local named = require "penumbra.named"
-local raise = require "penumbra.raise"
-local shell = require "penumbra.shell"
+local named = require "penumbra.base.named"
+local raise = require "penumbra.base.raise"
+local shell = require "penumbra.base.shell"
 
 local quote = shell.quote
 local video = {}

@@ -2,9 +2,9 @@
 local pn = require "penumbra"
 local binding = require "penumbra.ffi"
 local ffi = require "ffi"
-local files = require "penumbra.files"
+local files = require "penumbra.base.files"
 local helper = require "spec.helper"
-local shell = require "penumbra.shell"
+local shell = require "penumbra.base.shell"
 
 -- What `penumbra -e code` prints, both streams, with PENUMBRA_CUDA_LIB set.
 local function said(library, code, environment)

@@ -2,8 +2,8 @@
 local helper = require "spec.helper"
 local pn = require "penumbra"
 local program = require "penumbra.program"
-local files = require "penumbra.files"
-local shell = require "penumbra.shell"
+local files = require "penumbra.base.files"
+local shell = require "penumbra.base.shell"
 
 local function output_of(environment, code)
   return (shell.run(("%s %s -e %s"):format(environment, shell.quote(program.exe), shell.quote(code))))

@@ -3,7 +3,7 @@
 local device = require "spec.gpu.device"
 local pn = require "penumbra"
 local helper = require "spec.helper"
-local shell = require "penumbra.shell"
+local shell = require "penumbra.base.shell"
 
 local function cuda(values) return pn.tensor(values):to "cuda" end
 

@@ -2,11 +2,11 @@
 -- other.
 
 local device = require "spec.gpu.device"
-local files = require "penumbra.files"
+local files = require "penumbra.base.files"
 local helper = require "spec.helper"
 local json = require "penumbra.json"
 local program = require "penumbra.program"
-local shell = require "penumbra.shell"
+local shell = require "penumbra.base.shell"
 local lfs = require "lfs"
 
 local here = lfs.currentdir()
@@ -183,7 +183,7 @@ describe("gpu-check", function()
     end)
 
     it("says when results can no longer be written", function()
-      write("scripts/gpu_leak.lua", ([[local files = require "penumbra.files"
+      write("scripts/gpu_leak.lua", ([[local files = require "penumbra.base.files"
         files.remove(%q)
         files.make_directory(%q)
         print '{"steps": 1, "grown": {"held": 0, "resident": 0}}']]):format(out .. "/results.json", out .. "/results.json/in"))
@@ -198,12 +198,12 @@ describe("gpu-check", function()
         if [ "$1" = -c ]; then echo 9.9; else echo "torch: forward 0.0200 s, train step 0.0800 s, peak 2.00 GiB"; fi]])
       write("twin.py", "")
       -- Time goes by where a stand-in says so.
-      write("by_clock.lua", ([[local pn, files = require "penumbra", require "penumbra.files"
+      write("by_clock.lua", ([[local pn, files = require "penumbra", require "penumbra.base.files"
         function pn.clock() return tonumber(files.read "clock") end
         return dofile %q]]):format(script))
       write("clock", "100")
       -- The second has nothing left for its twin, and sees what was known before it.
-      write("bench/step.lua", ([[local words, files = table.concat(arg, " "), require "penumbra.files"
+      write("bench/step.lua", ([[local words, files = table.concat(arg, " "), require "penumbra.base.files"
         if words:find "480x864" then
           for _, name in ipairs { "results.json", "results.md" } do
             files.write("seen." .. name, assert(files.read(%q .. "/" .. name)))
@@ -288,7 +288,7 @@ describe("gpu-check", function()
     end)
 
     it("calls a one-shot failed whose J differs by more than 1, and says when a seed would do as much", function()
-      write("recipes/quickstart.lua", [[local words, files = table.concat(arg, " "), require "penumbra.files"
+      write("recipes/quickstart.lua", [[local words, files = table.concat(arg, " "), require "penumbra.base.files"
         assert(words:find "seed=1 ")
         local out = words:match "out=(%S+)"
         files.make_directory(out)

@@ -4,7 +4,7 @@
 local device = require "spec.gpu.device"
 local pn = require "penumbra"
 local helper = require "spec.helper"
-local shell = require "penumbra.shell"
+local shell = require "penumbra.base.shell"
 local C = pn.C
 
 local types = { "f32", "f64", "f16", "bf16", "i64", "i32", "u8" }

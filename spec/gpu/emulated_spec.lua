@@ -4,7 +4,7 @@ local device = require "spec.gpu.device"
 local emulation = require "spec.gpu.emulation"
 local pn = require "penumbra"
 local helper = require "spec.helper"
-local shell = require "penumbra.shell"
+local shell = require "penumbra.base.shell"
 local ffi = require "ffi"
 
 if not emulation then

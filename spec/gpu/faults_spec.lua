@@ -6,7 +6,7 @@ local emulation = require "spec.gpu.emulation"
 local pn = require "penumbra"
 local cases = require "spec.cases"
 local helper = require "spec.helper"
-local shell = require "penumbra.shell"
+local shell = require "penumbra.base.shell"
 local ffi = require "ffi"
 
 ffi.cdef "int unsetenv(const char *name);"

@@ -5,7 +5,7 @@ local device = require "spec.gpu.device"
 local emulation = require "spec.gpu.emulation"
 local pn = require "penumbra"
 local helper = require "spec.helper"
-local shell = require "penumbra.shell"
+local shell = require "penumbra.base.shell"
 local ffi = require "ffi"
 
 local IS_F64 = pn.real == "f64"

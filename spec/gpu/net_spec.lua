@@ -88,7 +88,7 @@ describe("FCN-I3D on a device", function()
     net:save(folder .. "/there.safetensors")
     other:save(folder .. "/here.safetensors")
     assert.equal(0, os.execute(("cmp -s %s/there.safetensors %s/here.safetensors"):format(folder, folder)))
-    require("penumbra.files").remove(folder)
+    require("penumbra.base.files").remove(folder)
     net:to "cpu"
     for name, t in pairs(net:state()) do
       helper.assert_same_bits(t, before[name], name)

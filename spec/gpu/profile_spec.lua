@@ -2,7 +2,7 @@
 
 require "spec.gpu.device"
 local pn = require "penumbra"
-local files = require "penumbra.files"
+local files = require "penumbra.base.files"
 local helper = require "spec.helper"
 
 describe("a profile on a device", function()

@@ -1,7 +1,7 @@
 --- Every recipe on a CUDA device, two steps each, through the program as a user calls it; against the CPU where that can be said.
 
 local device = require "spec.gpu.device"
-local files = require "penumbra.files"
+local files = require "penumbra.base.files"
 local lfs = require "lfs"
 local pn = require "penumbra"
 local helper = require "spec.helper"

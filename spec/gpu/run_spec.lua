@@ -3,10 +3,10 @@
 require "spec.gpu.device"
 local pn = require "penumbra"
 local config = require "penumbra.config"
-local files = require "penumbra.files"
+local files = require "penumbra.base.files"
 local helper = require "spec.helper"
 local json = require "penumbra.json"
-local log = require "penumbra.log"
+local log = require "penumbra.run.log"
 
 local last = "cuda:" .. pn.C.pn_n_devices() - 1
 

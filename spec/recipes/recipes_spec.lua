@@ -1,4 +1,4 @@
-local files = require "penumbra.files"
+local files = require "penumbra.base.files"
 local lfs = require "lfs"
 local pn = require "penumbra"
 local helper = require "spec.helper"
@@ -390,7 +390,7 @@ describe("recipes", function()
     for key, value in pairs { frames = "0", size = "-3", top = "1.5" } do
       code, text = run("classify", tree .. "/JPEGImages/480p/walk", key .. "=" .. value, "weights=absent.safetensors")
       assert.equal(1, code)
-      assert.is_truthy(text:find(("classify: %s is %s, expects a whole number from 1"):format(key, value), 1, true), text)
+      assert.is_truthy(text:find(("%s: expects a whole number from 1, got %s"):format(key, value), 1, true), text)
     end
     code, text = run("segment", tree .. "/JPEGImages/480p/walk", "checkpoint=" .. tree .. "/ImageSets/2016/val.txt",
       "out=" .. scratch .. "/none3")

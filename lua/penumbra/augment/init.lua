@@ -12,8 +12,8 @@ local ffi = require "ffi"
 local binding = require "penumbra.ffi"
 local tensor = require "penumbra.tensor"
 local image = require "penumbra.image"
-local named = require "penumbra.named"
-local raise = require "penumbra.raise"
+local named = require "penumbra.base.named"
+local raise = require "penumbra.base.raise"
 local affine = require "penumbra.augment.affine"
 
 local C, check, out, wrap, ptr = binding.C, binding.check, binding.out, binding.wrap, binding.ptr

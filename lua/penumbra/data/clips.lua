@@ -6,10 +6,10 @@
 -- An epoch visits every sequence once, in an order of its own. A sample is a pure function of (seed, epoch, index).
 
 local image = require "penumbra.image"
-local named = require "penumbra.named"
+local named = require "penumbra.base.named"
 local ops = require "penumbra.ops"
 local random = require "penumbra.random"
-local raise = require "penumbra.raise"
+local raise = require "penumbra.base.raise"
 local augment = require "penumbra.augment"
 
 local clips = {}

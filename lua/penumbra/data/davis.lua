@@ -14,10 +14,10 @@ local lfs = require "lfs"
 local binding = require "penumbra.ffi"
 local tensor = require "penumbra.tensor"
 local image = require "penumbra.image"
-local named = require "penumbra.named"
-local nearest = require "penumbra.nearest"
+local named = require "penumbra.base.named"
+local nearest = require "penumbra.base.nearest"
 local pace = require "penumbra.pace"
-local raise = require "penumbra.raise"
+local raise = require "penumbra.base.raise"
 local scope = require "penumbra.scope"
 
 local C = binding.C
@@ -69,7 +69,7 @@ end
 -- ---- a clip: the frames and masks of one video ----------------------------------------------------------------------------
 
 --- One video. Fields: name, n_frames, height, width, object (nil: any); found, where a recipe says there how it segmented the clip
--- (penumbra.results).
+-- (penumbra.run.results).
 local Clip = {}
 Clip.__index = Clip
 
@@ -279,7 +279,7 @@ local function check_object(what, object)
   return object
 end
 
---- How to open this clip again, in another Lua state (penumbra.results); the decoded pictures are shared.
+--- How to open this clip again, in another Lua state (penumbra.run.results); the decoded pictures are shared.
 function Clip:made_by()
   return "penumbra.data.davis", "clip", {
     name = self.name, names = self.names, frame_paths = self.frame_paths, mask_paths = self.mask_paths,

@@ -8,8 +8,8 @@
 local lfs = require "lfs"
 local davis = require "penumbra.data.davis"
 local image = require "penumbra.image"
-local named = require "penumbra.named"
-local raise = require "penumbra.raise"
+local named = require "penumbra.base.named"
+local raise = require "penumbra.base.raise"
 local video = require "penumbra.video"
 
 local own = {}

@@ -1,9 +1,9 @@
 --- Layers without parameters: activations and dropout.
 
-local named = require "penumbra.named"
+local named = require "penumbra.base.named"
 local module = require "penumbra.nn.module"
 local ops = require "penumbra.ops"
-local raise = require "penumbra.raise"
+local raise = require "penumbra.base.raise"
 local replay = require "penumbra.replay"
 local tensor = require "penumbra.tensor"
 

@@ -5,11 +5,11 @@
 --     local y = read(x, memory)              -- at memory (N,M,128): the pixels of earlier frames, say
 --     local y = read(x, memory, bias)        -- bias (...,L,M) is added to the likeness: -1e9 where x must not look
 
-local named = require "penumbra.named"
+local named = require "penumbra.base.named"
 local linear = require "penumbra.nn.linear".linear
 local module = require "penumbra.nn.module"
 local ops = require "penumbra.ops"
-local raise = require "penumbra.raise"
+local raise = require "penumbra.base.raise"
 local scope = require "penumbra.scope"
 
 local Attention = module.class "attention"

@@ -3,7 +3,7 @@
 local fields = require "penumbra.nn.fields"
 local module = require "penumbra.nn.module"
 local ops = require "penumbra.ops"
-local raise = require "penumbra.raise"
+local raise = require "penumbra.base.raise"
 local scope = require "penumbra.scope"
 local tensor = require "penumbra.tensor"
 

@@ -3,9 +3,9 @@
 
 local init = require "penumbra.nn.initialise"
 local module = require "penumbra.nn.module"
-local named = require "penumbra.named"
+local named = require "penumbra.base.named"
 local ops = require "penumbra.ops"
-local raise = require "penumbra.raise"
+local raise = require "penumbra.base.raise"
 local tensor = require "penumbra.tensor"
 
 local function pad_text(pad)

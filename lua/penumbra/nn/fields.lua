@@ -5,9 +5,9 @@
 -- itself, so that each assignment to it comes by here.
 
 local binding = require "penumbra.ffi"
-local is_list = require "penumbra.is_list"
-local raise = require "penumbra.raise"
-local sorted_keys = require "penumbra.sorted_keys"
+local is_list = require "penumbra.base.is_list"
+local raise = require "penumbra.base.raise"
+local sorted_keys = require "penumbra.base.sorted_keys"
 
 local is_tensor = binding.is_tensor
 

@@ -12,7 +12,7 @@ local module = require "penumbra.nn.module"
 local nn = {
   class = module.class,
   is_module = require("penumbra.nn.fields").is_module,
-  check_options = require("penumbra.named").check,
+  check_options = require("penumbra.base.named").check,
   path = module.path,
   init = require "penumbra.nn.initialise",
 }
@@ -23,8 +23,8 @@ for _, file in ipairs { "activation", "attention", "container", "conv", "linear"
   end
 end
 
-local nearest = require "penumbra.nearest"
-local raise = require "penumbra.raise"
+local nearest = require "penumbra.base.nearest"
+local raise = require "penumbra.base.raise"
 
 return setmetatable(nn, {
   __index = function(_, name)

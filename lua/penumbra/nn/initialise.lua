@@ -6,8 +6,8 @@
 -- there to begin with); along t as deconv_time says.
 
 local ffi = require "ffi"
-local nearest = require "penumbra.nearest"
-local raise = require "penumbra.raise"
+local nearest = require "penumbra.base.nearest"
+local raise = require "penumbra.base.raise"
 local tensor = require "penumbra.tensor"
 
 local init = {}

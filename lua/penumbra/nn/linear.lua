@@ -1,10 +1,10 @@
 --- Linear layers.
 
-local named = require "penumbra.named"
+local named = require "penumbra.base.named"
 local init = require "penumbra.nn.initialise"
 local module = require "penumbra.nn.module"
 local ops = require "penumbra.ops"
-local raise = require "penumbra.raise"
+local raise = require "penumbra.base.raise"
 local tensor = require "penumbra.tensor"
 
 local Linear = module.class "linear"

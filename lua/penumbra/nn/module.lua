@@ -24,8 +24,8 @@
 
 local call = require "penumbra.nn.call"
 local fields = require "penumbra.nn.fields"
-local nearest = require "penumbra.nearest"
-local raise = require "penumbra.raise"
+local nearest = require "penumbra.base.nearest"
+local raise = require "penumbra.base.raise"
 local random = require "penumbra.random"
 
 local Module = {}

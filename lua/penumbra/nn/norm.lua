@@ -1,11 +1,11 @@
 --- Batch norm, and the unit of I3D: convolution, batch norm, ReLU; group and layer norm, by the input's own statistics.
 
 local module = require "penumbra.nn.module"
-local named = require "penumbra.named"
+local named = require "penumbra.base.named"
 local conv = require "penumbra.nn.conv"
-local nearest = require "penumbra.nearest"
+local nearest = require "penumbra.base.nearest"
 local ops = require "penumbra.ops"
-local raise = require "penumbra.raise"
+local raise = require "penumbra.base.raise"
 local tensor = require "penumbra.tensor"
 
 local MODES = { "frozen", "batch", "moving" }

@@ -1,9 +1,9 @@
 --- Pooling: max_pool3d and avg_pool3d.
 
-local named = require "penumbra.named"
+local named = require "penumbra.base.named"
 local module = require "penumbra.nn.module"
 local ops = require "penumbra.ops"
-local raise = require "penumbra.raise"
+local raise = require "penumbra.base.raise"
 
 local function pool(kind, known)
   local Pool = module.class(kind)

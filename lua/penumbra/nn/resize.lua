@@ -1,9 +1,9 @@
 --- Resizing without parameters: upsample.
 
 local module = require "penumbra.nn.module"
-local named = require "penumbra.named"
+local named = require "penumbra.base.named"
 local ops = require "penumbra.ops"
-local raise = require "penumbra.raise"
+local raise = require "penumbra.base.raise"
 
 local Upsample = module.class "upsample"
 

@@ -2,10 +2,10 @@
 
 local binding = require "penumbra.ffi"
 local fields = require "penumbra.nn.fields"
-local named = require "penumbra.named"
-local raise = require "penumbra.raise"
+local named = require "penumbra.base.named"
+local raise = require "penumbra.base.raise"
 local scope = require "penumbra.scope"
-local sorted_keys = require "penumbra.sorted_keys"
+local sorted_keys = require "penumbra.base.sorted_keys"
 
 local methods = {}
 

@@ -17,10 +17,10 @@
 
 local ffi = require "ffi"
 local binding = require "penumbra.ffi"
-local guarded = require "penumbra.guarded"
-local named = require "penumbra.named"
-local nearest = require "penumbra.nearest"
-local raise = require "penumbra.raise"
+local guarded = require "penumbra.base.guarded"
+local named = require "penumbra.base.named"
+local nearest = require "penumbra.base.nearest"
+local raise = require "penumbra.base.raise"
 local replay = require "penumbra.replay"
 local tensor = require "penumbra.tensor"
 

@@ -10,8 +10,8 @@
 
 local ffi = require "ffi"
 local binding = require "penumbra.ffi"
-local named = require "penumbra.named"
-local raise = require "penumbra.raise"
+local named = require "penumbra.base.named"
+local raise = require "penumbra.base.raise"
 local replay = require "penumbra.replay"
 local tensor = require "penumbra.tensor"
 

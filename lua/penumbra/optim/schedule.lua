@@ -2,8 +2,8 @@
 --
 --     local sgd = pn.optim.sgd(net:parameters(), { lr = schedule.warmup(100, schedule.poly { lr = 1e-2, steps = 5000 }) })
 
-local named = require "penumbra.named"
-local raise = require "penumbra.raise"
+local named = require "penumbra.base.named"
+local raise = require "penumbra.base.raise"
 
 local schedule = {}
 

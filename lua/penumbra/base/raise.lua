@@ -1,0 +1,90 @@
+--- Raises an error at the user's line: the innermost Lua line that is not of this package, nor of its models.
+-- So a wrong argument is reported where it was written, however many layers of the package lie between.
+--
+-- `return pn.sum(x)` is a tail call: LuaJIT keeps nothing of the function that it stands in, so the line is that of its caller.
+-- Where that caller named the function by a local, an upvalue or a global, the message ends with where it was defined.
+
+local package_directory = debug.getinfo(1, "S").source:match("^(@.*/)base/[^/]*$") or "@"
+
+-- The models beside this package; where the program runs in its own directory they are found as ./models.
+local home = package_directory:match "^(@.*)lua/penumbra/$"
+local models = home and home .. "models/" or package_directory
+local models_here
+
+local function is_ours(source)
+  if source:sub(1, #package_directory) == package_directory or source:sub(1, #models) == models then
+    return true
+  elseif source:sub(1, 10) ~= "@./models/" then
+    return false
+  end
+  if models_here == nil then
+    local file = io.open("./lua/penumbra/base/raise.lua", "r")
+    models_here = file ~= nil
+    if file then
+      file:close()
+    end
+  end
+  return models_here
+end
+
+-- What a name stands for in the function at a level, counted from here.
+local function value_of(name, kind, level)
+  local found
+  if kind == "local" then
+    for i = 1, 250 do
+      local other, value = debug.getlocal(level, i)
+      if not other then
+        break
+      elseif other == name then
+        found = value
+      end
+    end
+    return found
+  end
+  local f = debug.getinfo(level, "f").func
+  if kind == "global" then
+    return rawget(getfenv(f), name)
+  end
+  for i = 1, kind == "upvalue" and 250 or 0 do
+    local other, value = debug.getupvalue(f, i)
+    if not other or other == name then
+      return value
+    end
+  end
+end
+
+-- The function of the user's that the one at `level` calls, where something else runs in its place: it ended in a tail call.
+local function replaced(level)
+  local below = debug.getinfo(level, "nf")
+  local called = below.name and value_of(below.name, below.namewhat, level + 2)
+  local info = type(called) == "function" and called ~= below.func and debug.getinfo(called, "S")
+  if not info or info.what ~= "Lua" or is_ours(info.source) then
+    return ""
+  end
+  return ("   (in what %s returns, %s:%d)"):format(below.name, info.short_src, info.linedefined)
+end
+
+local function position()
+  for level = 3, 200 do
+    local info = debug.getinfo(level, "Sl")
+    if not info then
+      return "", ""
+    end
+    if info.currentline > 0 and not is_ours(info.source) then
+      return ("%s:%d: "):format(info.short_src, info.currentline), level > 3 and replaced(level) or ""
+    end
+  end
+  return "", ""
+end
+
+--- @tparam string message the text, taken literally unless arguments follow
+-- @param ... arguments of string.format, when message is a format
+local function raise(message, ...)
+  if select("#", ...) > 0 then
+    message = message:format(...)
+  end
+  local where, tail = position()
+  error(where .. message .. tail, 0)
+end
+
+return raise
