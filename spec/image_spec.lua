@@ -239,6 +239,12 @@ describe("reading images", function()
     helper.failure(function() image.size(save("text.jpg", "hello, this is not a picture")) end,
       "text.jpg: neither a JPEG nor a PNG")
     helper.failure(function() image.size(path "nowhere.jpg") end, "nowhere.jpg: cannot read")
+    helper.failure(function() image.read(directory) end, directory .. ": cannot read: Is a directory")
+    assert.equal(0, os.execute("mkfifo " .. path "pipe.png")) -- nobody writes into it: reading must not wait
+    for _, read in ipairs { image.read, image.read_mask, image.size } do
+      helper.failure(function() read(path "pipe.png") end, "pipe.png: is a device or pipe, not a file")
+    end
+    helper.failure(function() image.check_end(path "pipe.png") end, "pipe.png: is a named pipe, not a file")
     helper.failure(function() image.read("spec/fixtures/ramp.jpg", { channels = 2 }) end, "channels must be 1, 3 or 4, got 2")
     helper.failure(function() image.read_frames({ "spec/fixtures/ramp.jpg" }, { channels = 0 }) end,
       "channels must be 1, 3 or 4, got 0")

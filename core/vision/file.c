@@ -1,27 +1,39 @@
 /* file.c: files into memory and back. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include "picture.h"
 
+FILE *pn_file_open(const char *path, size_t *bytes) {
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO does not wait for its writer */
+  struct stat info;
+  bool there = fd >= 0 && fstat(fd, &info) == 0;
+  if (there && S_ISDIR(info.st_mode)) errno = EISDIR;
+  FILE *f = there && S_ISREG(info.st_mode) ? fdopen(fd, "rb") : NULL;
+  if (f) {
+    *bytes = (size_t)info.st_size;
+    return f;
+  }
+  if (there && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode)) pn_fail("%s: is a device or pipe, not a file", path);
+  else pn_fail_errno(path, "read");
+  if (fd >= 0) close(fd);
+  return NULL;
+}
+
 int pn_file_read(uint8_t **data, size_t *bytes, const char *path) {
   if (!path) return pn_fail("read: expected a path, got nothing");
-  FILE *f = fopen(path, "rb");
-  if (!f) return pn_fail_errno(path, "read");
-  struct stat info;
-  int rc = fstat(fileno(f), &info);
-  if (rc == 0 && S_ISDIR(info.st_mode)) {
-    errno = EISDIR;
-    rc = -1;
-  }
-  if (rc != 0) rc = pn_fail_errno(path, "read");
-  uint8_t *all = rc == 0 ? pn_alloc((size_t)info.st_size + 1) : NULL;
-  if (rc == 0 && !all) rc = -1;
+  size_t size;
+  FILE *f = pn_file_open(path, &size);
+  if (!f) return -1;
+  int rc = 0;
+  uint8_t *all = pn_alloc(size + 1);
+  if (!all) rc = -1;
   if (rc == 0) {
     errno = 0;
-    size_t got = fread(all, 1, (size_t)info.st_size, f);
+    size_t got = fread(all, 1, size, f);
     if (ferror(f)) rc = pn_fail_errno(path, "read");
     else *bytes = got;
   }

@@ -93,8 +93,9 @@ int pn_masks_read(pn_tensor **out, const char *const *paths, int64_t n) { return
 
 int pn_image_size(const char *path, int64_t *size) {
   if (!path) return pn_fail("size: expected a path, got nothing");
-  FILE *f = fopen(path, "rb");
-  if (!f) return pn_fail_errno(path, "read");
+  size_t bytes;
+  FILE *f = pn_file_open(path, &bytes);
+  if (!f) return -1;
   uint8_t head[4096]; /* the frame header of most JPEGs lies within */
   size_t n = fread(head, 1, sizeof head, f);
   int rc = 0;
@@ -105,7 +106,6 @@ int pn_image_size(const char *path, int64_t *size) {
     size[2] = channels[head[25] < 7 ? head[25] : 1];
   } else if (pn_is_jpeg(head, n)) {
     uint8_t *data = NULL;
-    size_t bytes;
     int64_t got[3] = { 0, 0, 0 };
     (void)pn_jpeg_scan(head, n, got);
     if (got[0] <= 0 || got[1] <= 0) {

@@ -23,6 +23,8 @@ PN_CHECKED int pn_u8_new(pn_tensor **out, int n_dims, const int64_t *shape);
 
 /* ---- files (file.c) ------------------------------------------------------------------------------------------------- */
 
+/* A regular file and its size; NULL after pn_fail. */
+PN_CHECKED FILE *pn_file_open(const char *path, size_t *bytes);
 PN_CHECKED int pn_file_read(uint8_t **data, size_t *bytes, const char *path); /* *data by pn_free */
 /* Beside path, then renamed over it. */
 PN_CHECKED int pn_file_replace(const char *path, const void *data, size_t bytes);

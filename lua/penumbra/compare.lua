@@ -285,7 +285,8 @@ local function table_of_settings(found)
   local head, right = { "" }, {}
   for _, key in ipairs(found.differ) do head[#head + 1] = key end
   local n_keys = #head
-  for _, title in ipairs { "runs", "loss", "time", "J", "F", "J, F against A" } do head[#head + 1] = title end
+  for _, title in ipairs { "runs", "loss", "time", "J", "F" } do head[#head + 1] = title end
+  head[#head + 1] = #found.settings > 1 and "J, F against A" or nil
   for i = n_keys + 1, n_keys + 5 do right[i] = true end
   local rows, first = { head }, found.settings[1]
   for _, setting in ipairs(found.settings) do

@@ -112,7 +112,11 @@ local ends = { ["\255\216"] = "\255\217", ["\137P"] = "IEND" } -- of JPEG and PN
 -- follows the marker.
 -- @tparam string path
 function image.check_end(path)
-  local file, problem = io.open(named.text("check_end", path), "rb")
+  local mode = lfs.attributes(named.text("check_end", path), "mode")
+  if mode and mode ~= "file" then -- a pipe would wait for its writer
+    raise("%s: is a %s, not a file", path, mode)
+  end
+  local file, problem = io.open(path, "rb")
   if not file then
     raise("cannot read %s", problem)
   end
