@@ -66,7 +66,7 @@ struct pn_op {
   const char *inputs, *outputs; /* "x weight bias?", "y"; outputs NULL means "y" */
   const pn_arg *args;           /* ends with {0} */
   const char *const *cases;     /* ends with 0; shapes of the inputs ("-" for absent), then key=value arguments. A shape may end in
-                                    ":u8", ":i64" (element type), ":01" (values 0 or 1), ":+" (positive), ":step" (well separated values) */
+                                    ":u8", ":i64" (element type), ":01" (values 0 or 1), ":12" (1 or 2), ":+" (positive), ":step" (well separated values) */
   int (*shape)(pn_call *call);
   int (*view)(pn_call *call);
   pn_kernel cpu;

@@ -1,6 +1,7 @@
 /* softmax.cu: see softmax.h. A loop walks all positions of the other axes; a team of threads goes along the axis of each, thrice: the
 ** largest, the sum of e^(x - largest), and what is written. */
 #include "softmax.h"
+#include "kernels/lanes.h"
 #include "loop.h"
 #include "team.h"
 
@@ -77,20 +78,10 @@ PN_KERNEL void softmax_slopes(job j) {
   }
 }
 
-/* The tensors without the axis, walked together. False: there is nothing to do. */
+/* False: there is nothing to do. */
 static bool plan(job *j, const pn_call *call, int n, const pn_tensor *const *t) {
   const int axis = (int)pn_arg_int(call, "axis");
-  int64_t shape[PN_MAX_DIMS];
-  memcpy(shape, t[0]->shape, sizeof shape);
-  shape[axis] = 1;
-  pn_loop_start(&j->loop, t[0]->n_dims, shape);
-  for (int i = 0; i < n; i++) {
-    pn_tensor first = *t[i]; /* of each position, the first along the axis */
-    first.shape[axis] = 1;
-    pn_loop_add(&j->loop, &first);
-    j->step[i] = t[i]->stride[axis];
-  }
-  pn_loop_plan(&j->loop);
+  pn_loop_lanes(&j->loop, axis, n, t, j->step);
   j->n = t[0]->shape[axis];
   if (!j->n || !j->loop.count) return false;
   const int64_t near = j->loop.stride[0][j->loop.n_dims - 1];

@@ -59,6 +59,8 @@ local function values_of(input, rng)
       values[i] = (i - 0.3) * 2 / count - 1 -- none is 0, where relu and others have a corner
     elseif input.marks["01"] then
       values[i] = rng:integer(0, 1)
+    elseif input.marks["12"] then
+      values[i] = rng:integer(1, 2)
     elseif integral then
       values[i] = rng:integer(0, 3)
     elseif input.marks["+"] then -- positive, away from 0

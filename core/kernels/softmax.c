@@ -2,7 +2,7 @@
 ** A loop walks all positions of the other axes; each position goes along the axis by itself, in order. */
 #include "kernels/softmax.h"
 #include <tgmath.h>
-#include "kernels/elementwise.h"
+#include "kernels/lanes.h"
 
 typedef struct job {
   bool logarithm, fresh;
@@ -65,23 +65,9 @@ static void slope_run(void *context, int64_t n, char *const *at, const int64_t *
   }
 }
 
-/* The tensors without the axis, walked together. */
 static void walk(job *j, int axis, int n, const pn_tensor *const *t, pn_run run) {
-  int64_t shape[PN_MAX_DIMS] = { 0 }, stride[PN_MAX_DIMS] = { 0 };
-  int n_dims = 0;
-  for (int d = 0; d < t[0]->n_dims; d++) {
-    if (d != axis) shape[n_dims++] = t[0]->shape[d];
-  }
   pn_loop loop;
-  pn_loop_start(&loop, n_dims, shape);
-  for (int i = 0; i < n; i++) {
-    for (int d = 0, e = 0; d < t[i]->n_dims; d++) {
-      if (d != axis) stride[e++] = t[i]->stride[d];
-    }
-    pn_loop_add_raw(&loop, pn_bytes_of(t[i]), sizeof(real), stride);
-    j->step[i] = t[i]->stride[axis];
-  }
-  pn_loop_plan(&loop);
+  pn_loop_lanes(&loop, axis, n, t, j->step);
   j->n = t[0]->shape[axis];
   if (j->n) pn_loop_all(&loop, run, j);
 }

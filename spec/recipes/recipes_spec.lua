@@ -389,7 +389,7 @@ describe("recipes", function()
     assert.is_truthy(text:find("no such file or folder", 1, true), text)
     for key, value in pairs { frames = "0", size = "-3", top = "1.5" } do
       code, text = run("classify", tree .. "/JPEGImages/480p/walk", key .. "=" .. value, "weights=absent.safetensors")
-      assert.equal(1, code)
+      assert.equal(2, code)
       assert.is_truthy(text:find(("%s: expects a whole number from 1, got %s"):format(key, value), 1, true), text)
     end
     code, text = run("segment", tree .. "/JPEGImages/480p/walk", "checkpoint=" .. tree .. "/ImageSets/2016/val.txt",
