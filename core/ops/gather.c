@@ -13,7 +13,8 @@ static int shape(pn_call *call) {
   if (pn_need_real(call, 0)) return -1;
   if (!pn_is_integer(index)) return pn_fail_shapes(call, "index is %s, expects u8, i32 or i64", pn_dtype_name(index->dtype));
   if (axis >= x->n_dims) return pn_fail_shapes(call, "there is no axis %d", axis + 1);
-  if (index->n_dims != x->n_dims && index->n_dims != 1) return pn_fail_shapes(call, "index has other axes than x, and more than one");
+  if (index->n_dims != x->n_dims && index->n_dims != 1)
+    return pn_fail_shapes(call, "index has other axes than x, and more than one");
   pn_out_like(out, x);
   for (int d = 0; d < x->n_dims && index->n_dims == x->n_dims; d++) {
     if (d != axis && index->shape[d] != x->shape[d] && index->shape[d] != 1)
@@ -90,7 +91,8 @@ static int forward(pn_call *call) {
   pn_loop_all(&loop, value_run, &j);
   if (!j.missed) return 0;
   pn_loop_range(&loop, 0, loop.count, missing_run, &j);
-  return pn_fail_shapes(call, "index has %lld, expects 1 to %lld", (long long)(j.missing == INT64_MIN ? 0 : j.missing), (long long)j.n_x);
+  return pn_fail_shapes(call, "index has %lld, expects 1 to %lld", (long long)(j.missing == INT64_MIN ? 0 : j.missing),
+                        (long long)j.n_x);
 }
 
 static int backward(pn_call *call) {
@@ -105,11 +107,11 @@ static int backward(pn_call *call) {
 }
 
 static const pn_arg args[] = {
-  {"axis", PN_INT, .min = 0, .max = PN_MAX_DIMS - 1, .help = "the axis along which to take"},
-  { 0  }
+  {"axis",    PN_INT, .min = 0, .max = PN_MAX_DIMS - 1, .help = "the axis along which to take" },
+  { 0}
 };
-static const char *const cases[] = { "2,3,4 2,3,5:i64:12 axis=2", "2,3,2,3,5 3:i32:12 axis=1", "2,3,4 1,3,1:u8:12 axis=0",
-                                     "6 4:i64:12 axis=0", "2,3,2,3,5 2,3,2,2,5:i64:12 axis=3", 0 };
+static const char *const cases[] = { "2,3,4 2,3,5:i64:12 axis=2", "2,3,2,3,5 3:i32:12 axis=1",         "2,3,4 1,3,1:u8:12 axis=0",
+                                     "6 4:i64:12 axis=0",         "2,3,2,3,5 2,3,2,2,5:i64:12 axis=3", 0 };
 const pn_op pn_op_gather = {
   .name = "gather",
   .help = "the elements of x at places along an axis, counted from 1",
@@ -117,7 +119,7 @@ const pn_op pn_op_gather = {
   .args = args,
   .cases = cases,
   .shape = shape,
-  .cpu = {forward, backward        },
-  .constant_inputs = { false,   true     },
-  .integer_inputs = { false,   true     }
+  .cpu = {forward, backward},
+  .constant_inputs = { false,  true    },
+  .integer_inputs = { false,  true    }
 };

@@ -10,6 +10,7 @@
 local binding = require "penumbra.ffi"
 local tensor = require "penumbra.tensor"
 local ops = require "penumbra.ops"
+local order = require "penumbra.order"
 local scope = require "penumbra.scope"
 local guarded = require "penumbra.base.guarded"
 local nearest = require "penumbra.base.nearest"
@@ -33,6 +34,9 @@ local pn = {
   is_tensor = tensor.is_tensor,
   no_grad = tensor.no_grad,
   recording = tensor.recording,
+  sort = order.sort,
+  topk = order.topk,
+  quantile = order.quantile,
   memory = tensor.memory,
   process = tensor.process,
   soft_limit = require("penumbra.pace").soft_limit,

@@ -138,6 +138,32 @@ describe("the largest on a CUDA device", function()
   end)
 end)
 
+describe("the order of values on a CUDA device", function()
+  for _, axis in ipairs { 1, 2, 4 } do
+    it("is the CPU's along axis " .. axis .. ", with the gradient of what is taken", function()
+      agree({ 2, 300, 2, 5, 1 }, function(x) return pn.argsort(x, { axis = axis }) end, 0, "argsort")
+      agree({ 2, 8, 2, 260, 1 }, function(x) return (pn.topk(x, 2, { axis = axis })) end, 0, "topk")
+    end)
+  end
+
+  it("sums what meets in one place, in order", function()
+    local places = pn.tensor { 1, 3, 3, 3, 2 }:cast "i64"
+    for _, axis in ipairs { 1, 3 } do
+      agree({ 3, 40, 3 }, function(x) return pn.gather(x, places:to(x:device()), { axis = axis }) end, exact, "gather")
+    end
+  end)
+
+  it("is NaN where a place is not there, and teaches nothing there", function()
+    local x = pn.tensor({ 1, 2, 3 }):to "cuda":requires_grad(true)
+    local y = pn.gather(x, pn.tensor({ 2, 0, 4, 3 }):cast "i64":to "cuda", { axis = 1 })
+    local found = y:to "cpu":flat()
+    assert.same({ 2, 3 }, { found[1], found[4] })
+    assert.is_true(found[2] ~= found[2] and found[3] ~= found[3])
+    y:backward(pn.ones { 4, device = "cuda" })
+    assert.same({ 0, 1, 1 }, x:grad():to "cpu":flat())
+  end)
+end)
+
 describe("softmax on a CUDA device", function()
   for _, axis in ipairs { 1, 2, 3, 5 } do
     it("is the CPU's along axis " .. axis, function()

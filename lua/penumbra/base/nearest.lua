@@ -70,6 +70,7 @@ local aliases = {
   groupnorm = "group_norm", layernorm = "layer_norm", conv_transpose2d = "conv_transpose3d",
   convtranspose2d = "conv_transpose3d", convtranspose3d = "conv_transpose3d",
   multiply = "mul", subtract = "sub", divide = "div", true_divide = "div", negative = "neg", absolute = "abs", power = "pow",
+  index_select = "gather", take_along_dim = "gather", take = "gather", median = "quantile", percentile = "quantile",
   amax = "max", dropout2d = "dropout", dropout3d = "dropout",
   greater = "gt", greater_equal = "ge", less = "lt", less_equal = "le", equal = "eq", not_equal = "ne", masked_fill = "where",
   binary_cross_entropy_with_logits = "bce_with_logits", bcewithlogitsloss = { "bce", "bce_with_logits" },
@@ -93,7 +94,6 @@ local said_otherwise = {
   cross_entropy = { "-pn.mean(pn.sum(target * pn.log_softmax(x), { axes = 2 })), target 1 at the class, else 0", "log_softmax" },
   einsum = { "permute, reshape and matmul say it", "permute", "reshape", "matmul" },
   expm1 = { "pn.exp(x) - 1", "exp" },
-  gather = { "x:slice(axis, first, count) takes a part; nothing takes elements by a tensor of their places", "slice", "matmul" },
   grid_sample = { "pn.augment.warp moves pixels of frames and masks, without a gradient; pn.resize3d has one", "resize3d" },
   linspace = { "a table makes it: pn.tensor{0, 0.5, 1}", "tensor" },
   log10 = { "pn.log(x) / math.log(10)", "log" },
@@ -107,16 +107,16 @@ local said_otherwise = {
   randint = { "pn.random.stream(seed):integer(from, to) draws a number", "random", "tensor" },
   randn = { "pn.random.stream(seed):fill(pn.empty{2, 3}, \"normal\")", "random", "tensor" },
   rsqrt = { "1 / pn.sqrt(x)", "sqrt", "matmul" },
-  sort = { "there is none; t:flat() gives a table, which table.sort sorts", "matmul" },
+  sort = { "pn.sort(x, { axis = n }) is made of it", "argsort" },
   stack = { "reshape each to have the new axis, then pn.concat({ a, b }, { axis = n })", "reshape", "concat" },
   std = { "pn.sqrt(pn.mean(pn.square(x - pn.mean(x))))", "sqrt", "mean", "square" },
-  topk = { "pn.max and pn.argmax give the largest; of a few numbers t:flat() gives a table to sort", "max", "argmax" },
+  topk = { "pn.topk(x, k, { axis = n }) is made of argsort and gather", "argsort" },
+  quantile = { "pn.quantile(x, q, { axis = n }) is made of argsort and gather", "argsort" },
   var = { "pn.mean(pn.square(x - pn.mean(x)))", "mean", "square" },
 }
 for other, one in pairs {
   float32 = '"f32"', float64 = '"f64"', float16 = '"f16"', uint8 = '"u8"', int64 = '"i64"', int32 = '"i32"',
-  bfloat16 = '"bf16"', index_select = "gather", take_along_dim = "gather", take = "gather", argsort = "sort", dstack = "stack",
-  vstack = "stack",
+  bfloat16 = '"bf16"', dstack = "stack", vstack = "stack",
 } do
   if one:sub(1, 1) == '"' then
     said_otherwise[other] = { "an element type is a name: { dtype = " .. one .. " }", "empty", "tensor" }
