@@ -28,6 +28,7 @@ local range, share = named.range, named.share
 local lucid = {}
 
 --- What a dream is made of; any key can be given in cfg.lucid.
+-- @field defaults
 lucid.defaults = {
   annotated = 0.35,        -- share of dreams that begin (or, reversed, end) with the frame exactly as annotated
   reverse = 0.5,           -- share whose time runs backwards

@@ -34,6 +34,7 @@ local tensor = require "penumbra.tensor"
 local online = {}
 
 --- The defaults of `cfg.online`; a recipe overrides any.
+-- @field defaults
 online.defaults = {
   every = 1,                  -- frames from one time to the next; 0: what was learnt before is all
   windows = 1, dreams = 1,    -- how many of each are learnt then

@@ -17,6 +17,7 @@ local Clips = {}
 Clips.__index = Clips
 
 --- How samples are drawn; any key can be given in cfg.augment.
+-- @field defaults
 clips.defaults = {
   steps = { 1, 2 },        -- the frames of a sample are this far apart (from, to); video rates vary
   slow = 0,                -- share in slow motion, as infer.slow shows a clip
