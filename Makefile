@@ -38,7 +38,7 @@ gpu-bundle: build ; $(deps) test && scripts/gpu_bundle.sh
 instructions: build ; $(deps) check && $(P) scripts/instructions.lua $(if $(ACCEPT),accept)
 bench:   build ; @$(P) bench/all.lua $(ARGS)
 peers:   ; @scripts/peers.sh
-docs:    build ; $(deps) docs && $(P) scripts/operations_doc.lua && cd docs && rm -rf api && ldoc -q -c config.ld . 2>/dev/null && echo docs/api/index.html
+docs:    build ; $(deps) docs && $(P) scripts/operations_doc.lua && cd docs && rm -rf api && { ldoc -q -c config.ld . 2>../build/docs.log || { tail -n 1 ../build/docs.log; false; }; } && echo docs/api/index.html
 fmt:     ; $(deps) lint && find core lua gpu -name '*.[ch]' -o -name '*.cu' -o -name '*.cpp' | xargs clang-format-14 -i
 lint:    build ; $(deps) lint && scripts/lint.sh
 install: build ; @scripts/install.sh

@@ -2,6 +2,7 @@
 -- @module penumbra.infer.masks
 local ffi = require "ffi"
 local image = require "penumbra.image"
+local raise = require "penumbra.base.raise"
 local scope = require "penumbra.scope"
 local tensor = require "penumbra.tensor"
 
@@ -128,6 +129,14 @@ function masks.follow_edges(probability, h, w, radius, read, i)
       probability[p] = math.max(0, math.min(1, from[p]))
     end
   end)
+end
+
+--- A mask must be of its frame.
+function masks.check(what, mask, h, w)
+  if not tensor.is_tensor(mask) or mask:dtype() ~= "u8" or mask:dims() ~= 2 or mask:size(1) ~= h or mask:size(2) ~= w then
+    raise("%s is %s, expects u8 (%d,%d), as the frame", what, tensor.is_tensor(mask)
+      and ("%s (%s)"):format(mask:dtype(), table.concat(mask:shape(), ",")) or "a " .. type(mask), h, w)
+  end
 end
 
 return masks
