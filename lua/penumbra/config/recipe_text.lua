@@ -66,6 +66,107 @@ function recipe_text.of_function(f, source)
   return nil, place
 end
 
+-- ---- the comments of a table ---------------------------------------------------------------------------------------------------
+
+local function closing(text, level, from) return select(2, text:find("]" .. level .. "]", from, true)) or #text end
+
+local opens = { ["function"] = true, ["if"] = true, ["do"] = true, ["repeat"] = true }
+local closes = { ["end"] = true, ["until"] = true }
+
+-- Where the function ends whose first word ends before i: no key stands in it.
+local function behind_function(text, i)
+  local nested = 1
+  while nested > 0 and i <= #text do
+    local word = text:match("^[%a_][%w_]*", i)
+    if word then nested = nested + (opens[word] and 1 or closes[word] and -1 or 0) end
+    i = i + #(word or " ")
+  end
+  return i
+end
+
+-- The piece of Lua at i: its kind ("remark": a long comment; "comment", "text", "function", "word", or the character that it is),
+-- where it ends, and what a comment or a word says.
+local function piece(text, i)
+  local level = text:match("^%-%-%[(=*)%[", i)
+  if level then return "remark", closing(text, level, i) + 1 end
+  local said, stop = text:match("^%-%-+%s*([^\n]*)()", i)
+  if said then return "comment", stop, said end
+  level = text:match("^%[(=*)%[", i)
+  if level then return "text", closing(text, level, i) + 1 end
+  local c = text:sub(i, i)
+  if c == '"' or c == "'" then
+    i = i + 1
+    while i <= #text and text:sub(i, i) ~= c do i = i + (text:sub(i, i) == "\\" and 2 or 1) end
+    return "text", i + 1
+  end
+  local word = text:match("^[%a_][%w_]*", i)
+  if word == "function" then return word, behind_function(text, i + #word) end
+  return word and "word" or c, i + #(word or c), word
+end
+
+-- What is known on the way through a table: `notes` and `order` of all keys so far; the depth of braces and, for each, what its
+-- keys begin with; the keys of this line; comment lines that wait for a key (`pending`); the keys whose comment may go on
+-- (`last`, with its column).
+local Notes = {}
+Notes.__index = Notes
+
+-- Whose is a comment at the end of this line? After a closed group the group's, else the last key's.
+function Notes:commented_key()
+  for k = #self.line, 1, -1 do
+    if self.depth == 1 and not self.line[k]:find(".", 1, true) then return self.line[k] end
+  end
+  return self.line[#self.line]
+end
+
+function Notes:comment(said, column)
+  local of = self:commented_key()
+  self.has_comment = true
+  if of then -- and of the keys beside it
+    self.last = { column = column }
+    for _, path in ipairs(self.line) do
+      if path:match "^.*%." == of:match "^.*%." then table.insert(self.last, path) end
+    end
+    for _, path in ipairs(self.last) do self.notes[path].comment = said end
+  elseif self.last and self.last.column == column then
+    for _, path in ipairs(self.last) do self.notes[path].comment = self.notes[path].comment .. " " .. said end
+  elseif self.depth == 1 and not self.is_first_line then
+    table.insert(self.pending, said)
+  end
+end
+
+-- The line ends; is the next one empty?
+function Notes:line_end(before_empty)
+  if #self.line == 0 and not self.is_first_line and before_empty then self.pending = {} end
+  if not self.has_comment then self.last = nil end
+  self.is_first_line, self.line, self.has_comment = false, {}, false
+end
+
+function Notes:key(name)
+  local path = self.begins[self.depth] .. name
+  self.notes[path] = { above = self.depth == 1 and #self.pending > 0 and self.pending or nil }
+  table.insert(self.order, path)
+  table.insert(self.line, path)
+  if self.depth == 1 then self.pending = {} end
+  self.group, self.is_first_line = path .. ".", false
+end
+
+-- A piece that is no comment and no end of a line. Whether the table is closed by it.
+function Notes:take(kind, word, is_assigned)
+  if kind == "{" then
+    self.depth = self.depth + 1
+    self.begins[self.depth], self.group, self.expects_key = self.group or "", nil, true
+  elseif kind == "}" then
+    self.depth, self.expects_key = self.depth - 1, false
+    return self.depth == 0
+  elseif kind == "," or kind == ";" then
+    self.expects_key, self.group = true, nil
+  elseif not kind:match "^%s$" then
+    if kind == "word" and self.expects_key and is_assigned then self:key(word) end
+    self.expects_key = self.expects_key and kind == "["
+  end
+  return false
+end
+
 --- Walks the text of pn.config{...}: each key with its path, the comment on its line, and the comment lines above it. A comment is
 -- of all keys of its line, and goes on in the lines below it that hold nothing else and begin in the same column.
 -- @tparam {string} lines
@@ -73,105 +174,27 @@ end
 -- @treturn table notes: path -> { comment, above }
 -- @treturn {string} the paths, in their order
 function recipe_text.annotate(lines, defaults)
-  local notes, order = {}, {}
   local text = table.concat(lines, "\n")
   local at = not defaults and (text:match("()config%s*%b{}") or text:match("()config%s*%(%s*%b{}"))
     or text:match("()%f[%w_]" .. (defaults or "defaults") .. "%s*=%s*%b{}") -- of a model, too
-  if not at then return notes, order end
+  if not at then return {}, {} end
   local i = text:find("{", at, true)
-  local prefix, depth, curly = {}, 0, {}
-  local pending, this_line, expects_key = {}, {}, false
-  local function is_block_comment(position) return text:match("^%-%-%[=*%[", position) end
-  local head = text:sub(1, i):match("([^\n]*)$")
-  local line_start, commented, last = i - #head, false, nil -- last: the keys whose comment may go on, and its column
-  while i <= #text do
-    local c = text:sub(i, i)
-    local word = text:match("^[%a_][%w_]*", i)
-    if is_block_comment(i) then
-      local level = text:match("^%-%-%[(=*)%[", i)
-      i = (select(2, text:find("]" .. level .. "]", i, true)) or #text) + 1
-    elseif text:match("^%-%-", i) then
-      local comment, stop = text:match("^%-%-+%s*([^\n]*)()", i)
-      -- After a closed group the comment is the group's, else the last key's.
-      local of = this_line[#this_line]
-      for k = #this_line, 1, -1 do
-        if depth == 1 and not this_line[k]:find(".", 1, true) then
-          of = this_line[k]
-          break
-        end
-      end
-      local column = i - line_start
-      commented = true
-      if of then -- and of the keys beside it
-        last = { column = column }
-        for _, path in ipairs(this_line) do
-          if path:match "^.*%." == of:match "^.*%." then last[#last + 1] = path end
-        end
-        for _, path in ipairs(last) do notes[path].comment = comment end
-      elseif last and last.column == column then
-        for _, path in ipairs(last) do notes[path].comment = notes[path].comment .. " " .. comment end
-      elseif depth == 1 and not head then
-        pending[#pending + 1] = comment
-      end
-      i = stop
-    elseif c == "\n" then
-      if #this_line == 0 and not head and text:match("^%s*\n", i + 1) then pending = {} end
-      if not commented then last = nil end
-      head, this_line, commented = nil, {}, false
-      i = i + 1
-      line_start = i
-    elseif c == '"' or c == "'" then
-      local j = i + 1
-      while j <= #text and text:sub(j, j) ~= c do j = j + (text:sub(j, j) == "\\" and 2 or 1) end
-      i, expects_key = j + 1, false
-    elseif text:match("^%[=*%[", i) then
-      local level = text:match("^%[(=*)%[", i)
-      i = (select(2, text:find("]" .. level .. "]", i, true)) or #text) + 1
-    elseif c == "{" then
-      depth = depth + 1
-      curly[depth], expects_key = prefix.next or "", true
-      prefix.next = nil
-      i = i + 1
-    elseif c == "}" then
-      depth = depth - 1
-      if depth == 0 then break end
-      i, expects_key = i + 1, false
-    elseif c == "," or c == ";" then
-      i, expects_key, prefix.next = i + 1, true, nil
-    elseif word then
-      local after = text:match("^%s*=[^=]()", i + #word)
-      if word == "function" then -- to its end: a function's body has no keys
-        local nested, j = 1, i + #word
-        while nested > 0 and j <= #text do
-          local w = text:match("^[%a_][%w_]*", j)
-          if w then
-            if w == "function" or w == "if" or w == "do" or w == "repeat" then nested = nested + 1
-            elseif w == "end" or w == "until" then nested = nested - 1 end
-            j = j + #w
-          else
-            j = j + 1
-          end
-        end
-        i = j
-      else
-        if expects_key and after and curly[depth] ~= false then
-          local path = curly[depth] .. word
-          notes[path] = { above = depth == 1 and #pending > 0 and pending or nil }
-          order[#order + 1] = path
-          this_line[#this_line + 1] = path
-          if depth == 1 then pending = {} end
-          prefix.next = path .. "."
-          head = nil
-        end
-        i = i + #word
-      end
-      expects_key = false
-    else
-      if not c:match("%s") then expects_key = expects_key and c == "[" end
-      i = i + 1
+  local self = setmetatable({ notes = {}, order = {}, depth = 0, begins = {}, line = {}, pending = {} }, Notes)
+  local line_start, closed = i - #text:sub(1, i):match("([^\n]*)$"), false
+  self.is_first_line = true
+  while i <= #text and not closed do
+    local kind, stop, said = piece(text, i)
+    if kind == "comment" then
+      self:comment(said, i - line_start)
+    elseif kind == "\n" then
+      self:line_end(text:match("^%s*\n", stop))
+      line_start = stop
+    elseif kind ~= "remark" then
+      closed = self:take(kind, said, kind == "word" and text:match("^%s*=[^=]", stop))
     end
+    i = stop
   end
-  return notes, order
+  return self.notes, self.order
 end
 
 --- The comment lines that a file begins with.
