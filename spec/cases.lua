@@ -1,6 +1,7 @@
 --- The cases of the registry as tensors: what an operation's own "2,3,4:step 2,3 kernel=3" asks for, with values that are the same
 -- in every run; and one run of a case, forward and backward.
 
+local ffi = require "ffi"
 local pn = require "penumbra"
 local C = pn.C
 
@@ -177,6 +178,21 @@ local function run(op, tensors, arguments, weights)
   return ys, grads
 end
 
+-- The inputs of a case for the C interface, where real ones want a gradient: a list of those there are; pointers (NULL for an
+-- absent one) and how many; the text of the arguments.
+local function for_c(name, text)
+  local inputs, arguments = parse_case(text)
+  local handles, pointers = {}, ffi.new("pn_tensor *[?]", #inputs)
+  for i, t in ipairs(make_inputs(inputs, case_values(inputs, name))) do
+    if t then
+      t:requires_grad(is_real(t))
+      handles[#handles + 1] = t
+      pointers[i - 1] = pn.ffi.ptr(t)
+    end
+  end
+  return handles, pointers, #inputs, arguments
+end
+
 local function bits(ys, grads)
   local list = {}
   for _, t in ipairs(ys) do
@@ -205,6 +221,7 @@ cases.wants = wants
 cases.may_be_short = may_be_short
 cases.output_weights = output_weights
 cases.run = run
+cases.for_c = for_c
 cases.bits = bits
 cases.each = for_each_case
 cases.spec_of = spec_of

@@ -1,6 +1,7 @@
 --- Results that backward computes again: the same bits, less memory, and nothing that happens twice.
 
 local ffi = require "ffi"
+local cases = require "spec.cases"
 local helper = require "spec.helper"
 local pn = require "penumbra"
 local nn = pn.nn
@@ -180,35 +181,9 @@ describe("recompute", function()
 
   -- Each operation by its own cases, with its result behind an addition, so that it is given back.
   local binding, C = pn.ffi, pn.C
-  local TYPES = { u8 = true, i64 = true, i32 = true }
-  local function inputs_of(case)
-    local handles, pointers, n, arguments = {}, ffi.new "pn_tensor *[16]", 0, {}
-    for word in case:gmatch "%S+" do
-      local sizes, mark = word:match "^([^:=]*):?([^=]*)$"
-      if not sizes then
-        table.insert(arguments, word)
-      else
-        if sizes ~= "-" then
-          local spec = { dtype = TYPES[mark] and mark or nil }
-          for size in sizes:gmatch "%d+" do
-            spec[#spec + 1] = tonumber(size)
-          end
-          local t = pn.zeros(spec)
-          if not spec.dtype and mark ~= "01" then
-            pn.random.stream(1, "x" .. n):fill(t, "uniform", 0.1, 1)
-            t:requires_grad(true)
-          end
-          handles[#handles + 1] = t
-          pointers[n] = binding.ptr(t)
-        end
-        n = n + 1
-      end
-    end
-    return handles, pointers, n, table.concat(arguments, " ")
-  end
 
   local function gradients_of(op, case, again)
-    local handles, pointers, n, arguments = inputs_of(case)
+    local handles, pointers, n, arguments = cases.for_c(ffi.string(C.pn_op_name(op)), case)
     local values, y, n_y = ffi.new "pn_value [12]", ffi.new "pn_tensor *[8]", ffi.new "int [1]"
     binding.check(C.pn_op_parse(op, arguments, values))
     local mark = C.pn_tape_mark()

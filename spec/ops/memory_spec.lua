@@ -2,35 +2,8 @@
 local ffi = require "ffi"
 local pn = require "penumbra"
 local binding = require "penumbra.ffi"
+local cases = require "spec.cases"
 local C, check = binding.C, binding.check
-
-local TYPES = { u8 = true, i64 = true, i32 = true }
-
-local function inputs_of(case)
-  local handles, pointers, n, arguments = {}, ffi.new "pn_tensor *[16]", 0, {}
-  for word in case:gmatch "%S+" do
-    if word:find("=", 1, true) then
-      arguments[#arguments + 1] = word
-    else
-      local sizes, mark = word:match "^([^:]*):?(.*)$"
-      if sizes ~= "-" then
-        local spec = { dtype = TYPES[mark] and mark or nil }
-        for size in sizes:gmatch "%d+" do
-          spec[#spec + 1] = tonumber(size)
-        end
-        local t = pn.zeros(spec)
-        if not spec.dtype and mark ~= "01" then
-          pn.random.stream(1, "x" .. n):fill(t, "uniform", 0.1, 1)
-          t:requires_grad(true)
-        end
-        handles[#handles + 1] = t
-        pointers[n] = binding.ptr(t)
-      end
-      n = n + 1
-    end
-  end
-  return handles, pointers, n, table.concat(arguments, " ")
-end
 
 -- Forward and backward by the C interface, so that nothing is retried; true when both went well.
 local function run(op, pointers, n, values)
@@ -63,7 +36,7 @@ describe("a refused allocation", function()
       while C.pn_op_case(op, position) ~= nil do
         pn.scope(function()
           local case = ffi.string(C.pn_op_case(op, position))
-          local handles, pointers, n, arguments = inputs_of(case)
+          local handles, pointers, n, arguments = cases.for_c(name, case)
           local values = ffi.new "pn_value [12]"
           check(C.pn_op_parse(op, arguments, values))
           local nth, done = 0, false
