@@ -11,7 +11,7 @@ local cfg = pn.config{
   seed      = 1,
   -- the network
   skips       = { "1a", "2c", "3c", "4f" }, -- any of 1a, 2c, 3c, 4f, 5c
-  refine      = pn.whole(32, 0),     -- channels of the refinement of the fused mask, even; 0: none (the paper)
+  refine      = pn.whole(0, 0),      -- channels of the refinement of the fused mask, even; 0: none (the one-shot brings its own)
   deconv_init = "bilinear",          -- bilinear | nearest | icnr | random
   deconv_time = "linear",            -- linear | repeat | repeat_gain1 | centre
   overlap     = "2s",                -- 2s | s: kernel of the transposed convolutions, in strides
