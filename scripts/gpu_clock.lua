@@ -31,7 +31,7 @@ local clip = set:sequence "walk"
 local function train(name, source, plain)
   cfg.out = folder .. "/" .. name
   local run = pn.run(cfg)
-  local net = require "models.fcn_i3d" { width = cfg.width, refine = 32 }:to(cfg.device) -- as the recipes have it
+  local net = require "models.fcn_i3d" { width = cfg.width, refine = plain and 32 or 0 }:to(cfg.device) -- as the recipes
   local sgd = pn.optim.sgd(net:parameters(), { lr = 1e-3, momentum = 0.9, weight_decay = 2e-4 })
   local scaler = pn.optim.scaler { on = precision == "fp16" }
   local step = pn.captured(function(frames, mask, weight)
