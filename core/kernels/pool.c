@@ -251,6 +251,34 @@ static int avg_back_rows(void *context, int64_t begin, int64_t end) {
   return 0;
 }
 
+/* Where windows do not overlap, an input has one at most, and takes its share of what that has. */
+static bool is_apart(const pn_window *w) {
+  return w->kernel[0] == w->stride[0] && w->kernel[1] == w->stride[1] && w->kernel[2] == w->stride[2];
+}
+
+static int avg_back_apart_rows(void *context, int64_t begin, int64_t end) {
+  const job *j = context;
+  const pn_pixels *dx = &j->in, *dy = &j->out;
+  for (int64_t row = begin; row < end; row++) {
+    int64_t n, ti, hi, next = 0;
+    row_of(dx, row, &n, &ti, &hi);
+    const pn_span t = pn_span_seeing(j->w, 0, ti, dy->t), h = pn_span_seeing(j->w, 1, hi, dy->h);
+    real *into = dx->data + n * dx->sn + ti * dx->st + hi * dx->sh;
+    for (int64_t wo = 0; wo < dy->w && t.n && h.n; wo++) {
+      const pn_span s = pn_span_seen(j->w, 2, wo, dx->w);
+      const real *from = dy->data + n * dy->sn + t.at * dy->st + h.at * dy->sh + wo * dy->sw;
+      const real share = pn_window_share(j->w, j->count_pad, pn_span_seen(j->w, 0, t.at, dx->t).n,
+                                         pn_span_seen(j->w, 1, h.at, dx->h).n, s.n);
+      for (next = s.at; next < s.at + s.n; next++) {
+        real *to = into + next * dx->sw;
+        for (int64_t c = 0; c < dx->c; c++) to[c] = (j->add ? to[c] : 0) + share * from[c];
+      }
+    }
+    for (; next < dx->w && !j->add; next++) memset(into + next * dx->sw, 0, (size_t)dx->c * sizeof(real));
+  }
+  return 0;
+}
+
 /* Opens `in` and `out` as pixels, runs over the rows of one of them, and closes them. */
 static int run(job *j, pn_tensor *in, pn_tensor *out, bool writes_in, int (*rows)(void *, int64_t, int64_t)) {
   pn_tensor *held_in, *held_out;
@@ -283,5 +311,5 @@ int pn_avg_pool(const pn_window *w, bool count_pad, pn_tensor *y, pn_tensor *x) 
 
 int pn_avg_pool_back(const pn_window *w, bool count_pad, pn_tensor *dx, bool add, pn_tensor *dy) {
   job j = { .w = w, .count_pad = count_pad, .add = add };
-  return run(&j, dx, dy, true, avg_back_rows);
+  return run(&j, dx, dy, true, is_apart(w) ? avg_back_apart_rows : avg_back_rows);
 }
