@@ -267,8 +267,8 @@ static int avg_back_apart_rows(void *context, int64_t begin, int64_t end) {
     for (int64_t wo = 0; wo < dy->w && t.n && h.n; wo++) {
       const pn_span s = pn_span_seen(j->w, 2, wo, dx->w);
       const real *from = dy->data + n * dy->sn + t.at * dy->st + h.at * dy->sh + wo * dy->sw;
-      const real share = pn_window_share(j->w, j->count_pad, pn_span_seen(j->w, 0, t.at, dx->t).n,
-                                         pn_span_seen(j->w, 1, h.at, dx->h).n, s.n);
+      const real share =
+          pn_window_share(j->w, j->count_pad, pn_span_seen(j->w, 0, t.at, dx->t).n, pn_span_seen(j->w, 1, h.at, dx->h).n, s.n);
       for (next = s.at; next < s.at + s.n; next++) {
         real *to = into + next * dx->sw;
         for (int64_t c = 0; c < dx->c; c++) to[c] = (j->add ? to[c] : 0) + share * from[c];
