@@ -10,17 +10,16 @@
 --                  `-----`--- concat ---> fuse 1x1x1 -> the fused mask
 --
 -- All of this is a sum over scales: nothing there lets a coarse side say what the object is and a fine one where its edge runs.
--- And its finest features are wide in time: seven shown frames. With refine = 32 two 3x3 layers on the grid of the shallowest skip
--- see its features, the pixels themselves and what each side says, and what they make of it is added to the fused mask; two small
--- ones at the full resolution, which see the pixels and that mask, add the last word (docs/experiments.md).
+-- With refine = 32 two 3x3 layers on the grid of the shallowest skip see its features beside what each side says, and what they
+-- make of both is added to the fused mask (docs/experiments.md).
 --
 --     local net = require "models.fcn_i3d" { skips = { "1a", "2c", "3c", "4f" }, deconv_init = "bilinear" }
 --     local masks = net(x)                      -- logits: masks.fused (N,1,T,H,W), masks.sides[1..]
 --     local u8 = net:segment(clip, { stride = 3 })
 --
 -- Parameters: I3D's own names ("conv3d_1a.conv.weight" ...), "side_1a.reduce.weight", ".score.weight", ".score.bias",
--- ".up_score.weight", ".up_features.weight", ..., "fuse.weight", "fuse.bias"; "refine.reduce.weight", ".pixels",
--- ".first", ".second", ".score", ".up", ".fine", ".last".
+-- ".up_score.weight", ".up_features.weight", ..., "fuse.weight", "fuse.bias"; "refine.reduce.weight", ".first", ".second",
+-- ".score", ".up".
 local pn = require "penumbra"
 local nn = pn.nn
 local i3d = require "models.i3d"
@@ -152,36 +151,24 @@ function Side:forward(y, clip, fuse, wants_mask)
   return part, wants_mask and self.up_score(self.score(y), clip) or nil
 end
 
--- ---- the refinement: coarse logits, fine features and pixels together, which no sum over scales can weigh against each other ----
+-- ---- the refinement: coarse logits and fine features together, which no sum over scales can weigh against each other ----------
 
 local Refine = nn.class "refine"
-local FINE = 8 -- channels at the full resolution
-local RELU = { relu = true }
 
 function Refine:new(skip)
   local o = skip.o
-  local n, half, stride = o.refine, o.refine / 2, skip.stride
-  self.stride = stride
+  local n, half = o.refine, o.refine / 2
+  self.stride = skip.stride
   self:add("reduce", nn.conv3d { from = skip.from, to = half, kernel = 1, bias = true })
-  -- In time no wider than its step, so that it stands on one frame in slow motion (infer.slow).
-  local kernel = { stride[1], 2 * stride[2] + 1, 2 * stride[3] + 1 }
-  self:add("pixels", nn.conv3d { from = 3, to = half, kernel = kernel, stride = stride, bias = true })
-  self:add("first", nn.conv3d { from = 2 * half + #o.sides, to = n, kernel = { 1, 3, 3 }, bias = true })
+  self:add("first", nn.conv3d { from = half + #o.sides, to = n, kernel = { 1, 3, 3 }, bias = true })
   self:add("second", nn.conv3d { from = n, to = n, kernel = { 1, 3, 3 }, bias = true })
   self:add("score", nn.conv3d { from = n, to = 1, kernel = 1, bias = true, init = 0 }) -- so that it begins by changing nothing
-  self:add("up", up(1, stride, o))
-  self:add("fine", nn.conv3d { from = 4, to = FINE, kernel = { 1, 3, 3 }, bias = true })
-  self:add("last", nn.conv3d { from = FINE, to = 1, kernel = { 1, 3, 3 }, bias = true, init = 0 }) -- likewise
+  self:add("up", up(1, skip.stride, o))
 end
 
 --- What there is to see at the shallowest skip, from its features (N,C,T',H',W').
 function Refine:see(features)
-  return self.reduce(features, nil, RELU)
-end
-
---- What there is to see in the clip (N,3,T,H,W), on the grid of that skip.
-function Refine:look(clip)
-  return self.pixels(clip, nil, RELU)
+  return pn.relu(self.reduce(features))
 end
 
 --- What a side says (N,1,T,H,W), on the grid of that skip, within -1 and 1.
@@ -189,19 +176,13 @@ function Refine:heed(part)
   return pn.tanh(pn.avg_pool3d(part, { kernel = self.stride }) * 0.25)
 end
 
---- @param seen a list: what `see` gave, what `heed` gave of each side, what `look` gave
+--- @param seen a list: what `see` gave, then what `heed` gave of each side
 --- @param clip whose size the result has
 --- @return what is to be added to the fused logits (N,1,T,H,W)
 function Refine:forward(seen, clip)
-  local y = self.first(pn.concat(unpack(seen)), nil, RELU)
-  return self.up(self.score(self.second(y, nil, RELU)), clip)
-end
-
---- @param clip (N,3,T,H,W)
---- @param fused logits (N,1,T,H,W), refined
---- @return what is to be added to them for the last pixels of an edge, the same shape
-function Refine:finish(clip, fused)
-  return self.last(self.fine(pn.concat(clip, pn.tanh(fused * 0.25)), nil, RELU))
+  local y = pn.relu(self.first(pn.concat(unpack(seen))))
+  y = pn.relu(self.second(y))
+  return self.up(self.score(y), clip)
 end
 
 -- ---- the network --------------------------------------------------------------------------------------------------------------
@@ -279,9 +260,7 @@ function FCN:forward(clip, wants)
   end)
   add(pn.reshape(self.fuse.bias, { shape = { 1, 1, 1, 1, 1 } }))
   if self.refine then
-    seen[#seen + 1] = self.refine:look(clip)
     add(self.refine(seen, clip))
-    add(self.refine:finish(clip, fused))
   end
   return { fused = fused, sides = masks }
 end
