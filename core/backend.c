@@ -15,7 +15,7 @@ static char reason[1536];
 static void beside_us(char *path, size_t bytes) {
   static const char name[] = "libpenumbra_cuda.so";
   Dl_info us;
-  const char *slash = dladdr((void *)(uintptr_t)pn_version, &us) && us.dli_fname ? strrchr(us.dli_fname, '/') : NULL;
+  const char *slash = dladdr((void *)(uintptr_t)pn_backend_cuda, &us) && us.dli_fname ? strrchr(us.dli_fname, '/') : NULL;
   if (slash) snprintf(path, bytes, "%.*s/%s", (int)(slash - us.dli_fname), us.dli_fname, name);
   else snprintf(path, bytes, "%s", name);
 }
@@ -80,17 +80,6 @@ int pn_kernel_on(const pn_op *op, int device, const pn_kernel **out) {
 int pn_n_devices(void) {
   const pn_backend *backend = pn_backend_cuda();
   return backend ? backend->n_devices : 0;
-}
-
-int pn_device_describe(int device, char *buffer, size_t bytes) {
-  if (!buffer || !bytes) return pn_fail("device_describe: no buffer");
-  if (device == PN_CPU) {
-    snprintf(buffer, bytes, "%s", pn_build_info());
-    return 0;
-  }
-  const pn_backend *backend;
-  int index;
-  return pn_backend_of(device, &backend, &index) ? -1 : backend->describe(index, buffer, bytes);
 }
 
 int pn_device_wait(int device) {

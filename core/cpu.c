@@ -1,4 +1,4 @@
-/* cpu.c: which kernels this CPU may run, and who we are. */
+/* cpu.c: which kernels this CPU may run. */
 #include <stdlib.h>
 #include <string.h>
 #include "cpu.h"
@@ -69,12 +69,3 @@ const char *pn_cpu_variant(void) { return names[pn_cpu()]; }
 
 void pn_debug_emulate_amx(bool on) { emulated_amx = on; }
 bool pn_emulated_amx(void) { return emulated_amx; }
-
-const char *pn_version(void) { return PN_VERSION; }
-
-const char *pn_build_info(void) {
-  static char text[256];
-  snprintf(text, sizeof text, "penumbra %s, real %s, %s kernels, precision %s, %d threads, compiled by " __VERSION__, PN_VERSION,
-           pn_dtype_name(PN_REAL_DTYPE), pn_cpu_variant(), pn_precision(PN_CPU), pn_threads());
-  return text;
-}

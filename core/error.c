@@ -27,20 +27,9 @@ int pn_fail_errno(const char *path, const char *doing) {
   return pn_fail("%s: cannot %s: %s", path, doing, strerror_r(code, text, sizeof text));
 }
 
-static void one_line(char *text) {
+void pn_one_line(char *text) {
   for (; *text; text++)
     if (*text == '\n') *text = ';';
-}
-
-int pn_fail_memory(int64_t bytes, int device) {
-  char holders[768] = "", where[32] = "the CPU";
-  pn_memory m = { 0 };
-  if (pn_memory_stats(device, &m) || pn_memory_holders(device, holders, sizeof holders)) holders[0] = 0;
-  one_line(holders);
-  if (device != PN_CPU) snprintf(where, sizeof where, "cuda:%d", device - PN_CUDA0);
-  return pn_fail("out of memory: %.1f MiB wanted on %s by %s; %.1f MiB live%s%.*s", (double)bytes / 1048576.0, where,
-                 pn_memory_label()[0] ? pn_memory_label() : "(no layer)", (double)m.live_bytes / 1048576.0,
-                 holders[0] ? "; largest holders: " : "", (int)sizeof holders, holders);
 }
 
 /* ---- notices ---------------------------------------------------------------------------------------------------------------- */
@@ -57,7 +46,7 @@ void pn_notice(const char *format, ...) {
   va_start(ap, format);
   vsnprintf(text, sizeof text, format, ap);
   va_end(ap);
-  one_line(text);
+  pn_one_line(text);
   pthread_mutex_lock(&notice_lock);
   bool told = n_notices == MOST_NOTICES;
   for (int i = 0; i < n_notices && !told; i++) told = !strcmp(notices[i], text);

@@ -25,15 +25,16 @@ typedef float real;
 /* ---- errors (error.c): every failure says what, which, and the figures ------------------------------------------- */
 PN_API int pn_fail(const char *format, ...)
     __attribute__((format(printf, 1, 2)));                     /* sets the message, returns -1; backends call it too */
-PN_API int pn_fail_memory(int64_t bytes, int device);          /* names the label in force and the largest holders */
 PN_API int pn_fail_errno(const char *path, const char *doing); /* "path: cannot DOING: strerror" */
 /* Tells whoever asks (pn_take_notice; the binding writes it on stderr). The same text is told once; after 64 texts no more. */
 PN_API void pn_notice(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void pn_error_clear(void);
-PN_API const char *pn_memory_label(void);
+void pn_one_line(char *text); /* each end of a line becomes a semicolon */
 
-/* ---- host memory that is not tensors: counted, and part of the nth-allocation test ------------------------------- */
-PN_API void *pn_alloc(size_t bytes); /* 64-byte aligned, not initialised; NULL with pn_error set */
+/* ---- host memory that is not tensors (storage.c): counted, and part of the nth-allocation test -------------------- */
+PN_API const char *pn_memory_label(void);
+PN_API int pn_fail_memory(int64_t bytes, int device); /* names the label in force and the largest holders; returns -1 */
+PN_API void *pn_alloc(size_t bytes);                  /* 64-byte aligned, not initialised; NULL with pn_error set */
 PN_API void *pn_alloc_zero(size_t bytes);
 PN_API void pn_free(void *p);
 PN_API bool pn_is_dry(void); /* pn_dry_run: what is not inside a pn_parallel body, and touches much or writes what was there before,
@@ -72,8 +73,8 @@ void pn_storage_vacate(pn_storage *s); /* gives its memory back; data is NULL un
 PN_CHECKED int pn_storage_furnish(pn_storage *s);
 static inline bool pn_is_vacant(const pn_storage *s) { return !s->data; }
 
-/* ---- tensors (tensor.c) -------------------------------------------------------------------------------------------- */
-typedef struct pn_node pn_node; /* tape.c */
+/* ---- tensors (shape.c, tensor.c, node.c) -------------------------------------------------------------------------------------------- */
+typedef struct pn_node pn_node; /* tape.h */
 
 struct pn_tensor {
   pn_count refs;
@@ -101,12 +102,16 @@ pn_tensor_like(pn_tensor **out,
                const pn_tensor *t); /* same shape and type; same memory order where t is dense, else the layout of its kind */
 PN_API PN_CHECKED int pn_tensor_on(pn_tensor **out, pn_storage *s, pn_dtype dtype, int n_dims, const int64_t *shape,
                                    const int64_t *stride, int64_t offset);
+PN_CHECKED int pn_tensor_strided(pn_tensor **out, pn_dtype dtype, int n_dims, const int64_t *shape, const int64_t *stride,
+                                 int device);
 PN_API PN_CHECKED int pn_check_shape(int n_dims, const int64_t *shape); /* 0..PN_MAX_DIMS, sizes >= 0, product fits */
 PN_API bool pn_same_shape(const pn_tensor *a, const pn_tensor *b);
 PN_API void pn_strides_of(int n_dims, const int64_t *shape, pn_layout layout, int64_t *stride);
 PN_API bool pn_is_plain(const pn_tensor *t);                                              /* some order of axes makes it dense */
+bool pn_strides_match(const pn_tensor *t, const int64_t *stride);                         /* of axes of one element any does */
+int pn_axes_by_stride(const pn_tensor *t, int *axes);                                     /* of size > 1, largest first; how many */
 PN_API int pn_format_shape(char *buffer, size_t bytes, int n_dims, const int64_t *shape); /* "1,64,16,56,56" */
-/* What operations write with, on any device. Same shape, any strides; no version changes. */
+/* What operations write with, on any device (copy.c). Same shape, any strides; no version changes. */
 PN_API PN_CHECKED int pn_add_into(pn_tensor *to, const pn_tensor *from);  /* to += from; floating types, real on the CPU */
 PN_API PN_CHECKED int pn_copy_into(pn_tensor *to, const pn_tensor *from); /* to = from; one element type */
 
@@ -119,7 +124,6 @@ void pn_parallel(int64_t n, int64_t grain, void (*fn)(void *context, int64_t beg
 PN_CHECKED int pn_parallel_try(int64_t n, int64_t grain, int (*fn)(void *context, int64_t begin, int64_t end), void *context);
 
 /* ---- operations, from inside core ----------------------------------------------------------------------------------- */
-void pn_node_release(pn_node *node);
 PN_API PN_CHECKED int pn_apply1(pn_tensor **y, const pn_op *op, const char *args, int n_x, ...); /* one output; args as text */
 
 /* ---- small things ---------------------------------------------------------------------------------------------------- */

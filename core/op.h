@@ -91,18 +91,22 @@ enum {
 #include "ops.def"
 #undef OP
 
-/* ---- services for kernels --------------------------------------------------------------------------------------- */
+/* ---- services for kernels (call.c) --------------------------------------------------------------------------------------- */
 
 /* The gradient to add into for input i, zero-filled the first time; NULL when that input wants none (then *err is 0) or on
 ** failure (-1). With fresh non-NULL: memory is NOT zeroed when *fresh comes back true, and the kernel must write every element. */
 PN_API PN_CHECKED int pn_call_dx(pn_call *call, int i, pn_tensor **dx, bool *fresh);
-PN_API bool pn_call_wants(const pn_call *call, int i); /* does input i want a gradient? */
+static inline bool pn_call_wants(const pn_call *call, int i) { /* does input i want a gradient? */
+  return call->x[i] && call->x[i]->requires_grad && !call->op->constant_inputs[i];
+}
 /* Offers a view of dy as the gradient of input i: taken without a copy when nothing flowed into it yet, else added. */
 PN_API PN_CHECKED int pn_call_dx_give(pn_call *call, int i, pn_tensor *view);
 /* Makes dy[0] itself the gradient of input i, for the kernel to write over: true where that has none yet and is no leaf. */
 PN_API bool pn_call_dx_take(pn_call *call, int i);
 PN_API void pn_call_save(pn_call *call, int slot, pn_tensor *t); /* takes the reference */
 
+/* The name of the i-th input, of "x weight bias?" or "x..."; sets whether it may be absent. False past the end. */
+bool pn_input_name(const pn_op *op, int i, char *name, size_t bytes, bool *optional);
 /* Value of a named argument; asking for a name the operation has not is a programming error (abort in debug builds). */
 PN_API const pn_value *pn_call_arg(const pn_call *call, const char *name);
 static inline int64_t pn_arg_int(const pn_call *call, const char *name) { return pn_call_arg(call, name)->i[0]; }

@@ -6,7 +6,6 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include "profile.h"
 
 #if defined(__x86_64__) || defined(__i386__)
@@ -34,12 +33,6 @@ static atomic_int pending;
 static atomic_int n_threads;
 static int n_started;
 static _Thread_local bool inside;
-
-double pn_clock(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* The limit of one group, in CPUs: cgroup v2, else v1; MOST_THREADS where there is none. */
 static int quota_in(const char *root, const char *group) {

@@ -62,6 +62,36 @@ pn_dtype pn_product_dtype(int device) {
   return as == PN_AS_BF16 ? PN_BF16 : as == PN_AS_FP16 ? PN_F16 : PN_REAL_DTYPE;
 }
 
+/* ---- minimal filtering (kernels/winograd.h) ----------------------------------------------------------------------------------- */
+
+static pn_minimal_filtering filtering;
+
+int pn_set_winograd(const char *how) {
+  int t, h, w, end = 0;
+  if (!how) return pn_fail("set_winograd: how is NULL");
+  if (!strcmp(how, "auto") || !strcmp(how, "off")) {
+    filtering = (pn_minimal_filtering){ .off = *how == 'o' };
+    return 0;
+  }
+  if (sscanf(how, "%d,%d,%d%n", &t, &h, &w, &end) != 3 || how[end] || (t != 2 && t != 4) || (h != 2 && h != 4) ||
+      (w != 2 && w != 4))
+    return pn_fail("set_winograd: \"%s\" is none of auto, off, or the outputs of a tile along t,h,w (each 2 or 4)", how);
+  filtering = (pn_minimal_filtering){
+    .tile = {t, h, w}
+  };
+  return 0;
+}
+
+const char *pn_winograd(void) {
+  static _Thread_local char text[16];
+  const int *m = filtering.tile;
+  if (m[0]) snprintf(text, sizeof text, "%d,%d,%d", m[0], m[1], m[2]);
+  else snprintf(text, sizeof text, "%s", filtering.off ? "off" : "auto");
+  return text;
+}
+
+pn_minimal_filtering pn_minimal_filtering_now(void) { return filtering; }
+
 /* ---- engines ---------------------------------------------------------------------------------------------------------------- */
 
 static const char *const ways[] = { "heuristic", "autotune", "plain" };
@@ -96,7 +126,7 @@ pn_engine_policy pn_engine_policy_now(void) {
                              .autotune = way == AUTOTUNE,
                              .plain = way == PLAIN,
                              .deterministic = !by_chance,
-                             .exact = !strcmp(pn_winograd(), "off") };
+                             .exact = filtering.off };
 }
 
 int pn_picks(int device, char *buffer, size_t bytes) {

@@ -11,6 +11,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include "backend.h"
 #include "profile.h"
 
@@ -51,6 +52,12 @@ static int in_use;            /* a CUDA device, or PN_CPU; that of one recording
 static bool worked;           /* it did something in this recording */
 static void *origin;          /* the first moment of the recording, */
 static double origin_seconds; /* on pn_clock */
+
+double pn_clock(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
 
 bool pn_profiling(void) { return atomic_load_explicit(&profiling, memory_order_relaxed); }
 const pn_span *pn_span_current(void) { return open; }

@@ -443,3 +443,14 @@ int pn_memory_holders(int device, char *buffer, size_t bytes) {
   pthread_mutex_unlock(&lock);
   return 0;
 }
+
+int pn_fail_memory(int64_t bytes, int device) {
+  char holders[768] = "", where[32] = "the CPU";
+  pn_memory m = { 0 };
+  if (pn_memory_stats(device, &m) || pn_memory_holders(device, holders, sizeof holders)) holders[0] = 0;
+  pn_one_line(holders);
+  if (device != PN_CPU) snprintf(where, sizeof where, "cuda:%d", device - PN_CUDA0);
+  return pn_fail("out of memory: %.1f MiB wanted on %s by %s; %.1f MiB live%s%.*s", (double)bytes / 1048576.0, where,
+                 pn_memory_label()[0] ? pn_memory_label() : "(no layer)", (double)m.live_bytes / 1048576.0,
+                 holders[0] ? "; largest holders: " : "", (int)sizeof holders, holders);
+}

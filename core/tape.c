@@ -6,7 +6,7 @@
 #include "tape.h"
 
 static _Thread_local bool not_recording;
-static atomic_ullong next_number = 1, next_pass = 1;
+static atomic_ullong next_number = 1;
 
 bool pn_recording(void) { return !not_recording; }
 
@@ -26,21 +26,6 @@ int pn_set_requires_grad(pn_tensor *t, bool on) {
   if (on && t->dtype != PN_REAL_DTYPE && !(pn_is_short(t) && pn_takes_short(t)))
     return pn_fail("requires_grad: a tensor of %s has no gradient", pn_dtype_name(t->dtype));
   t->requires_grad = on;
-  return 0;
-}
-
-int pn_keep_saved(pn_node *node, pn_call *call) {
-  for (int i = 0; i < PN_MAX_SAVED; i++) { /* a saved result would own its own node: save another view of the same memory */
-    pn_tensor *t = call->saved[i];
-    for (int k = 0; t && k < call->n_y; k++)
-      if (t == call->y[k]) {
-        if (pn_detach(&node->saved[i], t)) return -1;
-        pn_tensor_release(t);
-        t = NULL;
-      }
-    if (t) node->saved[i] = t;
-    call->saved[i] = NULL;
-  }
   return 0;
 }
 
@@ -73,74 +58,7 @@ int pn_tape_record(pn_call *call) {
   return 0;
 }
 
-/* Gives back what the node holds. A long chain of nodes that die together is walked with a list, not with the stack. */
-static void strip(pn_node *node) {
-  node->spent = true;
-  for (int i = 0; i < PN_MAX_SAVED; i++) pn_tensor_release(node->saved[i]), node->saved[i] = NULL;
-  for (int i = 0; i < PN_MAX_OUTPUTS; i++) pn_tensor_release(node->dy[i]), node->dy[i] = NULL;
-  for (int i = 0; i < node->n_x; i++) pn_tensor_release(node->x[i]), node->x[i] = NULL;
-}
-
-void pn_node_release(pn_node *node) {
-  static _Thread_local pn_node *waiting[64];
-  static _Thread_local int n_waiting;
-  static _Thread_local bool busy;
-  if (!node || atomic_fetch_sub_explicit(&node->refs, 1, memory_order_acq_rel) != 1) return;
-  if (busy && n_waiting < (int)PN_LENGTH(waiting)) {
-    waiting[n_waiting++] = node;
-    return;
-  }
-  bool outer = !busy;
-  busy = true;
-  strip(node);
-  free(node);
-  while (outer && n_waiting) {
-    pn_node *next = waiting[--n_waiting];
-    strip(next);
-    free(next);
-  }
-  if (outer) busy = false;
-}
-
 /* ---- backward --------------------------------------------------------------------------------------------------------- */
-
-static int list_push(pn_node_list *list, pn_node *node) {
-  if (list->n == list->room) {
-    size_t more = list->room ? 2 * list->room : 512;
-    pn_node **grown = realloc(list->at, sizeof *grown * more);
-    if (!grown) return pn_fail_memory((int64_t)(sizeof *grown * more), PN_CPU);
-    list->at = grown, list->room = more;
-  }
-  list->at[list->n++] = node;
-  atomic_fetch_add_explicit(&node->refs, 1, memory_order_relaxed);
-  return 0;
-}
-
-static int later_first(const void *a, const void *b) {
-  const pn_node *const *p = a, *const *q = b;
-  return (*p)->number < (*q)->number ? 1 : (*p)->number > (*q)->number ? -1 : 0;
-}
-
-uint64_t pn_next_pass(void) { return atomic_fetch_add(&next_pass, 1); }
-
-int pn_nodes_behind(pn_node_list *list, pn_node *root, uint64_t pass, uint64_t least) {
-  if (root->visited == pass || root->number < least) return 0;
-  root->visited = pass;
-  size_t i = list->n; /* the list grows while it is read, so it is its own queue */
-  if (list_push(list, root)) return -1;
-  for (; i < list->n; i++) {
-    pn_node *node = list->at[i];
-    for (int k = 0; k < node->n_x; k++) {
-      pn_node *from = node->x[k] ? node->x[k]->node : NULL;
-      if (!from || from->visited == pass || from->number < least || node->op->constant_inputs[k]) continue;
-      from->visited = pass;
-      if (list_push(list, from)) return -1;
-    }
-  }
-  return 0;
-}
-
-void pn_nodes_sort(pn_node_list *list) { qsort(list->at, list->n, sizeof *list->at, later_first); }
 
 /* Every node that the loss depends on. */
 static int collect(pn_node_list *list, pn_node *root) {
@@ -230,7 +148,7 @@ int pn_backward(pn_tensor *loss, pn_tensor *seed, bool keep_graph) {
     pn_node *node = list.at[i];
     if (!rc) rc = pn_recompute_for(&list, i) || node_backward(node) ? -1 : 0;
     for (int k = 0; k < PN_MAX_OUTPUTS; k++) pn_tensor_release(node->dy[k]), node->dy[k] = NULL;
-    if (!keep_graph && !rc) strip(node);
+    if (!keep_graph && !rc) pn_node_strip(node);
     pn_node_release(node);
   }
   (void)pn_set_recording(was);

@@ -1,4 +1,4 @@
-/* tape.h: what a forward leaves behind for backward. */
+/* tape.h: what a forward leaves behind for backward: nodes (node.c), written and read by tape.c and recompute.c. */
 #ifndef PENUMBRA_TAPE_H
 #define PENUMBRA_TAPE_H
 #include "op.h"
@@ -33,6 +33,8 @@ typedef struct pn_node_list {
 PN_CHECKED int pn_nodes_behind(pn_node_list *list, pn_node *root, uint64_t pass, uint64_t least);
 void pn_nodes_sort(pn_node_list *list); /* the last recorded first */
 uint64_t pn_next_pass(void);
+void pn_node_release(pn_node *node);
+void pn_node_strip(pn_node *node);                          /* gives back what it holds */
 PN_CHECKED int pn_keep_saved(pn_node *node, pn_call *call); /* from the call to the node */
 
 /* Before backward of list->at[i]: computes again what it, and the nodes after it in the list, have lost. */

@@ -111,7 +111,8 @@ PN_CHECKED int pn_archive_refuse(pn_entry *entry, const char *format, ...) __att
 PN_CHECKED int pn_archive_check_entry(const pn_archive *a, const pn_entry *entry, int64_t limit);
 PN_CHECKED int pn_archive_add_metadata(pn_archive *a, const char *key, size_t key_bytes, const char *value, size_t value_bytes);
 PN_CHECKED int pn_archive_fail(const pn_archive *a, const char *format, ...)
-    __attribute__((format(printf, 2, 3))); /* "path: format: ..." */
+    __attribute__((format(printf, 2, 3)));            /* "path: format: ..." */
+PN_CHECKED int pn_archive_check_names(pn_archive *a); /* after the last entry: sorts them; fails where two are named alike */
 PN_CHECKED int pn_part_read(pn_archive *a, int part, int64_t begin, void *buffer, int64_t bytes);
 
 /* Product of the sizes; false when it does not fit, or a size is negative. */

@@ -2,7 +2,7 @@
 #include "kernels/bce.h"
 #include <string.h>
 #include "kernels/curves.h"
-#include "kernels/elementwise.h"
+#include "kernels/loop.h"
 
 enum { BLOCK = 8192, CHUNK = 256, NORM_MEAN = 0, NORM_SUM = 1, NORM_NONE = 3, EMPTY_ZERO = 1 };
 

@@ -1,7 +1,7 @@
 /* lanes.h: the lanes of an axis (what lies along it at one place of the others), and what gather and argsort do in one. */
 #ifndef PENUMBRA_KERNELS_LANES_H
 #define PENUMBRA_KERNELS_LANES_H
-#include "kernels/elementwise.h"
+#include "kernels/loop.h"
 #include "kernels/reduce.h"
 
 /* Tensors walked together along all axes but one, t[0] the largest: an element of the loop is the first of a lane of each, step[k] leads

@@ -1,6 +1,6 @@
 /* pixels.c: see pixels.h. */
 #include "kernels/pixels.h"
-#include "kernels/elementwise.h"
+#include "kernels/loop.h"
 
 int pn_pixels_open(pn_pixels *out, pn_tensor **held, pn_tensor *t) {
   if (pn_channels_last(held, t)) return -1;

@@ -2,6 +2,7 @@
 ** A loop walks all positions of the other axes; each position goes along the axis by itself, in order. */
 #include "kernels/softmax.h"
 #include <tgmath.h>
+#include "kernels/formulas.h"
 #include "kernels/lanes.h"
 
 typedef struct job {

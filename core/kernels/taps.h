@@ -3,7 +3,7 @@
 **
 ** A list names pixels by offset (in elements) from one address; each pixel is c channels in a row. The lists are built by
 ** pooling and resizing once for many pixels, so these loops hold all the arithmetic of those operations.
-** taps.c is the definition; taps_avx2.c and taps_avx512.c give the same bits but for the rounding of fused multiply-adds. */
+** taps_plain.c is the definition; taps_avx2.c and taps_avx512.c give the same bits but for the rounding of fused multiply-adds. */
 #ifndef PENUMBRA_KERNELS_TAPS_H
 #define PENUMBRA_KERNELS_TAPS_H
 #include "internal.h"

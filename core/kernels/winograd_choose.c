@@ -1,11 +1,7 @@
-/* winograd_choose.c: where minimal filtering serves, in which tiles, and the setting that overrules it. */
-#include <stdio.h>
-#include <string.h>
+/* winograd_choose.c: where minimal filtering serves, and in which tiles. */
 #include "convolve_bf16.h"
+#include "precision.h"
 #include "winograd_tiles.h"
-
-static enum { AUTO, OFF, FORCED } mode;
-static pn_winograd_tile forced;
 
 #ifndef PN_F64_BUILD
 
@@ -35,16 +31,16 @@ double pn_direct_cost(pn_pixels y, pn_pixels x, const pn_geometry *g) {
   return product * (double)(y.n * y.t * y.h * y.w) * taps * (double)x.c * (double)pn_ceil_div(y.c, pn_winograd_lines()->vl);
 }
 
-bool pn_winograd_off(void) { return mode == OFF || !pn_winograd_lines(); }
+bool pn_winograd_off(void) { return pn_minimal_filtering_now().off || !pn_winograd_lines(); }
 
 pn_winograd_tile pn_winograd_choose(pn_pixels y, pn_pixels x, const pn_geometry *g) {
   pn_winograd_tile best = {
     {0, 0, 0}
   };
-  if (mode == OFF || !fits(y, x, g)) return best;
-  if (mode == FORCED) {
-    best = forced;
-    if (g->kernel[0] == 1) best.m[0] = 0;
+  const pn_minimal_filtering setting = pn_minimal_filtering_now();
+  if (setting.off || !fits(y, x, g)) return best;
+  if (setting.tile[0]) {
+    for (int d = 0; d < 3; d++) best.m[d] = d == 0 && g->kernel[0] == 1 ? 0 : setting.tile[d];
     return best;
   }
   double least = pn_direct_cost(y, x, g);
@@ -60,27 +56,3 @@ pn_winograd_tile pn_winograd_choose(pn_pixels y, pn_pixels x, const pn_geometry 
 }
 
 #endif
-
-int pn_set_winograd(const char *how) {
-  int t, h, w, end = 0;
-  if (!how) return pn_fail("set_winograd: how is NULL");
-  if (!strcmp(how, "auto") || !strcmp(how, "off")) {
-    mode = *how == 'o' ? OFF : AUTO;
-    return 0;
-  }
-  if (sscanf(how, "%d,%d,%d%n", &t, &h, &w, &end) != 3 || how[end] || (t != 2 && t != 4) || (h != 2 && h != 4) ||
-      (w != 2 && w != 4))
-    return pn_fail("set_winograd: \"%s\" is none of auto, off, or the outputs of a tile along t,h,w (each 2 or 4)", how);
-  forced = (pn_winograd_tile){
-    {t, h, w}
-  };
-  mode = FORCED;
-  return 0;
-}
-
-const char *pn_winograd(void) {
-  static _Thread_local char text[16];
-  if (mode == FORCED) snprintf(text, sizeof text, "%d,%d,%d", forced.m[0], forced.m[1], forced.m[2]);
-  else snprintf(text, sizeof text, "%s", mode == OFF ? "off" : "auto");
-  return text;
-}
