@@ -1,4 +1,4 @@
-/* context.h: what device.c, memory.c and graph.c know of a device. Private to them. */
+/* context.h: what context.c, device.c, memory.c and graph.c know of a device. Private to them. */
 #ifndef PENUMBRA_GPU_CONTEXT_H
 #define PENUMBRA_GPU_CONTEXT_H
 #include <pthread.h>
@@ -30,6 +30,7 @@ typedef struct pn_context {
   pn_gpu gpu; /* first: what others see is the context */
   bool ready;
   pn_pool *pool, *upload_pool; /* in the order of gpu.stream, and of uploads */
+  cudaError_t refusal;         /* of the last segment that a pool asked for; under the lock */
   cudaStream_t uploads;
   cudaEvent_t uploaded, released; /* the last upload is there; the last memory of upload_pool that came back is done with */
   bool any_released;
@@ -51,8 +52,9 @@ extern pthread_mutex_t pn_gpu_lock; /* of the contexts and all they hold */
 pn_context *pn_context_at(int index);
 pn_context *pn_context_opened(int index);      /* of what has been opened: no call that could fail, for what gives back and ends */
 PN_CHECKED int pn_context_heed(pn_context *c); /* after a wait: what kernels found */
-PN_CHECKED int pn_context_pools(pn_context *c);
-pn_pool_source pn_context_source(bool keeps); /* the lock is held when a pool takes or gives */
+PN_CHECKED int pn_context_find(int *n, char *why, size_t bytes); /* how many devices there are; before all else */
+pn_pool_source pn_context_source(pn_context *c, bool keeps);     /* the lock is held when a pool takes or gives */
+bool pn_context_captures(const pn_context *c);                   /* does this thread capture a step there? The lock is held. */
 /* Fails while another thread captures a step: what goes to the stream would become part of that. The lock is held. */
 PN_CHECKED int pn_context_ours(const pn_context *c);
 /* Fails inside a capture of this thread: what would wait cannot be replayed. Takes the lock. */

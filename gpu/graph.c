@@ -2,7 +2,7 @@
 **
 ** What is captured takes its memory from a pool of its own, so that each time finds it where it was; what other pools get back
 ** meanwhile is kept until the work is freed. A captured step must not wait, read or send: memory.c refuses it with a sentence. What
-** another thread sends to the stream meanwhile would be captured too: device.c and memory.c refuse its copies, allocations and operations.
+** another thread sends to the stream meanwhile would be captured too: context.c and memory.c refuse its copies, allocations and operations.
 ** Nor may anything wait for a stream that is captured: older work that the collector frees meanwhile is ended when the capture has. */
 #include <stdlib.h>
 #include "context.h"
@@ -14,7 +14,7 @@ int pn_capture_open(int index) {
   /* Nothing is given back to the driver during the capture: what two calls as written have cached would stand beside its own. */
   if (pn_memory_make_room(c)) return -1;
   pn_captured *g = calloc(1, sizeof *g);
-  if (!g || !(g->pool = pn_pool_new(pn_context_source(true)))) {
+  if (!g || !(g->pool = pn_pool_new(pn_context_source(c, true)))) {
     free(g);
     return pn_fail_memory(sizeof *g, PN_CPU);
   }

@@ -10,50 +10,6 @@
 
 /* ---- pools ----------------------------------------------------------------------------------------------------------------------- */
 
-static cudaError_t refusal; /* of the last segment that was asked for; under the lock */
-
-static void *take_segment(void *unused, size_t bytes) {
-  void *p;
-  (void)unused;
-  refusal = cudaMalloc(&p, bytes);
-  return pn_gpu_try(refusal) ? p : NULL;
-}
-
-static void give_segment(void *unused, void *memory) {
-  (void)unused;
-  (void)pn_gpu_try(cudaFree(memory));
-}
-
-pn_pool_source pn_context_source(bool keeps) {
-  const char *how = getenv("PENUMBRA_MEMORY");
-  return (pn_pool_source){ take_segment, give_segment, NULL, how && *how, keeps };
-}
-
-int pn_context_pools(pn_context *c) {
-  const char *how = getenv("PENUMBRA_MEMORY");
-  if (how && *how && strcmp(how, "exact")) return pn_fail("CUDA: cannot use PENUMBRA_MEMORY=%s: only 'exact' is known", how);
-  c->pool = pn_pool_new(pn_context_source(false));
-  c->upload_pool = c->pool ? pn_pool_new(pn_context_source(false)) : NULL;
-  if (c->upload_pool) return 0;
-  pn_pool_free(c->pool);
-  c->pool = NULL;
-  return pn_fail_memory(0, PN_CPU);
-}
-
-static bool capturing_here(const pn_context *c) { return c->capture && pthread_equal(c->capture->owner, pthread_self()); }
-
-int pn_context_ours(const pn_context *c) {
-  if (!c->capture || capturing_here(c)) return 0;
-  return pn_fail("cuda:%d: another thread captures a step there; what this one did would become part of it", c->gpu.index);
-}
-
-int pn_context_outside(const pn_context *c, const char *doing) {
-  pthread_mutex_lock(&pn_gpu_lock);
-  const bool inside = capturing_here(c);
-  pthread_mutex_unlock(&pn_gpu_lock);
-  return inside ? pn_fail("cannot %s inside a captured step: it would not be done again when the step is", doing) : 0;
-}
-
 /* Idle segments of both pools go back to the driver. The lock is held. */
 static void flush(pn_context *c) {
   pn_pool_trim(c->pool);
@@ -63,14 +19,14 @@ static void flush(pn_context *c) {
 /* Before a request fails, what lies idle is given back, but not while work is captured: cudaFree waits for the device. The lock is
 ** held. */
 static int take(pn_context *c, pn_pool *pool, size_t bytes, void **out) {
-  refusal = cudaSuccess;
+  c->refusal = cudaSuccess;
   *out = pn_pool_take(pool, bytes + PN_MARGIN);
-  if (!*out && refusal == cudaErrorMemoryAllocation && !c->capture) {
+  if (!*out && c->refusal == cudaErrorMemoryAllocation && !c->capture) {
     flush(c);
     *out = pn_pool_take(pool, bytes + PN_MARGIN);
   }
   if (*out) return 0;
-  if (refusal != cudaSuccess && refusal != cudaErrorMemoryAllocation) return pn_gpu_check(refusal, "allocate memory");
+  if (c->refusal != cudaSuccess && c->refusal != cudaErrorMemoryAllocation) return pn_gpu_check(c->refusal, "allocate memory");
   return pn_fail("CUDA: no room for %zu bytes", bytes);
 }
 
@@ -78,7 +34,7 @@ int pn_memory_allocate(int index, size_t bytes, void **out) {
   pn_context *c = pn_context_at(index);
   if (!c) return -1;
   pthread_mutex_lock(&pn_gpu_lock);
-  bool captured = capturing_here(c), aside = captured && c->capture->aside;
+  bool captured = pn_context_captures(c), aside = captured && c->capture->aside;
   int rc = pn_context_ours(c);
   rc = rc ? rc : take(c, captured && !aside ? c->capture->pool : c->pool, bytes, out);
   if (!rc) pn_fake_lend(c->gpu.stream, *out, bytes, aside);
@@ -121,7 +77,7 @@ void pn_memory_release(int index, void *memory, size_t bytes) {
   pn_context *c = pn_context_opened(index);
   (void)bytes;
   pthread_mutex_lock(&pn_gpu_lock);
-  bool ours = capturing_here(c) && pn_pool_give(c->capture->pool, memory);
+  bool ours = pn_context_captures(c) && pn_pool_give(c->capture->pool, memory);
   if (ours) pn_fake_reclaim(c->gpu.stream, memory);
   else if (!(c->capture && defer(c->capture, memory))) pn_memory_give(c, memory); /* whichever thread captures */
   pthread_mutex_unlock(&pn_gpu_lock);
