@@ -16,6 +16,7 @@ local guarded = require "penumbra.base.guarded"
 local nearest = require "penumbra.base.nearest"
 local raise = require "penumbra.base.raise"
 local ffi = require "ffi"
+require "penumbra.show" -- what print makes of a large tensor
 
 local C = binding.C
 

@@ -426,6 +426,16 @@ for _, name in ipairs { "reshape", "expand", "permute", "flip" } do
   end
 end
 
+--- Part of an axis, as a view that gradients flow through: `x:slice(2, 1, 64)`, or named as pn.slice has it.
+-- @param t the tensor
+-- @param axis which axis, from 1
+-- @param first its first element to keep, from 1
+-- @param count how many; default: to the end
+function methods.slice(t, axis, first, count)
+  local named = type(axis) == "table" and axis or { axis = axis, first = first, count = count }
+  return ops.slice(t, named)
+end
+
 -- Conversions of a tensor that takes part in a gradient go through the graph, where the new type can carry one.
 local carries_gradient = { f32 = true, f64 = true, f16 = true, bf16 = true }
 local plain_cast, plain_contiguous = methods.cast, methods.contiguous

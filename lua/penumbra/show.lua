@@ -3,6 +3,10 @@
 --     tensor (2,20) f32 cpu, 0 to 0, mean 0
 --       0  0  0  ...  0  0  0
 
+local binding = require "penumbra.ffi"
+local scope = require "penumbra.scope"
+local tensor = require "penumbra.tensor"
+
 -- The positions of an axis that are shown: all, or the first and last three.
 local function shown(n)
   local list = {}
@@ -42,7 +46,6 @@ local function matrix(t, index, indent)
 end
 
 local function text(t)
-  local pn = require "penumbra"
   local shape = t:shape()
   local head = ("tensor (%s) %s %s"):format(table.concat(shape, ","), t:dtype(), t:device())
   if t:count() == 0 then return head .. " empty" end
@@ -50,9 +53,9 @@ local function text(t)
   if t:dims() == 0 then return ("%s: %.9g"):format(head, t:item()) end
   if t:count() > 1 then
     local real = t:detach()
-    if real:dtype() ~= pn.real then real = real:cast(pn.real) end
-    pn.no_grad(function()
-      head = ("%s, %.4g to %.4g, mean %.4g"):format(head, -pn.max(-real):item(), pn.max(real):item(), pn.mean(real):item())
+    if real:dtype() ~= binding.real then real = real:cast(binding.real) end
+    tensor.no_grad(function()
+      head = ("%s, %.4g to %.4g, mean %.4g"):format(head, -(-real):max():item(), real:max():item(), real:mean():item())
     end)
   end
   local n_bad = t:dtype():match "^[fb]" and t:count_bad() or 0
@@ -66,6 +69,8 @@ end
 
 -- @param t a tensor, on any device
 -- @treturn string
-return function(t)
-  return require("penumbra.scope").run(text, t)
+function tensor.show(t)
+  return scope.run(text, t)
 end
+
+return tensor.show

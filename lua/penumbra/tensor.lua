@@ -494,16 +494,6 @@ function methods.slot(t, axis, first, count)
   return derived(C.pn_tensor_slot, t, zero_axis, first - 1, count)
 end
 
---- Part of an axis, as a view that gradients flow through: `x:slice(2, 1, 64)`, or named as pn.slice has it.
--- @param t the tensor
--- @param axis which axis, from 1
--- @param first its first element to keep, from 1
--- @param count how many; default: to the end
-function methods.slice(t, axis, first, count)
-  local named = type(axis) == "table" and axis or { axis = axis, first = first, count = count }
-  return require("penumbra.ops").slice(t, named)
-end
-
 --- How many elements are NaN or infinite.
 function methods.count_bad(t)
   local n = index_type(1)
@@ -654,7 +644,7 @@ local print = print -- a script may put its own in the place of this one, and ca
 local function to_text(t)
   local caller = debug.getinfo(2, "f")
   if caller and caller.func == print and t.p ~= nil and t:count() > 64 then
-    local ok, text = pcall(require "penumbra.show", t)
+    local ok, text = pcall(tensor.show, t) -- of show.lua
     if ok then
       return text
     end
@@ -662,16 +652,10 @@ local function to_text(t)
   return describe(t)
 end
 
--- Operators. A number on one side needs no tensor of its own: it is y = factor·x + offset.
-local ops -- penumbra.ops, which needs this file first
-
-local function operation(name, ...)
-  ops = ops or require "penumbra.ops"
-  return ops[name](...)
-end
-
+-- Operators are the methods that ops.lua makes of operations. A number on one side needs no tensor of its own: it is
+-- y = factor·x + offset.
 local function linear(t, factor, offset)
-  return operation("scale", t, { a = factor, b = offset })
+  return methods.scale(t, { a = factor, b = offset })
 end
 
 -- What someone wrote between [ ].
@@ -725,7 +709,7 @@ ffi.metatype(binding.Ref, {
     elseif type(b) == "number" then
       return linear(a, 1, b)
     end
-    return operation("add", a, b)
+    return methods.add(a, b)
   end,
   __sub = function(a, b)
     if type(a) == "number" then
@@ -733,7 +717,7 @@ ffi.metatype(binding.Ref, {
     elseif type(b) == "number" then
       return linear(a, 1, -b)
     end
-    return operation("sub", a, b)
+    return methods.sub(a, b)
   end,
   __mul = function(a, b)
     if type(a) == "number" then
@@ -741,13 +725,13 @@ ffi.metatype(binding.Ref, {
     elseif type(b) == "number" then
       return linear(a, b, 0)
     end
-    return operation("mul", a, b)
+    return methods.mul(a, b)
   end,
   __div = function(a, b)
     if type(b) == "number" then
       return linear(a, 1 / b, 0)
     end
-    return operation("div", a, b)
+    return methods.div(a, b)
   end,
   __pow = function(a, b)
     if is_tensor(b) then
@@ -757,10 +741,10 @@ ffi.metatype(binding.Ref, {
     elseif type(b) ~= "number" then
       raise("pow: the exponent is a %s, expects a number", type(b))
     end
-    return operation("pow", a, { exponent = b })
+    return methods.pow(a, { exponent = b })
   end,
   __unm = function(a)
-    return operation("neg", a)
+    return methods.neg(a)
   end,
 })
 

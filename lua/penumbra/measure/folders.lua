@@ -4,11 +4,12 @@ local ffi = require "ffi"
 local lfs = require "lfs"
 local binding = require "penumbra.ffi"
 local image = require "penumbra.image"
-local measure = require "penumbra.measure"
 local named = require "penumbra.base.named"
 local nearest = require "penumbra.base.nearest"
 local raise = require "penumbra.base.raise"
 local score = require "penumbra.measure.score"
+local sequence = require "penumbra.measure.sequence"
+local text = require "penumbra.measure.text"
 
 local C, check, ptr = binding.C, binding.check, binding.ptr
 
@@ -154,7 +155,7 @@ end
 function folders.evaluate(how)
   how = named("measure.evaluate", how, {
     masks = named.required, davis = named.required, sequences = named.optional, resolution = "480p", objects = false,
-    tolerance = measure.tolerance, json = named.optional,
+    tolerance = sequence.tolerance, json = named.optional,
   })
   for _, key in ipairs { "masks", "davis" } do
     if type(how[key]) ~= "string" or not is_directory(how[key]) then
@@ -202,17 +203,17 @@ function folders.evaluate(how)
     for _, row in ipairs(rows) do
       order[#order + 1] = row[1]
       scores[row[1]] = score(masks, inner, row[2], how.tolerance, 0)
-      copied[row[1]] = measure.copied(truth, { object = row[2] > 0 and row[2] or nil, tolerance = how.tolerance })
+      copied[row[1]] = sequence.copied(truth, { object = row[2] > 0 and row[2] or nil, tolerance = how.tolerance })
     end
     inner:free()
     masks:free()
     truth:free()
   end
-  local result = measure.summary(order, scores)
-  result.baseline = measure.summary(order, copied)
+  local result = sequence.summary(order, scores)
+  result.baseline = sequence.summary(order, copied)
   result.notes = notes
   if how.json then
-    measure.write_json(how.json, result)
+    text.write_json(how.json, result)
   end
   return result
 end
