@@ -16,6 +16,7 @@ step() {
   fi
 }
 step "floors" build/penumbra scripts/floors.lua
+step "circles" build/penumbra scripts/circles.lua
 step "luacheck" luacheck -q --no-color .
 
 # The places where a file would change, a line a file.

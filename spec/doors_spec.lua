@@ -1,4 +1,4 @@
--- doors_spec: the scripts behind the doors of the Makefile: floors, dependencies, the tally of specs, operations.md, install.
+-- doors_spec: the scripts behind the doors of the Makefile: floors, circles, dependencies, the tally of specs, operations.md, install.
 local program = require "penumbra.program"
 local files = require "penumbra.base.files"
 local shell = require "penumbra.base.shell"
@@ -74,6 +74,64 @@ describe("doors", function()
         assert.truthy(output:find(case[3], 1, true), output)
       end)
     end
+  end)
+
+  describe("circles", function()
+    local function circles(root) return run(("%s %s/scripts/circles.lua %s"):format(quote(program.exe), quote(home), quote(root))) end
+
+    -- Compiles what `sources` holds by path, and writes of it what CMake would.
+    local function build(sources)
+      local commands = {}
+      for path, text in pairs(sources) do
+        local file, object = write(path, text), path:gsub("/", "_") .. ".o"
+        write("build/.keep", "")
+        local output, code = run(("cc -c -o %s %s"):format(quote(top .. "/build/" .. object), quote(file)))
+        assert.equal(0, code, output)
+        commands[#commands + 1] = ('{ "directory": "%s/build", "command": "cc -o %s -c %s", "file": "%s" }'):format(top, object, file,
+          file)
+      end
+      write("build/compile_commands.json", "[" .. table.concat(commands, ",") .. "]")
+      assert.is_nil(files.make_directory(top .. "/lua"))
+    end
+
+    it("are not in this tree", function()
+      local output, code = circles(home)
+      assert.equal(0, code, output)
+      assert.truthy(output:find "^%d+ arrows, no circle\n$")
+    end)
+
+    it("are shown, the shortest way round, with the names that close them", function()
+      build {
+        ["core/a.c"] = "int b(void); int a(void) { return b(); }\n",
+        ["core/b.c"] = "int c(void); int d(void); int b(void) { return c() + d(); }\n",
+        ["core/c.c"] = "int a(void); int c(void) { return a(); }\n",
+        ["core/d.c"] = "int d(void) { return 1; }\n",
+      }
+      local output, code = circles(top)
+      assert.equal(1, code)
+      assert.equal("circle: core/a.c -> core/b.c (b)\n        core/b.c -> core/c.c (c)\n        core/c.c -> core/a.c (a)\n", output)
+    end)
+
+    it("are no matter of the registry, which lists operations and calls none", function()
+      build {
+        ["core/op.c"] = "extern int pn_op_relu; int *pn_op_at(void) { return &pn_op_relu; }\n",
+        ["core/ops/relu.c"] = "int *pn_op_at(void); int pn_op_relu; int *first(void) { return pn_op_at(); }\n",
+      }
+      local output, code = circles(top)
+      assert.equal(0, code, output)
+      assert.equal("1 arrows, no circle\n", output)
+    end)
+
+    it("of modules are seen wherever they are required", function()
+      build { ["core/d.c"] = "int d(void) { return 1; }\n" }
+      write("lua/penumbra/nn/init.lua", 'local loss = require "penumbra.loss"\n')
+      write("lua/penumbra/loss.lua", '-- require "penumbra.sgd"\nreturn function() return require("penumbra.nn") end\n')
+      write("lua/penumbra/sgd.lua", 'return require "penumbra.nn"\n')
+      local output, code = circles(top)
+      assert.equal(1, code)
+      assert.equal("circle: lua/penumbra/loss.lua -> lua/penumbra/nn/init.lua (penumbra.nn)\n" ..
+        "        lua/penumbra/nn/init.lua -> lua/penumbra/loss.lua (penumbra.loss)\n", output)
+    end)
   end)
 
   describe("dependencies", function()
