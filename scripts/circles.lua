@@ -1,6 +1,6 @@
--- scripts/circles.lua [ROOT]: calls and requires run down. An arrow goes from a file of C or CUDA to each other whose functions or
--- data it names (as nm finds them in the object files of ROOT/build), and from a module of Lua to each that it requires, wherever in
--- its text. Fails where files reach each other in a circle, and shows the shortest way round, with the names.
+-- scripts/circles.lua [ROOT]: calls and requires run down. An arrow goes from a file of C or CUDA to each other whose functions
+-- or data it names (as nm finds them in the object files of ROOT/build), and from a module of Lua to each that it requires,
+-- wherever in its text. Fails where files reach each other in a circle, and shows the shortest way round, with the names.
 -- The registry (core/op.c) and the plug-in's table (gpu/device.c) point at the operations that they list: those are no calls.
 local lfs = require "lfs"
 local root = arg[1] or require("penumbra.program").home

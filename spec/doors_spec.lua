@@ -1,4 +1,5 @@
--- doors_spec: the scripts behind the doors of the Makefile: floors, circles, dependencies, the tally of specs, operations.md, install.
+-- doors_spec: the scripts behind the doors of the Makefile: floors, circles, dependencies, the tally of specs, operations.md,
+-- install.
 local program = require "penumbra.program"
 local files = require "penumbra.base.files"
 local shell = require "penumbra.base.shell"
@@ -77,7 +78,9 @@ describe("doors", function()
   end)
 
   describe("circles", function()
-    local function circles(root) return run(("%s %s/scripts/circles.lua %s"):format(quote(program.exe), quote(home), quote(root))) end
+    local function circles(root)
+      return run(("%s %s/scripts/circles.lua %s"):format(quote(program.exe), quote(home), quote(root)))
+    end
 
     -- Compiles what `sources` holds by path, and writes of it what CMake would.
     local function build(sources)
@@ -87,8 +90,8 @@ describe("doors", function()
         write("build/.keep", "")
         local output, code = run(("cc -c -o %s %s"):format(quote(top .. "/build/" .. object), quote(file)))
         assert.equal(0, code, output)
-        commands[#commands + 1] = ('{ "directory": "%s/build", "command": "cc -o %s -c %s", "file": "%s" }'):format(top, object, file,
-          file)
+        commands[#commands + 1] = ('{ "directory": "%s/build", "command": "cc -o %s -c %s", "file": "%s" }'):format(top, object,
+          file, file)
       end
       write("build/compile_commands.json", "[" .. table.concat(commands, ",") .. "]")
       assert.is_nil(files.make_directory(top .. "/lua"))
