@@ -7,7 +7,6 @@
 -- out/: NAME/ for each run, masks/NAME (what DAVIS expects, for `penumbra evaluate` too), overlays/NAME, config.json, run.json,
 -- scores.json of all that is done so far; at the end (or at Ctrl-C) report.html.
 -- @module penumbra.commands.each
-local config = require "penumbra.config"
 local files = require "penumbra.base.files"
 local json = require "penumbra.json"
 local lfs = require "lfs"
@@ -18,26 +17,21 @@ local usage = require "penumbra.base.usage"
 
 local say = series.say
 
-local keys = {
-  { "set", "val", "whose sequences: a set of the tree" },
-  { "sequences", "", "or these, with commas between" },
-  { "out", "", "directory of the runs; default out/each-RECIPE-DATE-TIME. One that is there goes on" },
+local command = {
+  name = "each", varied = "sequence", instead = "sequences=a,b or set=NAME", needs = { "davis", "sequence" },
+  over = "the sequences of a set",
+  keys = {
+    { "set", "val", "whose sequences: a set of the tree" },
+    { "sequences", "", "or these, with commas between" },
+    { "out", "", "directory of the runs; default out/each-RECIPE-DATE-TIME. One that is there goes on" },
+  },
 }
-local instead = { sequence = "sequences=a,b or set=NAME", resume = "the same out= goes on" }
-
--- The configuration that every run will have, but for its sequence; mistakes show here.
-local function resolve(path, rest, run_file)
-  local declared = series.declared("each", path, run_file, { "davis", "sequence" }, "the sequences of a set")
-  local cfg = config.resolve(declared, series.with(rest, "sequence=" .. rest[0]), { name = rest[0], file = path })
-  if cfg.video then usage.fail("each: video= is one clip, not the sequences of a set: penumbra %s video=%s", rest[0], cfg.video) end
-  return cfg
-end
 
 -- The names to run, each of them there and sound.
-local function names_of(ours, dataset)
-  local names = series.words(ours.sequences)
+local function names_of(runs, dataset)
+  local names, set = runs:words "sequences", runs.keys.set or "val"
   if #names == 0 then
-    names = dataset:sequences(ours.set or "val")
+    names = dataset:sequences(set)
     local present, missing = {}, {}
     for _, name in ipairs(dataset:sequences()) do present[name] = true end
     for _, name in ipairs(names) do
@@ -45,7 +39,7 @@ local function names_of(ours, dataset)
     end
     if #missing > 0 then
       usage.fail("each: %s has %d of the %d sequences of set %s; missing: %s. sequences=a,b names those to run", dataset.root,
-        #names - #missing, #names, ours.set or "val", table.concat(missing, ", "))
+        #names - #missing, #names, set, table.concat(missing, ", "))
     end
   end
   for _, name in ipairs(names) do dataset:sequence(name) end
@@ -122,16 +116,15 @@ function Each:collect(wait)
 end
 
 -- Learns and segments one sequence. An error is told; one that ends the program (Ctrl-C, a mistake of usage) goes on.
-function Each:run(i, name, path, rest, run_file)
+function Each:run(i, name)
   say("[%d of %d] %s", i, #self.names, name)
-  local arguments = series.with(rest, "sequence=" .. name, ("out=%s/%s"):format(self.dir, name))
-  local ok, problem = series.run(run_file, path, arguments)
+  local ok, problem = self.runs:run(name, "sequence=" .. name)
   if ok then return end
   if type(problem) == "table" then
     self:collect(true)
     if problem.code == 130 then
       self:report()
-      say("go on with the same command and out=%s", self.dir)
+      self.runs:go_on()
     end
     error(problem, 0)
   end
@@ -142,22 +135,18 @@ end
 -- @tparam function find path of a recipe or script by its name; fails with the nearest
 -- @tparam function run_file runs a script with a list of arguments
 local function run(arguments, find, run_file)
-  local word, code = usage.subject("each", "a recipe or FILE.lua", arguments, function()
-    series.print_help("each", keys, "sequence and resume")
-  end)
-  if not word then return code end
-  local path = find(word)
-  local ours, rest = series.split("each", arguments, keys, instead)
-  local cfg = resolve(path, rest, run_file)
+  local runs, code = series.asked(command, arguments, find, run_file)
+  if not runs then return code end
+  local recipe = runs.rest[0]
+  local cfg = runs:resolve("sequence=" .. recipe) -- any: it is another in each run
+  if cfg.video then usage.fail("each: video= is one clip, not the sequences of a set: penumbra %s video=%s", recipe, cfg.video) end
 
   local pn = require "penumbra"
   local object = type(cfg.object) == "number" and cfg.object > 0 and cfg.object or nil
   local dataset = pn.data.davis(cfg.davis, { object = object })
-  local self = setmetatable({ cfg = cfg, dataset = dataset, rows = {}, copied = {}, failures = {} }, Each)
-  self.names = names_of(ours, self.dataset)
-  self.dir = (ours.out or ("out/each-%s-%s"):format(config.name(cfg), os.date "%Y%m%d-%H%M%S")):gsub("(.)/+$", "%1")
-  series.open(self.dir, arguments, cfg, { "sequence" }, { "masks", "overlays" })
-  if cfg.threads then pn.threads(cfg.threads) end
+  local self = setmetatable({ cfg = cfg, runs = runs, dataset = dataset, rows = {}, copied = {}, failures = {} }, Each)
+  self.names = names_of(runs, dataset)
+  self.dir = runs:open { "masks", "overlays" }
   local n_workers = math.max(1, pn.worker.default(pn.device.choose(cfg.device)))
   self.beside = require("penumbra.run.results").beside(pn.worker.pool(n_workers))
 
@@ -168,7 +157,7 @@ local function run(arguments, find, run_file)
       say("[%d of %d] %s: done before, %s", i, #self.names, name, percent(self.rows[name]))
     else
       n_run = n_run + 1
-      self:run(i, name, path, rest, run_file)
+      self:run(i, name)
       self:collect()
     end
   end
@@ -177,10 +166,7 @@ local function run(arguments, find, run_file)
   local result = self:report()
   if result then pn.measure.print(result) end
   say("%d sequence%s in %s: %s/report.html", n_run, n_run == 1 and "" or "s", progress.duration(pn.clock() - began), self.dir)
-  if #self.failures > 0 then
-    error(("%d of %d sequences failed: %s; the same command with out=%s tries them again"):format(#self.failures, #self.names,
-      table.concat(self.failures, ", "), self.dir), 0)
-  end
+  runs:fail(self.failures, #self.names, "sequences")
 end
 
 return { run = run }

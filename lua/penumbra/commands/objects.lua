@@ -9,7 +9,6 @@
 -- out/: CLIP_NUMBER/ for each run, masks/CLIP (object numbers, in the palette of DAVIS), overlays/CLIP, CLIP.mp4, config.json,
 -- run.json, report.html; scores.json, a row an object, where the clip has masks to score against.
 -- @module penumbra.commands.objects
-local config = require "penumbra.config"
 local image = require "penumbra.image"
 local lfs = require "lfs"
 local scope = require "penumbra.scope"
@@ -21,27 +20,25 @@ local say = series.say
 
 local MOST = 20 -- objects that a mask may mark without being asked: more are the grey edges of a drawing, not objects
 
-local keys = {
-  { "objects", "", "their numbers in the first mask, with commas between; default: all that are there" },
-  { "out", "", "directory of the runs; default out/objects-RECIPE-DATE-TIME. One that is there goes on" },
+local command = {
+  name = "objects", varied = "object", instead = "objects=1,2 names those to follow", needs = { "object", "infer" },
+  over = "the objects of a mask",
+  keys = {
+    { "objects", "", "their numbers in the first mask, with commas between; default: all that are there" },
+    { "out", "", "directory of the runs; default out/objects-RECIPE-DATE-TIME. One that is there goes on" },
+  },
 }
-local instead = { object = "objects=1,2 names those to follow", resume = "the same out= goes on" }
-
--- The configuration that every run will have, but for its object; mistakes show here.
-local function resolve(path, rest, run_file)
-  local declared = series.declared("objects", path, run_file, { "object", "infer" }, "the objects of a mask")
-  return config.resolve(declared, series.with(rest, "infer.probabilities=true"), { name = rest[0], file = path })
-end
+local KEEP = "infer.probabilities=true" -- of each run: what decides between them
 
 local function list_of(numbers)
   return table.concat(numbers, ", ", 1, math.min(#numbers, 10)) .. (#numbers > 10 and ", ..." or "")
 end
 
 -- The numbers to follow, each of them in the first mask.
-local function numbers_of(text, clip)
+local function numbers_of(runs, clip)
   local there, is_there, numbers = image.objects(clip:mask(1)), {}, {}
   for _, number in ipairs(there) do is_there[number] = true end
-  for _, word in ipairs(series.words(text)) do
+  for _, word in ipairs(runs:words "objects") do
     local number = tonumber(word)
     if not is_there[number] then
       usage.fail("objects: %s has no object '%s' in its first mask (there: %s)", clip.name, word, list_of(there))
@@ -82,11 +79,10 @@ function Objects:lacks(number)
 end
 
 -- Learns and segments one object. An error is told; one that ends the program (Ctrl-C, a mistake of usage) goes on.
-function Objects:run(number, path, rest, run_file)
-  local ok, problem = series.run(run_file, path, series.with(rest, "infer.probabilities=true", "object=" .. number,
-    ("out=%s/%s"):format(self.dir, self:folder(number))))
+function Objects:run(number)
+  local ok, problem = self.runs:run(self:folder(number), KEEP, "object=" .. number)
   if type(problem) == "table" then
-    if problem.code == 130 then say("go on with the same command and out=%s", self.dir) end
+    if problem.code == 130 then self.runs:go_on() end
     error(problem, 0)
   end
   local lacking = ok and self:lacks(number)
@@ -154,31 +150,22 @@ end
 -- @tparam function find path of a recipe or script by its name; fails with the nearest
 -- @tparam function run_file runs a script with a list of arguments
 local function run(arguments, find, run_file)
-  local word, code = usage.subject("objects", "a recipe or FILE.lua", arguments, function()
-    series.print_help("objects", keys, "object and resume")
-  end)
-  if not word then return code end
-  local path = find(word)
-  local ours, rest = series.split("objects", arguments, keys, instead)
-  local cfg = resolve(path, rest, run_file)
+  local runs, code = series.asked(command, arguments, find, run_file)
+  if not runs then return code end
+  local cfg = runs:resolve(KEEP)
 
   local pn, results = require "penumbra", require "penumbra.run.results"
   local clip = pn.data.clip(setmetatable({ object = "all" }, { __index = cfg }))
-  local self = setmetatable({ clip = clip, failures = {} }, Objects)
-  self.numbers = numbers_of(ours.objects, clip)
-  self.dir = (ours.out or ("out/objects-%s-%s"):format(config.name(cfg), os.date "%Y%m%d-%H%M%S")):gsub("(.)/+$", "%1")
-  series.open(self.dir, arguments, cfg, { "object" }, {})
-  if cfg.threads then pn.threads(cfg.threads) end
+  local self = setmetatable({ clip = clip, runs = runs, failures = {} }, Objects)
+  self.numbers = numbers_of(runs, clip)
+  self.dir = runs:open {}
 
   for i, number in ipairs(self.numbers) do
     local done = not self:lacks(number)
     say("[%d of %d] object %d of %s%s", i, #self.numbers, number, clip.name, done and ": done before" or "")
-    if not done then self:run(number, path, rest, run_file) end
+    if not done then self:run(number) end
   end
-  if #self.failures > 0 then
-    error(("%d of %d objects failed: %s; the same command with out=%s tries them again"):format(#self.failures, #self.numbers,
-      table.concat(self.failures, ", "), self.dir), 0)
-  end
+  runs:fail(self.failures, #self.numbers, "objects")
   local masks = self:merged()
   local place = { dir = self.dir, seed = cfg.seed, config_text = tostring(cfg), result = self:scores(masks) }
   results.save_masks(place, masks, clip)

@@ -11,29 +11,21 @@ local usage = require "penumbra.base.usage"
 
 local series = {}
 
---- Prints the help of a command over runs.
--- @tparam string command
--- @tparam table keys rows {key, default, what it says}
--- @tparam string own_to_run the keys of the recipe that are not given
-function series.print_help(command, keys, own_to_run)
-  print(("usage: penumbra %s RECIPE key=value ...   (a recipe's name, or FILE.lua; its own keys are passed on)\n"):format(command))
-  for _, key in ipairs(keys) do print(("  %-12s %s"):format(key[1] .. "=" .. key[2], key[3])) end
-  print(("\nand every key of the recipe but %s (penumbra RECIPE --help lists them)."):format(own_to_run))
+local function print_help(command)
+  print(("usage: penumbra %s RECIPE key=value ...   (a recipe's name, or FILE.lua; its own keys are passed on)\n"):format(
+    command.name))
+  for _, key in ipairs(command.keys) do print(("  %-12s %s"):format(key[1] .. "=" .. key[2], key[3])) end
+  print(("\nand every key of the recipe but %s (penumbra RECIPE --help lists them)."):format(command.varied .. " and resume"))
 end
 
---- The command's own keys, and what is left for the recipe.
--- @tparam string command
--- @tparam {string} arguments the recipe, then key=value
--- @tparam table keys rows {key, ...}
--- @tparam table instead keys that are not given here: what to do instead
--- @treturn table key to text
--- @treturn table the other arguments, [0] the recipe
-function series.split(command, arguments, keys, instead)
+-- The command's own keys by name, and what is left for the recipe, [0] its name.
+local function split(command, arguments)
   local is_own, ours, rest = {}, {}, { [0] = arguments[1] }
-  for _, key in ipairs(keys) do is_own[key[1]] = true end
+  for _, key in ipairs(command.keys) do is_own[key[1]] = true end
+  local instead = { [command.varied] = command.instead, resume = "the same out= goes on" }
   for i = 2, #arguments do
     local name, text = arguments[i]:match("^([%a_]+)=(.*)$")
-    if instead[name] then usage.fail("%s: %s= is not given here: %s", command, name, instead[name]) end
+    if instead[name] then usage.fail("%s: %s= is not given here: %s", command.name, name, instead[name]) end
     if is_own[name] then
       ours[name] = text
     else
@@ -43,46 +35,70 @@ function series.split(command, arguments, keys, instead)
   return ours, rest
 end
 
---- The words of a text, between commas or spaces.
-function series.words(text)
-  local words = {}
-  for word in (text or ""):gmatch "[^,%s]+" do words[#words + 1] = word end
-  return words
+-- The keys that the recipe declares, without running it; those that the command needs must be among them.
+local function declared(command, path, run_file)
+  local keys = config.declared(function() run_file(path, { [0] = path }) end)
+  for _, key in ipairs(command.needs) do
+    if not keys or keys[key] == nil then
+      usage.fail("%s: %s has no key '%s': it cannot be run on %s", command.name, path, key, command.over)
+    end
+  end
+  return keys
 end
 
---- Arguments and some more.
-function series.with(rest, ...)
-  local all = { [0] = rest[0], unpack(rest) }
+local Series = {}
+Series.__index = Series
+
+--- What a command over runs is asked for.
+-- @tparam table command name; keys: rows {key, default, what it says}; varied: the recipe's key that differs from run to run;
+--   instead: what to do instead of giving that one; needs: {keys that the recipe must have}; over: what it is run on, in words
+-- @tparam table arguments of the command
+-- @tparam function find path of a recipe or script by its name; fails with the nearest
+-- @tparam function run_file runs a script with a list of arguments
+-- @treturn table a series, with the command's own keys as text in `keys`; nil where help was asked for
+-- @treturn number the exit status, of nil
+function series.asked(command, arguments, find, run_file)
+  local word, code = usage.subject(command.name, "a recipe or FILE.lua", arguments, function() print_help(command) end)
+  if not word then return nil, code end
+  local path = find(word)
+  local ours, rest = split(command, arguments)
+  return setmetatable({
+    command = command, arguments = arguments, path = path, run_file = run_file, keys = ours, rest = rest,
+    declared = declared(command, path, run_file),
+  }, Series)
+end
+
+-- The recipe's arguments and some more.
+function Series:with(...)
+  local all = { [0] = self.rest[0], unpack(self.rest) }
   for _, text in ipairs { ... } do all[#all + 1] = text end
   return all
 end
 
---- The keys that a recipe declares, without running it; those that are needed must be among them.
--- @tparam string command
--- @tparam string path of the recipe
--- @tparam function run_file
--- @tparam {string} needed names
--- @tparam string for_what
--- @treturn table the declaration
-function series.declared(command, path, run_file, needed, for_what)
-  local declared = config.declared(function() run_file(path, { [0] = path }) end)
-  for _, key in ipairs(needed) do
-    if not declared or declared[key] == nil then
-      usage.fail("%s: %s has no key '%s': it cannot be run on %s", command, path, key, for_what)
-    end
-  end
-  return declared
+--- The configuration that every run has, but for the key that varies; mistakes show here.
+-- @tparam ?string ... arguments of every run, besides those that were given
+-- @treturn table the configuration
+function Series:resolve(...)
+  self.cfg = config.resolve(self.declared, self:with(...), { name = self.rest[0], file = self.path })
+  return self.cfg
+end
+
+--- The words of a key of the command, between commas or spaces.
+function Series:words(key)
+  local words = {}
+  for word in (self.keys[key] or ""):gmatch "[^,%s]+" do words[#words + 1] = word end
+  return words
 end
 
 --- Makes the directory, or finds that it holds runs of the same recipe with the same keys.
--- @tparam string dir
--- @tparam table arguments of the command
--- @tparam table cfg the configuration of a run
--- @tparam {string} differing keys that differ from run to run
 -- @tparam {string} folders to make there
-function series.open(dir, arguments, cfg, differing, folders)
+-- @treturn string the directory
+function Series:open(folders)
+  local cfg = self.cfg
+  local dir = self.keys.out or ("out/%s-%s-%s"):format(self.command.name, config.name(cfg), os.date "%Y%m%d-%H%M%S")
+  dir = dir:gsub("(.)/+$", "%1")
   local now = config.plain(cfg)
-  for _, key in ipairs(differing) do now[key] = nil end
+  now[self.command.varied] = nil
   now.recipe = config.name(cfg)
   local before = json.decode(files.read(dir .. "/config.json") or "null")
   if before then config.hold(dir, "runs", before, now) end
@@ -91,27 +107,45 @@ function series.open(dir, arguments, cfg, differing, folders)
   if problem then usage.fail("out: %s", problem) end
   local about = require "penumbra.about"
   local record = { sessions = { {
-    command = about.command(arguments), commit = about.commit(), versions = about.versions(),
+    command = about.command(self.arguments), commit = about.commit(), versions = about.versions(),
     started = os.date "!%Y-%m-%dT%H:%M:%SZ",
   } } }
   for name, value in pairs { ["config.json"] = now, ["run.json"] = record } do
     problem = files.write(dir .. "/" .. name, json.pretty(value))
     if problem then usage.fail("out: %s", problem) end
   end
+  if cfg.threads then require("penumbra").threads(cfg.threads) end
+  self.dir = dir
+  return dir
 end
 
---- Runs a recipe, and gives back what it held.
+--- Runs the recipe in a folder of the directory, and gives back what it held.
+-- @tparam string folder
+-- @tparam string ... arguments of this run, besides those that were given
 -- @treturn boolean whether it came to its end
 -- @return the problem: a text, or a table that ends the program (Ctrl-C, a mistake of usage), for the caller to raise again
-function series.run(run_file, path, arguments)
+function Series:run(folder, ...)
   local depth = scope.depth()
-  local ok, problem = scope.protect(run_file, path, arguments)
+  local ok, problem = scope.protect(self.run_file, self.path, self:with(("out=%s/%s"):format(self.dir, folder), ...))
   scope.unwind(depth)
   require("penumbra.program").catch_interrupt "off"
   jit.flush() -- compiled traces hold closures of the recipe, and with them its network
   collectgarbage() -- handles first, then what they held, on the device too
   collectgarbage()
   return ok, problem
+end
+
+--- What to say when Ctrl-C ended a run.
+function Series:go_on() series.say("go on with the same command and out=%s", self.dir) end
+
+--- Fails where some runs did.
+-- @tparam table failures what they were of
+-- @tparam number n of how many
+-- @tparam string what "sequences"
+function Series:fail(failures, n, what)
+  if #failures == 0 then return end
+  error(("%d of %d %s failed: %s; the same command with out=%s tries them again"):format(#failures, n, what,
+    table.concat(failures, ", "), self.dir), 0)
 end
 
 --- Tells of the series on standard error.
