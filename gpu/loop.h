@@ -1,4 +1,4 @@
-/* loop.h: kernels that go over tensors element by element, with broadcasting. The loop is planned by core/kernels/elementwise.c and goes
+/* loop.h: kernels that go over tensors element by element, with broadcasting. The loop is planned by core/kernels/loop.c and goes
 ** to the kernel by value; pn_loop_at finds the operands of an element.
 **
 ** What moves the bytes is pn_loop_map: V elements a thread (16 bytes of the narrower types) wherever the memory allows, one

@@ -146,10 +146,35 @@ describe("the order of values on a CUDA device", function()
     end)
   end
 
+  -- Lanes of one tile and of several, with many that are alike, and what is not finite among them.
+  for _, n in ipairs { 511, 512, 513, 1024, 1537, 3000 } do
+    it("is the CPU's along lanes of " .. n, function()
+      local drawn = pn.random.stream(3, "order"):fill(pn.empty { 3, n }, "uniform", -20, 20)
+      local values = drawn:cast("i32"):cast(real)
+      for i, value in ipairs { 0 / 0, math.huge, -math.huge, 0 / 0 } do values:set(value, 2, 3 + 101 * i) end
+      for _, dtype in ipairs { real, "f16" } do
+        local there = values:to("cuda"):cast(dtype)
+        for _, options in ipairs { { axis = 2 }, { axis = 2, descending = true }, { axis = 2, count = 1 },
+          { axis = 2, count = 20, descending = true }, { axis = 2, count = n - 1 }, { axis = 2, count = math.min(n, 700) } } do
+          assert.same(pn.argsort(values, options):flat(), pn.argsort(there, options):to("cpu"):flat())
+        end
+      end
+      assert.same(pn.argsort(values:permute(2, 1), { axis = 1 }):flat(),
+        pn.argsort(values:to("cuda"):permute(2, 1), { axis = 1 }):to("cpu"):flat())
+    end)
+  end
+
   it("sums what meets in one place, in order", function()
     local places = pn.tensor { 1, 3, 3, 3, 2 }:cast "i64"
     for _, axis in ipairs { 1, 3 } do
       agree({ 3, 40, 3 }, function(x) return pn.gather(x, places:to(x:device()), { axis = axis }) end, exact, "gather")
+    end
+    local stream = pn.random.stream(4, "places") -- long lanes, whose places are sorted first
+    for _, dtype in ipairs { "u8", "i32", "i64" } do
+      for _, shape in ipairs { { 600 }, { 4, 600 }, { 1, 600 } } do
+        local many = stream:fill(pn.empty(shape), "uniform", 1, 40.99):cast(dtype)
+        agree({ 4, 40 }, function(x) return pn.gather(x, many:to(x:device()), { axis = 2 }) end, exact, "gather")
+      end
     end
   end)
 
