@@ -97,11 +97,26 @@ typedef struct job {
   bool add, count_pad;
 } job;
 
-static void row_of(const pn_pixels *p, int64_t row, int64_t *n, int64_t *t, int64_t *h) {
-  *h = row % p->h;
-  *t = row / p->h % p->t;
-  *n = row / p->h / p->t;
+/* A row of what is written, and what of the other side it has to do with: its spans along t and h, and where they begin. */
+typedef struct line {
+  int64_t n; /* of the batch */
+  pn_span t, h;
+  real *into;
+  const real *from;
+} line;
+
+static line line_between(const pn_pixels *to, const pn_pixels *from, int64_t row, const pn_window *w,
+                         pn_span (*span)(const pn_window *w, int d, int64_t i, int64_t n)) {
+  const int64_t n = row / to->h / to->t, t = row / to->h % to->t, h = row % to->h;
+  line l = { .n = n, .t = span(w, 0, t, from->t), .h = span(w, 1, h, from->h) };
+  l.into = to->data + n * to->sn + t * to->st + h * to->sh;
+  l.from = from->data + n * from->sn + l.t.at * from->st + l.h.at * from->sh;
+  return l;
 }
+
+/* Of y, with the x that its windows see; of dx, with the dy of the windows that see it. */
+static line line_of_y(const job *j, int64_t row) { return line_between(&j->out, &j->in, row, j->w, pn_span_seen); }
+static line line_of_dx(const job *j, int64_t row) { return line_between(&j->in, &j->out, row, j->w, pn_span_seeing); }
 
 /* Without winners the largest of a window may be found in two steps: down t and h for whole rows, then along w. */
 static bool in_two_steps(const job *j) {
@@ -114,27 +129,23 @@ static int max_rows_in_two_steps(void *context, int64_t begin, int64_t end) {
   const pn_pixels *x = &j->in, *y = &j->out;
   const pn_tap_kernels *kernels = pn_taps();
   tap_list lists[2];
-  real *line = pn_alloc((size_t)(x->w * x->c) * sizeof(real));
-  if (!line || lists_new(lists, 2, j->w)) {
-    pn_free(line);
+  real *down = pn_alloc((size_t)(x->w * x->c) * sizeof(real));
+  if (!down || lists_new(lists, 2, j->w)) {
+    pn_free(down);
     return -1;
   }
   for (int64_t i = 0; i < j->w->kernel[2]; i++) lists[1].offset[i] = i * x->c;
   for (int64_t row = begin; row < end; row++) {
-    int64_t n, to, ho;
-    row_of(y, row, &n, &to, &ho);
-    pn_span t = pn_span_seen(j->w, 0, to, x->t), h = pn_span_seen(j->w, 1, ho, x->h);
-    list_build(&lists[0], j->w, t, h, (pn_span){ 0, 1, 0, 1 }, x, 0, 0, 0);
-    kernels->largest(line, NULL, x->data + n * x->sn + t.at * x->st + h.at * x->sh, lists[0].offset, lists[0].number, lists[0].n,
-                     x->w * x->c);
-    real *into = y->data + n * y->sn + to * y->st + ho * y->sh;
+    const line l = line_of_y(j, row);
+    list_build(&lists[0], j->w, l.t, l.h, (pn_span){ 0, 1, 0, 1 }, x, 0, 0, 0);
+    kernels->largest(down, NULL, l.from, lists[0].offset, lists[0].number, lists[0].n, x->w * x->c);
     for (int64_t wo = 0; wo < y->w; wo++) {
       pn_span s = pn_span_seen(j->w, 2, wo, x->w);
-      kernels->largest(into + wo * y->sw, NULL, line + s.at * x->c, lists[1].offset, lists[0].number, s.n, x->c);
+      kernels->largest(l.into + wo * y->sw, NULL, down + s.at * x->c, lists[1].offset, lists[0].number, s.n, x->c);
     }
   }
   lists_free(lists, 2);
-  pn_free(line);
+  pn_free(down);
   return 0;
 }
 
@@ -146,17 +157,13 @@ static int max_rows(void *context, int64_t begin, int64_t end) {
   tap_list list;
   if (lists_new(&list, 1, j->w)) return -1;
   for (int64_t row = begin; row < end; row++) {
-    int64_t n, to, ho;
-    row_of(y, row, &n, &to, &ho);
-    pn_span t = pn_span_seen(j->w, 0, to, x->t), h = pn_span_seen(j->w, 1, ho, x->h);
-    const real *from = x->data + n * x->sn + t.at * x->st + h.at * x->sh;
-    real *into = y->data + n * y->sn + to * y->st + ho * y->sh;
+    const line l = line_of_y(j, row);
     uint8_t *winners = j->index ? j->index + row * y->w * y->c : NULL;
     list.n_w = -1;
     for (int64_t wo = 0; wo < y->w; wo++) {
       pn_span s = pn_span_seen(j->w, 2, wo, x->w);
-      if (s.k != list.k || s.n != list.n_w) list_build(&list, j->w, t, h, s, x, 0, 0, 0);
-      kernels->largest(into + wo * y->sw, winners ? winners + wo * y->c : NULL, from + s.at * x->sw, list.offset, list.number,
+      if (s.k != list.k || s.n != list.n_w) list_build(&list, j->w, l.t, l.h, s, x, 0, 0, 0);
+      kernels->largest(l.into + wo * y->sw, winners ? winners + wo * y->c : NULL, l.from + s.at * x->sw, list.offset, list.number,
                        list.n, x->c);
     }
   }
@@ -171,22 +178,18 @@ static int max_back_rows(void *context, int64_t begin, int64_t end) {
   tap_list lists[LISTS];
   if (lists_new(lists, LISTS, j->w)) return -1;
   for (int64_t row = begin; row < end; row++) {
-    int64_t n, ti, hi;
-    row_of(dx, row, &n, &ti, &hi);
-    pn_span t = pn_span_seeing(j->w, 0, ti, dy->t), h = pn_span_seeing(j->w, 1, hi, dy->h);
-    real *into = dx->data + n * dx->sn + ti * dx->st + hi * dx->sh;
-    const real *from = dy->data + n * dy->sn + t.at * dy->st + h.at * dy->sh;
-    const uint8_t *winners = j->index + (((n * dy->t + t.at) * dy->h + h.at) * dy->w) * dy->c;
+    const line l = line_of_dx(j, row);
+    const uint8_t *winners = j->index + (((l.n * dy->t + l.t.at) * dy->h + l.h.at) * dy->w) * dy->c;
     for (int i = 0; i < LISTS; i++) lists[i].n_w = -1;
     for (int64_t wi = 0; wi < dx->w; wi++) {
       pn_span s = pn_span_seeing(j->w, 2, wi, dy->w);
       tap_list *list = &lists[(wi + j->w->low[2]) % j->w->stride[2] % LISTS];
-      if (s.k != list->k || s.n != list->n_w) list_build(list, j->w, t, h, s, dy, dy->c, dy->w, dy->h);
+      if (s.k != list->k || s.n != list->n_w) list_build(list, j->w, l.t, l.h, s, dy, dy->c, dy->w, dy->h);
       if (list->n) {
-        kernels->routed(into + wi * dx->sw, j->add, from + s.at * dy->sw, list->offset, winners + s.at * dy->c, list->index_offset,
-                        list->number, list->n, dx->c);
+        kernels->routed(l.into + wi * dx->sw, j->add, l.from + s.at * dy->sw, list->offset, winners + s.at * dy->c,
+                        list->index_offset, list->number, list->n, dx->c);
       } else if (!j->add) {
-        memset(into + wi * dx->sw, 0, (size_t)dx->c * sizeof(real));
+        memset(l.into + wi * dx->sw, 0, (size_t)dx->c * sizeof(real));
       }
     }
   }
@@ -201,19 +204,15 @@ static int avg_rows(void *context, int64_t begin, int64_t end) {
   tap_list list;
   if (lists_new(&list, 1, j->w)) return -1;
   for (int64_t row = begin; row < end; row++) {
-    int64_t n, to, ho;
-    row_of(y, row, &n, &to, &ho);
-    pn_span t = pn_span_seen(j->w, 0, to, x->t), h = pn_span_seen(j->w, 1, ho, x->h);
-    const real *from = x->data + n * x->sn + t.at * x->st + h.at * x->sh;
-    real *into = y->data + n * y->sn + to * y->st + ho * y->sh;
+    const line l = line_of_y(j, row);
     list.n_w = -1;
     for (int64_t wo = 0; wo < y->w; wo++) {
       pn_span s = pn_span_seen(j->w, 2, wo, x->w);
       if (s.k != list.k || s.n != list.n_w) {
-        list_build(&list, j->w, t, h, s, x, 0, 0, 0);
-        for (int64_t i = 0; i < list.n; i++) list.weight[i] = pn_window_share(j->w, j->count_pad, t.n, h.n, s.n);
+        list_build(&list, j->w, l.t, l.h, s, x, 0, 0, 0);
+        for (int64_t i = 0; i < list.n; i++) list.weight[i] = pn_window_share(j->w, j->count_pad, l.t.n, l.h.n, s.n);
       }
-      kernels->weighted(into + wo * y->sw, false, from + s.at * x->sw, list.offset, list.weight, list.n, x->c);
+      kernels->weighted(l.into + wo * y->sw, false, l.from + s.at * x->sw, list.offset, list.weight, list.n, x->c);
     }
   }
   lists_free(&list, 1);
@@ -227,23 +226,19 @@ static int avg_back_rows(void *context, int64_t begin, int64_t end) {
   tap_list list;
   if (lists_new(&list, 1, j->w)) return -1;
   for (int64_t row = begin; row < end; row++) {
-    int64_t n, ti, hi;
-    row_of(dx, row, &n, &ti, &hi);
-    pn_span t = pn_span_seeing(j->w, 0, ti, dy->t), h = pn_span_seeing(j->w, 1, hi, dy->h);
-    real *into = dx->data + n * dx->sn + ti * dx->st + hi * dx->sh;
-    const real *from = dy->data + n * dy->sn + t.at * dy->st + h.at * dy->sh;
+    const line l = line_of_dx(j, row);
     for (int64_t wi = 0; wi < dx->w; wi++) {
       pn_span s = pn_span_seeing(j->w, 2, wi, dy->w);
-      list_build(&list, j->w, t, h, s, dy, 0, 0, 0);
+      list_build(&list, j->w, l.t, l.h, s, dy, 0, 0, 0);
       for (int64_t i = 0; i < list.n; i++) { /* each window has its own share to give */
-        int64_t iw = i % s.n, ih = i / s.n % h.n, it = i / s.n / h.n;
-        list.weight[i] = pn_window_share(j->w, j->count_pad, pn_span_seen(j->w, 0, t.at + it, dx->t).n,
-                                         pn_span_seen(j->w, 1, h.at + ih, dx->h).n, pn_span_seen(j->w, 2, s.at + iw, dx->w).n);
+        int64_t iw = i % s.n, ih = i / s.n % l.h.n, it = i / s.n / l.h.n;
+        list.weight[i] = pn_window_share(j->w, j->count_pad, pn_span_seen(j->w, 0, l.t.at + it, dx->t).n,
+                                         pn_span_seen(j->w, 1, l.h.at + ih, dx->h).n, pn_span_seen(j->w, 2, s.at + iw, dx->w).n);
       }
       if (list.n) {
-        kernels->weighted(into + wi * dx->sw, j->add, from + s.at * dy->sw, list.offset, list.weight, list.n, dx->c);
+        kernels->weighted(l.into + wi * dx->sw, j->add, l.from + s.at * dy->sw, list.offset, list.weight, list.n, dx->c);
       } else if (!j->add) {
-        memset(into + wi * dx->sw, 0, (size_t)dx->c * sizeof(real));
+        memset(l.into + wi * dx->sw, 0, (size_t)dx->c * sizeof(real));
       }
     }
   }
@@ -260,21 +255,19 @@ static int avg_back_apart_rows(void *context, int64_t begin, int64_t end) {
   const job *j = context;
   const pn_pixels *dx = &j->in, *dy = &j->out;
   for (int64_t row = begin; row < end; row++) {
-    int64_t n, ti, hi, next = 0;
-    row_of(dx, row, &n, &ti, &hi);
-    const pn_span t = pn_span_seeing(j->w, 0, ti, dy->t), h = pn_span_seeing(j->w, 1, hi, dy->h);
-    real *into = dx->data + n * dx->sn + ti * dx->st + hi * dx->sh;
-    for (int64_t wo = 0; wo < dy->w && t.n && h.n; wo++) {
+    const line l = line_of_dx(j, row);
+    int64_t next = 0;
+    for (int64_t wo = 0; wo < dy->w && l.t.n && l.h.n; wo++) {
       const pn_span s = pn_span_seen(j->w, 2, wo, dx->w);
-      const real *from = dy->data + n * dy->sn + t.at * dy->st + h.at * dy->sh + wo * dy->sw;
+      const real *from = l.from + wo * dy->sw;
       const real share =
-          pn_window_share(j->w, j->count_pad, pn_span_seen(j->w, 0, t.at, dx->t).n, pn_span_seen(j->w, 1, h.at, dx->h).n, s.n);
+          pn_window_share(j->w, j->count_pad, pn_span_seen(j->w, 0, l.t.at, dx->t).n, pn_span_seen(j->w, 1, l.h.at, dx->h).n, s.n);
       for (next = s.at; next < s.at + s.n; next++) {
-        real *to = into + next * dx->sw;
+        real *to = l.into + next * dx->sw;
         for (int64_t c = 0; c < dx->c; c++) to[c] = (j->add ? to[c] : 0) + share * from[c];
       }
     }
-    for (; next < dx->w && !j->add; next++) memset(into + next * dx->sw, 0, (size_t)dx->c * sizeof(real));
+    for (; next < dx->w && !j->add; next++) memset(l.into + next * dx->sw, 0, (size_t)dx->c * sizeof(real));
   }
   return 0;
 }
