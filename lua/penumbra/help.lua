@@ -1,8 +1,10 @@
 --- Help on a value, from where it is written: what the registry says of an operation, the comment above a function or the
 -- constructor of a layer, the head of a module's file, the keys of a recipe. `help(pn.lucid.stream)` at the prompt.
 -- @module penumbra.help
+local composed = require "penumbra.composed"
 local files = require "penumbra.base.files"
 local ops = require "penumbra.ops"
+local order = require "penumbra.order"
 local raise = require "penumbra.base.raise"
 local recipe_text = require "penumbra.config.recipe_text"
 local shell = require "penumbra.base.shell"
@@ -76,8 +78,14 @@ end
 local function of_tensor(t)
   return table.concat({
     tostring(t), "Its methods, and the operations on it (help(x.slice) tells of one):", wrapped(sorted_keys(tensor.methods), "  "),
-    "Indices count from 1. x:get(i, j) is an element, x:slice(axis, first, count) a part; x + y, 2 * x, x ^ 2, -x.",
+    "Indices count from 1. x:get(i, j) is an element, x[i] or x:slice(axis, first, count) a part; x + y, 2 * x, x ^ 2, -x.",
   }, "\n")
+end
+
+local function made_of_operations()
+  local names = sorted_keys(composed)
+  for _, name in ipairs(sorted_keys(order)) do names[#names + 1] = name end
+  return names
 end
 
 local function overview()
@@ -86,6 +94,7 @@ local function overview()
     "help \"oneshot\" of the keys of a recipe.", "",
     "Tensors      pn.tensor{{1, 2}, {3, 4}}  pn.zeros{2, 3}  pn.ones  pn.full  pn.empty  pn.load  pn.save  pn.random.stream(seed)",
     "Operations", wrapped(ops.names(), "  "),
+    "Made of them", wrapped(made_of_operations(), "  "),
     "Networks     pn.nn     layers, nn.class for one's own; pn.optim, pn.loss",
     "Data         pn.data   videos with masks; pn.image, pn.video, pn.augment, pn.lucid, pn.ahead",
     "Runs         pn.config, pn.run, pn.infer, pn.measure, pn.plot, pn.profile",

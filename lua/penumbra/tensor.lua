@@ -673,11 +673,13 @@ end
 ffi.metatype(binding.Ref, {
   __gc = methods.free,
   __tostring = to_text,
-  __index = function(_, key)
+  __index = function(t, key)
     local method = methods[key]
-    if method == nil and type(key) ~= "string" then
-      raise("a tensor is not indexed with [%s]: t:get(i, ...) reads an element, t:slice(axis, first, count) is a part",
-        index_text(key))
+    if type(key) == "number" then
+      return methods.select(t, 1, key)
+    elseif method == nil and type(key) ~= "string" then
+      raise("a tensor is not indexed with [%s]: t[i] is a part of the first axis, t:get(i, ...) reads an element, "
+        .. "t:slice(axis, first, count) is a part", index_text(key))
     elseif method == nil then
       local known = sorted_keys(methods)
       raise("a tensor has no method '%s'%s", tostring(key), nearest.hint(key, known))
@@ -688,7 +690,8 @@ ffi.metatype(binding.Ref, {
     return is_tensor(a) and is_tensor(b) and a.p == b.p
   end,
   __newindex = function(_, key)
-    raise("a tensor has no field %s to set: t:set(value, i, ...) sets an element, t:fill(value) and t:copy(from) all",
+    raise("a tensor has no field %s to set: t:set(value, i, ...) sets an element, t:fill(value) and t:copy(from) all, "
+      .. "t[i]:fill(value) and t[i]:copy(from) a part",
       type(key) == "string" and "'" .. key .. "'" or "[" .. index_text(key) .. "]")
   end,
   __len = function()

@@ -60,9 +60,9 @@ end
 local aliases = {
   cat = "concat", hstack = "concat", concatenate = "concat", t = "permute", transpose = "permute", swapaxes = "permute",
   movedim = "permute", moveaxis = "permute",
-  view = "reshape", view_as = "reshape", flatten = "reshape", ravel = "reshape", squeeze = "reshape", unsqueeze = "reshape",
-  expand_dims = "reshape", unflatten = "reshape",
-  narrow = "slice", select = "slice", chunk = "slice", split = "slice", tile = "expand", broadcast_to = "expand",
+  view = "reshape", view_as = "reshape", flatten = "reshape", ravel = "reshape",
+  expand_dims = "unsqueeze", unflatten = "reshape",
+  narrow = "slice", chunk = "split", tile = "expand", broadcast_to = "expand",
   expand_as = "expand", clip = "clamp", clamp_min = "clamp", clamp_max = "clamp", clamp_ = "clamp",
   mm = "matmul", bmm = "matmul", dot = "matmul", addmm = "matmul", linear = "matmul",
   interpolate = "resize3d", pad = "pad3d", conv2d = "conv3d", conv1d = "conv3d", max_pool2d = "max_pool3d",
@@ -71,7 +71,7 @@ local aliases = {
   convtranspose2d = "conv_transpose3d", convtranspose3d = "conv_transpose3d",
   multiply = "mul", subtract = "sub", divide = "div", true_divide = "div", negative = "neg", absolute = "abs", power = "pow",
   index_select = "gather", take_along_dim = "gather", take = "gather", median = "quantile", percentile = "quantile",
-  amax = "max", dropout2d = "dropout", dropout3d = "dropout",
+  amax = "max", amin = "min", dstack = "stack", vstack = "stack", dropout2d = "dropout", dropout3d = "dropout",
   greater = "gt", greater_equal = "ge", less = "lt", less_equal = "le", equal = "eq", not_equal = "ne", masked_fill = "where",
   binary_cross_entropy_with_logits = "bce_with_logits", bcewithlogitsloss = { "bce", "bce_with_logits" },
   float = "cast", double = "cast", half = "cast", bfloat16 = "cast", long = "cast", int = "cast",
@@ -90,7 +90,6 @@ local said_otherwise = {
   arange = { "a table makes it: pn.tensor{1, 2, 3}", "tensor" },
   all = { "pn.sum(mask):item() == mask:count(), of a real mask of 0 and 1", "sum", "matmul" },
   any = { "pn.max(mask):item() > 0, of a real mask of 0 and 1", "max", "matmul" },
-  argmin = { "pn.argmax(-x) is it", "argmax" },
   cross_entropy = { "-pn.mean(pn.sum(target * pn.log_softmax(x), { axes = 2 })), target 1 at the class, else 0", "log_softmax" },
   einsum = { "permute, reshape and matmul say it", "permute", "reshape", "matmul" },
   expm1 = { "pn.exp(x) - 1", "exp" },
@@ -100,29 +99,22 @@ local said_otherwise = {
   log1p = { "pn.log(x + 1)", "log" },
   log2 = { "pn.log(x) / math.log(2)", "log" },
   manual_seed = { "a stream has its own seed: pn.random.stream(seed, \"name\")", "random", "tensor" },
-  min = { "pn.minimum(a, b) of two; of all elements -pn.max(-x)", "minimum", "max", "neg" },
-  norm = { "pn.sqrt(pn.sum(pn.square(x)))", "sqrt", "sum", "square" },
   prod = { "pn.exp(pn.sum(pn.log(x))) where all are above 0", "exp", "sum", "log" },
   rand = { "pn.random.stream(seed):fill(pn.empty{2, 3})", "random", "tensor" },
   randint = { "pn.random.stream(seed):integer(from, to) draws a number", "random", "tensor" },
   randn = { "pn.random.stream(seed):fill(pn.empty{2, 3}, \"normal\")", "random", "tensor" },
   rsqrt = { "1 / pn.sqrt(x)", "sqrt", "matmul" },
-  sort = { "pn.sort(x, { axis = n }) is made of it", "argsort" },
-  stack = { "reshape each to have the new axis, then pn.concat({ a, b }, { axis = n })", "reshape", "concat" },
-  std = { "pn.sqrt(pn.mean(pn.square(x - pn.mean(x))))", "sqrt", "mean", "square" },
-  topk = { "pn.topk(x, k, { axis = n }) is made of argsort and gather", "argsort" },
-  quantile = { "pn.quantile(x, q, { axis = n }) is made of argsort and gather", "argsort" },
-  var = { "pn.mean(pn.square(x - pn.mean(x)))", "mean", "square" },
 }
 for other, one in pairs {
   float32 = '"f32"', float64 = '"f64"', float16 = '"f16"', uint8 = '"u8"', int64 = '"i64"', int32 = '"i32"',
-  bfloat16 = '"bf16"', dstack = "stack", vstack = "stack",
+  bfloat16 = '"bf16"',
 } do
-  if one:sub(1, 1) == '"' then
-    said_otherwise[other] = { "an element type is a name: { dtype = " .. one .. " }", "empty", "tensor" }
-  else
-    said_otherwise[other] = said_otherwise[one]
-  end
+  said_otherwise[other] = { "an element type is a name: { dtype = " .. one .. " }", "empty", "tensor" }
+end
+for _, made in ipairs {
+  "argmin", "min", "norm", "quantile", "select", "sort", "split", "squeeze", "stack", "std", "topk", "unsqueeze", "var",
+} do
+  said_otherwise[made] = { "pn." .. made .. " is made of operations", "argsort", "reshape" } -- where operations alone are known
 end
 
 local function is_among(name, candidates)
