@@ -42,7 +42,7 @@ static int check_destination(const pn_call *call, int i) {
   }
   if (call->n_x && pn_device_of(y) != pn_device_of(call->x[0]))
     return pn_fail("%s: the destination is on another device than the inputs", call->op->name);
-  if (call->recording && (y->node || y->requires_grad))
+  if ((call->recording && y->requires_grad) || (y->node && pn_recording()))
     return pn_fail("%s: the destination already takes part in a gradient; write it inside no_grad", call->op->name);
   return 0;
 }

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include "tape.h"
 
-static atomic_ullong next_pass = 1;
+static atomic_ullong next_number = 1, next_pass = 1;
 
 /* ---- tensors and nodes -------------------------------------------------------------------------------------------------- */
 
@@ -19,9 +19,39 @@ void pn_tensor_release(pn_tensor *t) {
   free(t);
 }
 
+int pn_node_new(pn_node **out, const pn_op *op, pn_tensor *const *x, int n_x) {
+  pn_node *node = calloc(1, sizeof *node);
+  if (!node) return pn_fail_memory((int64_t)sizeof *node, PN_CPU);
+  atomic_init(&node->refs, 1);
+  node->number = atomic_fetch_add(&next_number, 1);
+  node->op = op;
+  node->n_x = n_x;
+  snprintf(node->label, sizeof node->label, "%s", pn_memory_label());
+  for (int i = 0; i < n_x; i++) {
+    pn_tensor_retain(x[i]);
+    node->x[i] = x[i];
+    node->version[i] = x[i] ? x[i]->storage->version : 0;
+  }
+  *out = node;
+  return 0;
+}
+
+void pn_node_own(pn_node *node, pn_tensor *const *y, int n_y) {
+  atomic_store(&node->refs, n_y);
+  node->n_y = n_y;
+  for (int i = 0; i < n_y; i++) {
+    y[i]->node = node;
+    y[i]->node_output = i;
+    y[i]->requires_grad = true;
+  }
+}
+
+uint64_t pn_tape_mark(void) { return atomic_load(&next_number); }
+
 /* Gives back what the node holds. A long chain of nodes that die together is walked with a list, not with the stack. */
 void pn_node_strip(pn_node *node) {
   node->spent = true;
+  if (node->custom) node->custom->forget(node->custom), node->custom = NULL;
   for (int i = 0; i < PN_MAX_SAVED; i++) pn_tensor_release(node->saved[i]), node->saved[i] = NULL;
   for (int i = 0; i < PN_MAX_OUTPUTS; i++) pn_tensor_release(node->dy[i]), node->dy[i] = NULL;
   for (int i = 0; i < node->n_x; i++) pn_tensor_release(node->x[i]), node->x[i] = NULL;

@@ -256,7 +256,19 @@ PN_API bool pn_set_recording(bool on); /* returns what it was; per thread; no_gr
 PN_API bool pn_requires_grad(const pn_tensor *t);
 PN_API int pn_set_requires_grad(pn_tensor *t, bool on) PN_CHECKED; /* leaves of a real element type only */
 PN_API int pn_backward(pn_tensor *loss, pn_tensor *seed, bool keep_graph)
-    PN_CHECKED;                     /* seed NULL: ones; loss is then one element. Adds into the gradients of leaves */
+    PN_CHECKED; /* seed NULL: ones; loss is then one element. Adds into the gradients of leaves */
+/* Fails where a write into t, in place, would make gradients wrong: t is a result, and history is being recorded. */
+PN_API int pn_check_write(const pn_tensor *t, const char *doing) PN_CHECKED;
+
+/* Operations of a script. It makes y of x itself, unrecorded; the tape then calls `backward` with what flowed into each y (borrowed;
+** NULL: nothing) for what flows into each x that wants it (references that the caller releases; NULL: nothing). It returns 0, or -1
+** after pn_fail_with. y are fresh tensors of floating types. Once nothing needs `backward` of an id any more, forgotten returns that id. */
+typedef int pn_custom_backward(int64_t id, pn_tensor *const *dy, int n_y, pn_tensor **dx, int n_x);
+PN_API int pn_tape_custom(const char *name, pn_tensor *const *x, int n_x, pn_tensor *const *y, int n_y,
+                          pn_custom_backward *backward, int64_t id) PN_CHECKED;
+PN_API int64_t pn_custom_forgotten(pn_custom_backward *backward); /* one at a time; 0: none (more) */
+PN_API int pn_fail_with(const char *text);                        /* sets pn_error; -1 */
+
 PN_API uint64_t pn_tape_mark(void); /* a moment of the recording, for pn_recompute */
 PN_API int pn_recompute(pn_tensor *const *y, int n, uint64_t mark)
     PN_CHECKED; /* what was computed for y[n] since the mark, and only backward still holds, is given back; backward computes it again */

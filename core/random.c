@@ -43,6 +43,9 @@ int pn_random_fill(pn_tensor *t, pn_distribution kind, double a, double b, uint6
   if ((unsigned)kind > PN_BERNOULLI) return pn_fail("random_fill: no distribution %d", (int)kind);
   if (kind == PN_BERNOULLI && !(a >= 0 && a <= 1)) return pn_fail("random_fill: a probability of %g", a);
   if (kind == PN_NORMAL && !(b >= 0)) return pn_fail("random_fill: a deviation of %g", b);
+  if (pn_capturing() && pn_device_of(t) != PN_CPU)
+    return pn_fail(
+        "random_fill: inside a captured step it would give the same numbers each time; give them to the step as an argument");
   pn_tensor *rows;
   bool direct = t->dtype == PN_F32 || t->dtype == PN_F64;
   if (direct && pn_tensor_is_dense(t, PN_ROWS)) pn_tensor_retain(rows = t);

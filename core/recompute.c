@@ -37,10 +37,10 @@ static bool is_view(const pn_node *node, const pn_tensor *y) {
   return node->op->view && node->x[0] && node->x[0]->storage == y->storage;
 }
 
-/* An input that cannot be made again: a leaf, the result of an older node, or what more than the segment holds. */
+/* An input that cannot be made again: a leaf, the result of an older node or of a script, or what more than the segment holds. */
 static void look_at(pn_tensor *t, uint64_t pass) {
   pn_storage *s = t->storage;
-  bool ours = t->node && t->node->visited == pass;
+  bool ours = t->node && t->node->visited == pass && !t->node->custom;
   if (!ours || atomic_load(&t->refs) != t->seen || atomic_load(&s->refs) != s->seen) s->pinned = true;
 }
 

@@ -6,7 +6,6 @@
 #include "tape.h"
 
 static _Thread_local bool not_recording;
-static atomic_ullong next_number = 1;
 
 bool pn_recording(void) { return !not_recording; }
 
@@ -15,8 +14,6 @@ bool pn_set_recording(bool on) {
   not_recording = !on;
   return was;
 }
-
-uint64_t pn_tape_mark(void) { return atomic_load(&next_number); }
 
 bool pn_requires_grad(const pn_tensor *t) { return t->requires_grad; }
 
@@ -30,32 +27,22 @@ int pn_set_requires_grad(pn_tensor *t, bool on) {
 }
 
 int pn_tape_record(pn_call *call) {
-  pn_node *node = calloc(1, sizeof *node);
-  if (!node) return pn_fail_memory((int64_t)sizeof *node, PN_CPU);
-  atomic_init(&node->refs, call->n_y);
-  node->number = atomic_fetch_add(&next_number, 1);
-  node->op = call->op;
-  node->n_x = call->n_x;
-  node->n_y = call->n_y;
+  pn_node *node;
+  if (pn_node_new(&node, call->op, call->x, call->n_x)) return -1;
   node->flops = call->flops;
-  snprintf(node->label, sizeof node->label, "%s", pn_memory_label());
   for (int i = 0; call->op->args && call->op->args[i].name; i++) node->arg[i] = call->arg[i];
   if (pn_keep_saved(node, call)) {
-    atomic_store(&node->refs, 1);
     pn_node_release(node);
     return -1;
   }
-  for (int i = 0; i < call->n_x; i++) {
-    pn_tensor_retain(call->x[i]);
-    node->x[i] = call->x[i];
-    node->version[i] = call->x[i] ? call->x[i]->storage->version : 0;
-  }
-  for (int i = 0; i < call->n_y; i++) {
-    call->y[i]->node = node;
-    call->y[i]->node_output = i;
-    call->y[i]->requires_grad = true;
-  }
+  pn_node_own(node, call->y, call->n_y);
   return 0;
+}
+
+int pn_check_write(const pn_tensor *t, const char *doing) {
+  if (!t->node || not_recording) return 0;
+  return pn_fail("%s: this tensor is the result of %s, and its gradient would be wrong: write inside no_grad, or into a copy",
+                 doing, t->node->op->name);
 }
 
 /* ---- backward --------------------------------------------------------------------------------------------------------- */
@@ -102,7 +89,8 @@ static int node_backward(pn_node *node) {
   const pn_kernel *kernel;
   pn_span span;
   pn_span_open_call(&span, &call, true);
-  int rc = !node->op->cpu.backward                                    ? view_backward(&call)
+  int rc = node->custom                                               ? pn_custom_run(node, &call)
+           : !node->op->cpu.backward                                  ? view_backward(&call)
            : pn_kernel_on(node->op, pn_device_of(call.x[0]), &kernel) ? -1
                                                                       : kernel->backward(&call);
   pn_span_close(&span);

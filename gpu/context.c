@@ -175,7 +175,7 @@ int pn_context_heed(pn_context *c) {
     unsigned long long n = c->counts[i];
     if (!n) continue;
     char text[256];
-    memset(c->counts, 0, PN_COMPLAINTS * sizeof *c->counts);
+    c->counts[i] = 0; /* others are told at the next wait */
     snprintf(text, sizeof text, "%s", c->complaint[i].text);
     char *place = strstr(text, "%lld");
     if (place) *place = 0;

@@ -63,14 +63,14 @@ PN_DEVICE void one(bool adam, const pn_update_numbers *how, real *param, real *f
 /* N numbers from i on. */
 template <int N> PN_DEVICE void few(bool adam, const pn_update_numbers *how, const pn_update *u, int64_t i) {
   typedef pack<N> P;
-  const P grad = *(const P *)(u->grad + i);
-  P param = *(const P *)(u->param + i), first = {}, second = {};
-  if (u->state[0]) first = *(const P *)(u->state[0] + i);
-  if (u->state[1]) second = *(const P *)(u->state[1] + i);
+  real *const s0 = u->state[0], *const s1 = u->state[1]; /* read once, else each store of a pack becomes N */
+  const P grad = *(const P *)(u->grad + i), was = *(const P *)(u->param + i), none = {};
+  const P was_first = s0 ? *(const P *)(s0 + i) : none, was_second = s1 ? *(const P *)(s1 + i) : none;
+  P param = was, first = was_first, second = was_second;
   for (int k = 0; k < N; k++) one(adam, how, &param.at[k], &first.at[k], &second.at[k], grad.at[k]);
   *(P *)(u->param + i) = param;
-  if (u->state[0]) *(P *)(u->state[0] + i) = first;
-  if (u->state[1]) *(P *)(u->state[1] + i) = second;
+  if (s0) *(P *)(s0 + i) = first;
+  if (s1) *(P *)(s1 + i) = second;
 }
 
 template <bool ADAM> PN_KERNEL void take_steps(steps table, const unsigned char *numbers, const double *verdict) {

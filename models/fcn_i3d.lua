@@ -47,7 +47,7 @@ local defaults = {
   deconv_time = "linear",             -- linear | repeat (the paper's) | repeat_gain1 | centre
   overlap = "2s",                     -- 2s | s: kernel of the transposed convolutions, in strides
   crop_align = "grid",                -- grid | centre | caffe
-  batchnorm = "frozen",               -- frozen | batch | moving
+  batchnorm = "frozen",               -- frozen | running | batch | moving
   output = "fused",                   -- fused | sum_of_five | mean_of_sides: what segments
   input = "rgb_pm1",                  -- rgb_pm1 | bgr_01: how it wants its pixels
   width = 1,                          -- times the channels of I3D
@@ -57,7 +57,7 @@ local defaults = {
 
 local choices = {
   deconv_init = { "bilinear", "nearest", "icnr", "random" }, deconv_time = { "linear", "repeat", "repeat_gain1", "centre" },
-  overlap = { "2s", "s" }, crop_align = { "grid", "centre", "caffe" }, batchnorm = { "frozen", "batch", "moving" },
+  overlap = { "2s", "s" }, crop_align = { "grid", "centre", "caffe" }, batchnorm = { "frozen", "running", "batch", "moving" },
   output = { "fused", "sum_of_five", "mean_of_sides" }, input = { "rgb_pm1", "bgr_01" },
 }
 

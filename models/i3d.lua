@@ -100,7 +100,7 @@ local defaults = {
   width = 1,              -- times the channels of every layer, for small experiments
   classes = 400,
   dropout = 0,            -- probability to drop, before the classifier
-  batchnorm = "frozen",   -- frozen | batch | moving
+  batchnorm = "frozen",   -- frozen | running | batch | moving
   recompute = false,      -- keep only what leaves each layer; backward runs the layer again
 }
 

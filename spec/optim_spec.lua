@@ -261,7 +261,7 @@ describe("an optimiser", function()
       for name, t in pairs(state.tensors) do
         saved.tensors[name] = t:clone()
       end
-      local q = p:clone():requires_grad(true)
+      local q = p:detach():clone():requires_grad(true)
       local second = make { { name = "p", tensor = q } }
       second:load_state(saved)
       run(make, 3, 4, q, second)

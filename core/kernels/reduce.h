@@ -18,7 +18,7 @@ PN_SHARED pn_axis pn_axes_at(const pn_axis *a, int n, int64_t index) {
   pn_axis at = { 0, 0, 0, 0 };
   for (int d = n - 1; d >= 0; d--) {
     int64_t i = index;
-    if (d > 0 && index <= UINT32_MAX) { /* divisions of 32 bits are several times faster */
+    if (d > 0 && index <= UINT32_MAX && a[d].size <= UINT32_MAX) { /* divisions of 32 bits are several times faster */
       i = (uint32_t)index % (uint32_t)a[d].size;
       index = (uint32_t)index / (uint32_t)a[d].size;
     } else if (d > 0) {

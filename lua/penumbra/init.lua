@@ -11,12 +11,14 @@ local binding = require "penumbra.ffi"
 local tensor = require "penumbra.tensor"
 local ops = require "penumbra.ops"
 local composed = require "penumbra.composed"
+local custom = require "penumbra.custom"
 local order = require "penumbra.order"
 local scope = require "penumbra.scope"
 local guarded = require "penumbra.base.guarded"
 local nearest = require "penumbra.base.nearest"
 local raise = require "penumbra.base.raise"
 local ffi = require "ffi"
+require "penumbra.copies" -- clone and to, with their gradients
 require "penumbra.show" -- what print makes of a large tensor
 
 local C = binding.C
@@ -49,6 +51,8 @@ local pn = {
   select = composed.select,
   squeeze = composed.squeeze,
   unsqueeze = composed.unsqueeze,
+  custom = custom,
+  check_gradient = custom.check_gradient,
   memory = tensor.memory,
   process = tensor.process,
   soft_limit = require("penumbra.pace").soft_limit,

@@ -152,6 +152,7 @@ function Stream:fill(t, kind, a, b)
   if type(a) ~= "number" or type(b) ~= "number" then
     raise("fill: expects two numbers, got %s and %s", tostring(a), tostring(b))
   end
+  check(C.pn_check_write(p, "fill"))
   check(C.pn_random_fill(p, spec[1], a, b, self.seed, self.number, self.offset))
   self.offset = self.offset + math.ceil(tonumber(C.pn_tensor_count(p)) / 4)
   self.lane = 4

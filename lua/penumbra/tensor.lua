@@ -162,6 +162,10 @@ local function flatten(values, shape, depth, buffer, at, name)
     raise("tensor: ragged table: at depth %d %s where %d elements stood before", depth,
       type(values) == "table" and #values .. " elements" or "a " .. type(values), shape[depth])
   end
+  local field = next(values, shape[depth] > 0 and shape[depth] or nil)
+  if field ~= nil and depth > 1 then
+    raise("tensor: field '%s' at depth %d: options stand beside the outermost values, or in a second table", tostring(field), depth)
+  end
   for i = 1, shape[depth] do
     at = flatten(values[i], shape, depth + 1, buffer, at, name)
   end
@@ -190,7 +194,7 @@ local function write_table(t, values, shape)
 end
 
 --- A tensor of the values of a nested table, or of one number (no axes).
--- @param values `{{1, 2}, {3, 4}}` or a number
+-- @param values `{{1, 2}, {3, 4}}` or a number; options may stand beside the values: `{1, 2, dtype = "u8"}`
 -- @tparam ?table named dtype, layout, device as for `empty`
 function tensor.tensor(values, named)
   local spec = {}
@@ -203,6 +207,9 @@ function tensor.tensor(values, named)
   end
   if type(values) ~= "table" then
     raise("tensor: expects a number or a nested table of numbers, got %s", type(values))
+  end
+  for key, value in pairs(values) do -- pn.tensor{1, 2, dtype = "u8"}: named beside the numbers
+    if type(key) == "string" then spec[key] = value end
   end
   local shape = shape_of(values)
   for i, size in ipairs(shape) do
@@ -364,6 +371,7 @@ function methods.set(t, value, ...)
     raise("set: the value is a %s, expects a number", type(value))
   end
   local p = read_index(t, "set", ...)
+  check(C.pn_check_write(p, "set"))
   check(C.pn_tensor_set(p, index_buffer, value))
   return t
 end
@@ -436,26 +444,33 @@ function methods.fill(t, value)
   if type(value) ~= "number" then
     raise("fill: the value is a %s, expects a number", type(value))
   end
+  check(C.pn_check_write(ptr(t), "fill"))
   check(C.pn_tensor_fill(ptr(t), value))
   return t
 end
 
---- Copies the elements of `from`, a tensor of the same shape (its type is converted) or a nested table; returns the tensor.
+--- Copies the elements of `from`, a tensor of the same shape (its type is converted) or a nested table; returns the tensor. No
+-- gradient flows through it, so while history is recorded neither side may have one: pn.concat and pn.stack put results together.
 function methods.copy(t, from)
+  check(C.pn_check_write(ptr(t), "copy"))
   if type(from) == "table" then
     local shape = t:shape()
     if #shape ~= #shape_of(from) then
       raise("copy: a table of depth %d into a tensor of %d axes", #shape_of(from), #shape)
     end
-    ptr(t)
     write_table(t, from, shape)
     return t
   end
-  check(C.pn_tensor_copy(ptr(t), ptr(from, "copy")))
+  local source = ptr(from, "copy")
+  if C.pn_requires_grad(source) and C.pn_recording() then
+    raise("copy: the source wants a gradient, which does not flow through copy: pn.concat, pn.stack and pn.where carry it, "
+      .. "from:detach() leaves it behind")
+  end
+  check(C.pn_tensor_copy(ptr(t), source))
   return t
 end
 
---- A copy in its own memory, of the same layout, outside the graph.
+--- A copy in its own memory, of the same layout. Differentiable (copies.lua).
 function methods.clone(t)
   return tensor.empty_like(t):copy(t)
 end
@@ -475,7 +490,7 @@ function methods.contiguous(t, layout)
   return derived(C.pn_tensor_contiguous, t, layout_number(layout))
 end
 
---- On another device ("cpu", "cuda", "cuda:N"); itself when it is there. Not differentiable.
+--- On another device ("cpu", "cuda", "cuda:N"); itself when it is there. Differentiable (copies.lua).
 function methods.to(t, device)
   return derived(C.pn_tensor_to, t, binding.device(device))
 end
@@ -557,6 +572,7 @@ function methods.backward(t, seed, named)
   binding.heed()
   check(rc)
 end
+jit.off(methods.backward) -- it may call back into Lua (custom.lua)
 
 --- The gradient that has been added up for it, or nil.
 function methods.grad(t)

@@ -268,11 +268,14 @@ describe("a captured step", function()
     assert.equal("held\t2\n", text)
   end)
 
-  it("may not read from the device, nor send to it", function()
+  it("may not read from the device, nor send to it, nor draw", function()
     local x = cuda { 1, 2 }
     for what, f in pairs {
       ["cannot read from the device inside a captured step"] = function(a) return pn.full { value = a:get(1), device = "cuda" } end,
       ["cannot take a tensor to the device inside a captured step"] = function() return cuda { 1 } end,
+      ["inside a captured step it would give the same numbers each time"] = function(a)
+        return a + pn.random.stream(1):fill(pn.empty { 2, device = "cuda" })
+      end,
     } do
       local step = pn.captured(f, { device = "cuda" })
       step(x)

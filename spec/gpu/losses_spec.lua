@@ -152,6 +152,20 @@ describe("balanced cross entropy on a device, " .. device.library:match "[^/]*$"
     helper.failure(function() return loss:item() end, "balanced_bce: 2 of the targets are neither 0 nor 1")
     helper.assert_close((balanced(X, Y, { norm = "sum" })), LOSS, TOLERANCE)
   end)
+
+  it("complains of one thing at each wait, and forgets none", function()
+    local bad = cuda { 1, 0, 2, .5, 0, 1 }
+    local first, second = pn.loss.balanced(cuda(X), bad), pn.loss.bce(cuda(X), bad)
+    local texts = {}
+    for _ = 1, 2 do
+      local ok, problem = pcall(function() return second:item() end)
+      assert.is_false(ok)
+      texts[#texts + 1] = tostring(problem):match "%d of the targets are n[^(]*"
+    end
+    table.sort(texts)
+    assert.same({ "1 of the targets are not in 0..1 ", "2 of the targets are neither 0 nor 1 " }, texts)
+    assert.is_true(first:item() == first:item())
+  end)
 end)
 
 describe("plain cross entropy on a device", function()

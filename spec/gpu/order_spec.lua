@@ -27,7 +27,7 @@ local function each_case(make, short, f)
       f(("%s %s"):format(name, text), function(where)
         local there, weights_there = {}, {}
         for i, t in ipairs(here) do
-          there[i] = t and t:to(where)
+          there[i] = t and t:detach():to(where)
           if t and short and cases.is_real(t) and cases.may_be_short(name, i) then there[i] = there[i]:cast(short) end
         end
         for i, w in ipairs(weights) do weights_there[i] = w and w:to(where) end

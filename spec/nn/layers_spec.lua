@@ -136,7 +136,7 @@ end)
 
 describe("batch_norm", function()
   it("frozen uses its buffers and leaves them", function()
-    local layer = nn.batch_norm { channels = 2 }
+    local layer = nn.batch_norm { channels = 2, mode = "frozen" }
     layer.mean:copy { 1, 2 }
     layer.var:copy { 4, 9 }
     layer.beta:detach():copy { 10, 20 }
@@ -158,8 +158,40 @@ describe("batch_norm", function()
     end
   end)
 
+  it("running, the default, takes the input's statistics in training and its own in evaluation", function()
+    local layer, x = nn.batch_norm { channels = 1 }, pn.tensor({ { { { { 1, 3 } } } } })
+    assert.equal("running", layer.mode)
+    helper.assert_close(layer(x):flat(), { -1, 1 }, 1e-3)
+    helper.assert_close({ layer.mean:item(), layer.var:item() }, { .1 * 2, .9 + .1 * 1 }, 1e-6)
+    for _ = 1, 100 do layer(x) end
+    layer:eval()
+    helper.assert_close(layer(pn.tensor({ { { { { 5 } } } } })):flat(), { 3 }, 1e-2)
+    local mean = layer.mean:item()
+    layer(x * 7)
+    assert.equal(mean, layer.mean:item())
+  end)
+
+  it("has gamma where asked", function()
+    local x = helper.random({ 2, 3, 1, 2, 3 }, "x")
+    for _, mode in ipairs { "running", "frozen" } do
+      for _, relu in ipairs { false, true } do
+        local layer, plain = nn.batch_norm { channels = 3, mode = mode, gamma = true, relu = relu },
+          nn.batch_norm { channels = 3, mode = mode }
+        layer.gamma:detach():copy { 2, -1, .5 }
+        layer.beta:detach():copy { .1, 0, -.1 }
+        local scaled = plain(x) * layer.gamma:detach():reshape(1, 3, 1, 1, 1) + layer.beta:detach():reshape(1, 3, 1, 1, 1)
+        helper.assert_close(layer(x), relu and pn.relu(scaled) or scaled, 1e-6)
+        layer:zero_grad()
+        pn.sum(layer(x)):backward()
+        local open = relu and scaled:gt(0) or pn.ones(x:shape())
+        helper.assert_close(layer.gamma:grad(), pn.sum(plain(x) * open, { axes = { 1, 3, 4, 5 } }):detach(), 1e-5)
+        assert.same({ 1, 1, 1 }, layer:reset(1).gamma:flat())
+      end
+    end
+  end)
+
   it("fuses relu", function()
-    local y = nn.batch_norm({ channels = 1, relu = true })(pn.tensor({ { { { { -1, 3 } } } } })):flat()
+    local y = nn.batch_norm({ channels = 1, relu = true, mode = "frozen" })(pn.tensor({ { { { { -1, 3 } } } } })):flat()
     assert.equal(0, y[1])
     assert.is_true(y[2] > 2.9)
   end)
@@ -167,7 +199,7 @@ describe("batch_norm", function()
   it("says what is wrong", function()
     helper.failure(function() nn.batch_norm {} end, "batch_norm: channels is nil")
     helper.failure(function() nn.batch_norm { channels = 1, mode = "frosen" } end,
-      "batch_norm: mode is 'frosen', expects frozen, batch, moving",
+      "batch_norm: mode is 'frosen', expects running, frozen, batch, moving",
       "did you mean 'frozen'?")
     helper.failure(function() nn.unit { from = 1, to = 1, batchnorm = "none" } end, "unit: batchnorm is 'none'")
     helper.failure(function() nn.unit { from = 1, to = 1, eps = 7 } end, "batch_norm: eps is 7, expects 0 to 1")
@@ -370,7 +402,7 @@ describe("unit", function()
   end)
 
   it("without a gradient to come makes one result of its size, in any mode", function()
-    for _, mode in ipairs { "frozen", "batch", "moving" } do
+    for _, mode in ipairs { "running", "frozen", "batch", "moving" } do
       local unit = make(mode, { from = 4, to = 24, kernel = 1 }):eval()
       local x = pn.random.stream(2, "x"):fill(pn.empty { 1, 4, 8, 40, 40, layout = "channels_last" }, "normal", 0, 1)
       local recorded = unit(x):detach():clone()

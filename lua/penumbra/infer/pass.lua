@@ -51,6 +51,9 @@ end
 
 local TILES_ON_CUDA = 8
 
+-- Batch norms that go by their buffers where nothing is taught.
+local BY_BUFFERS = { frozen = true, running = true }
+
 -- Statistics of the input are those of all tiles that are seen at once, so that such a network sees one unless it is told.
 local function batch_of(net, o, device)
   if o.batch > 0 then
@@ -58,7 +61,7 @@ local function batch_of(net, o, device)
   end
   local alone = device == "cpu"
   for _, entry in ipairs(net.modules and net:modules() or {}) do
-    alone = alone or entry.module.kind == "batch_norm" and entry.module.mode ~= "frozen"
+    alone = alone or entry.module.kind == "batch_norm" and not BY_BUFFERS[entry.module.mode]
   end
   return alone and 1 or TILES_ON_CUDA
 end

@@ -8,7 +8,7 @@ local ops = require "penumbra.ops"
 local raise = require "penumbra.base.raise"
 local tensor = require "penumbra.tensor"
 
-local MODES = { "frozen", "batch", "moving" }
+local MODES = { "running", "frozen", "batch", "moving" }
 
 local function check_mode(what, mode)
   for _, known in ipairs(MODES) do
@@ -30,48 +30,82 @@ end
 
 local BatchNorm = module.class "batch_norm"
 
---- y = (x - mean)/√(var + eps) + beta for each channel, then relu where asked; no gamma (METHOD 4).
--- Parameter: beta. Buffers: mean, var. In training, modes batch and moving also move the buffers towards the batch's statistics.
--- @tparam table options channels; mode: "frozen" (the buffers, the default), "batch" (those of the input), "moving" (alpha of the
---   input's, the rest the buffers'); alpha (0.1); eps (1e-3); momentum (0.999: the share of the buffers that stays); relu (false)
+--- y = gamma·(x - mean)/√(var + eps) + beta for each channel, then relu where asked (Ioffe & Szegedy 2015).
+-- Parameters: beta; gamma where asked (I3D has none, METHOD 4). Buffers: mean, var. In training, all modes but frozen also move the
+-- buffers towards the input's statistics.
+-- @tparam table options channels; mode: "running" (in training the mean and variance of the input, in evaluation the buffers: the
+--   default, and what other libraries mean by batch norm), "frozen" (the buffers, as they were loaded), "batch" (always those of the
+--   input), "moving" (alpha of the input's, the rest the buffers'); alpha (0.1); eps (1e-3); momentum: the share of the buffers
+--   that stays in a step (running 0.9, else 0.999); gamma (false); relu (false)
 function BatchNorm:new(options)
-  named.check("batch_norm", options, { "channels", "mode", "alpha", "eps", "momentum", "relu" })
+  named.check("batch_norm", options, { "channels", "mode", "alpha", "eps", "momentum", "gamma", "relu" })
   local channels = named.whole("batch_norm", "channels", options.channels, 1)
   self.n_from, self.n_to = channels, channels
-  self.mode = check_mode("batch_norm: mode", options.mode or "frozen")
+  self.mode = check_mode("batch_norm: mode", options.mode or "running")
   self.named = {
-    eps = check_eps("batch_norm", options.eps or 1e-3), alpha = options.alpha or 0.1, momentum = options.momentum or 0.999,
-    relu = options.relu or false,
+    eps = check_eps("batch_norm", options.eps or 1e-3), alpha = options.alpha or 0.1,
+    momentum = options.momentum or (self.mode == "running" and 0.9 or 0.999), relu = options.relu or false,
   }
-  self.writes_into, self.keeps_grid, self.keeps_channels = true, true, true
+  self.writes_into, self.keeps_grid, self.keeps_channels = not options.gamma, true, true
   self:add_parameter("beta", tensor.zeros { channels })
+  if options.gamma then self:add_parameter("gamma", tensor.ones { channels }) end
   self:add_buffer("mean", tensor.zeros { channels })
   self:add_buffer("var", tensor.ones { channels })
 end
 
 function BatchNorm:initialise()
   self.beta:detach():fill(0)
+  if self.gamma then self.gamma:detach():fill(1) end
   self.mean:fill(0)
   self.var:fill(1)
 end
 
 function BatchNorm:describe()
-  return self.mode .. (self.named.relu and " relu" or "")
+  return self.mode .. (self.gamma and " gamma" or "") .. (self.named.relu and " relu" or "")
 end
 
---- What frozen statistics do to a channel: y = scale·x + bias, scale = 1/√(var + eps), bias = beta - mean·scale. Two tensors
--- (channels); the gradient goes to beta.
+-- What the operation is to take now: running statistics are those of the input in training, frozen ones otherwise.
+local function mode_now(self)
+  if self.mode ~= "running" then return self.mode end
+  return self.training and "batch" or "frozen"
+end
+
+--- Are the statistics those of the buffers now?
+function BatchNorm:is_frozen()
+  return mode_now(self) == "frozen"
+end
+
+--- What frozen statistics do to a channel: y = scale·x + bias, scale = gamma/√(var + eps), bias = beta - mean·scale. Two tensors
+-- (channels); the gradient goes to beta, and to gamma.
 function BatchNorm:line()
   local scale = 1 / ops.sqrt(self.var + self.named.eps)
+  if self.gamma then scale = self.gamma * scale end
   return scale, self.beta - self.mean * scale
+end
+
+-- The operation has no gamma: it takes no beta then, and the rest comes after it.
+local function with_gamma(self, x, how)
+  local relu = how.relu
+  how.relu = false
+  local y = ops.batch_norm(x, tensor.zeros_like(self.mean), self.mean, self.var, how)
+  how.relu = relu
+  local function by_channel(t) return ops.reshape(t, { shape = { 1, self.n_to, 1, 1, 1 } }) end
+  y = y * by_channel(self.gamma) + by_channel(self.beta)
+  return relu and ops.relu(y) or y
 end
 
 --- @param x (N,channels,T,H,W)
 -- @param into ?tensor where to write the result
 function BatchNorm:forward(x, into)
   local how = self.named
-  how.mode, how.update, how.into = self.mode, self.training and self.mode ~= "frozen", into
-  local y = ops.batch_norm(x, self.beta, self.mean, self.var, how)
+  local mode = mode_now(self)
+  how.mode, how.update, how.into = mode, self.training and mode ~= "frozen", into
+  local y
+  if self.gamma then
+    y = with_gamma(self, x, how)
+  else
+    y = ops.batch_norm(x, self.beta, self.mean, self.var, how)
+  end
   how.into = nil
   return y
 end
@@ -109,7 +143,7 @@ function Unit:forward(x, into)
   local bn = self.bn
   if #self.conv.own.hooks > 0 or #bn.own.hooks > 0 then
     return bn(self.conv(x), into)
-  elseif bn.mode == "frozen" then
+  elseif bn:is_frozen() then
     local scale, bias = bn:line()
     return self.conv(x, into, { scale = scale, bias = bias, relu = bn.named.relu })
   end

@@ -135,7 +135,7 @@ function methods:load_state(state, options)
     raise("%s: load_state: %s", self.name, table.concat(faults, "; "))
   end
   for _, name in ipairs(report.loaded) do
-    mine[name]:copy(given[name])
+    mine[name]:copy(given[name]:detach())
   end
   return report
 end
