@@ -24,7 +24,7 @@ typedef struct few {
 static few few_of(const pn_tensor *x, const pn_tensor *y, const pn_geometry *g) {
   few f;
   f.x = pn_volume_of(x), f.y = pn_volume_of(y);
-  for (int d = 0; d < 3; d++) f.window.kernel[d] = g->kernel[d], f.window.stride[d] = g->stride[d], f.window.low[d] = g->low[d];
+  for (int d = 0; d < 3; d++) pn_window_set(&f.window, d, g->kernel[d], g->stride[d], g->low[d]);
   return f;
 }
 

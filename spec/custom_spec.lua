@@ -1,5 +1,5 @@
---- custom_spec: operations that a script defines, their gradients against differences and hand values; clone and to; writes in place
--- that would make a gradient wrong.
+--- custom_spec: operations that a script defines, their gradients against differences and hand values; clone and to; writes in
+-- place that would make a gradient wrong.
 local pn = require "penumbra"
 local helper = require "spec.helper"
 
@@ -119,7 +119,8 @@ describe("an operation of one's own", function()
       { function() pn.custom { forwards = same } end, "custom: unknown option 'forwards', did you mean 'forward'?" },
       { function() one(function() end, same)(a) end, "mine: forward returned nothing, expects 1 to 8 tensors" },
       { function() one(function() return 2 end, same)(a) end, "mine: forward returned a number as result 1, expects a tensor" },
-      { function() one(function(_, t) return t:detach():cast "u8" end, same)(a) end, "mine: result 1 is u8, which has no gradient" },
+      { function() one(function(_, t) return t:detach():cast "u8" end, same)(a) end,
+        "mine: result 1 is u8, which has no gradient" },
       { function() one(function(ctx) ctx:save(3) end, same)(a) end, "mine: ctx:save: value 1 is a number, expects a tensor" },
       { function() one(same, function() return 2 end)(a):sum():backward() end,
         "mine: backward gave a number for input 1, expects a tensor or nil" },
@@ -127,7 +128,8 @@ describe("an operation of one's own", function()
         "mine: backward gave 2 gradients, forward took 1 tensor" },
       { function() one(same, function() return pn.ones { 3 } end)(a):sum():backward() end,
         ("mine: backward gave %s 3 for input 1, which is %s 2"):format(pn.real, pn.real) },
-      { function() one(same, function(_, dy) return dy:cast "i32" end)(a):sum():backward() end, "mine: backward gave i32 2 for input 1" },
+      { function() one(same, function(_, dy) return dy:cast "i32" end)(a):sum():backward() end,
+        "mine: backward gave i32 2 for input 1" },
       { function() one(same, function() error "no such slope" end)(a):sum():backward() end, "no such slope" },
       { function() one(same, function(_, dy) return dy + pn.ones { 5 } end)(a):sum():backward() end, "do not broadcast" },
     } do
@@ -168,7 +170,8 @@ describe("copies", function()
 
   it("that carry none are refused where one is wanted", function()
     local a = pn.ones({ 2 }):requires_grad(true)
-    helper.failure(function() pn.zeros({ 2 }):copy(a * 2) end, "copy: the source wants a gradient, which does not flow through copy")
+    helper.failure(function() pn.zeros({ 2 }):copy(a * 2) end,
+      "copy: the source wants a gradient, which does not flow through copy")
     assert.same({ 2, 2 }, pn.zeros({ 2 }):copy((a * 2):detach()):flat())
     assert.same({ 2, 2 }, pn.no_grad(function() return pn.zeros({ 2 }):copy(a * 2) end):flat())
   end)

@@ -9,10 +9,10 @@
 
 pn_window pn_window_of(const pn_call *call) {
   pn_window w;
-  int64_t high[3];
-  memcpy(w.kernel, pn_call_arg(call, "kernel")->i, sizeof w.kernel);
-  memcpy(w.stride, pn_call_arg(call, "stride")->i, sizeof w.stride);
-  pn_resolve_pad(pn_call_arg(call, "pad"), call->x[0]->shape + 2, w.kernel, w.stride, NULL, w.low, high);
+  const int64_t *kernel = pn_call_arg(call, "kernel")->i, *stride = pn_call_arg(call, "stride")->i;
+  int64_t low[3], high[3];
+  pn_resolve_pad(pn_call_arg(call, "pad"), call->x[0]->shape + 2, kernel, stride, NULL, low, high);
+  for (int d = 0; d < 3; d++) pn_window_set(&w, d, kernel[d], stride[d], low[d]);
   return w;
 }
 

@@ -5,7 +5,19 @@
 
 typedef struct pn_window {
   int64_t kernel[3], stride[3], low[3];
+  int shift
+      [3]; /* of a stride that is a power of two, as most are; -1 of others: divisions of 64 bits cost a device dozens of steps */
 } pn_window;
+
+static inline void pn_window_set(pn_window *w, int d, int64_t kernel, int64_t stride, int64_t low) {
+  w->kernel[d] = kernel, w->stride[d] = stride, w->low[d] = low;
+  w->shift[d] = -1;
+  for (int k = 0; k < 31; k++)
+    if (stride == (int64_t)1 << k) w->shift[d] = k;
+}
+PN_SHARED int64_t pn_window_steps(const pn_window *w, int d, int64_t n) { /* how many strides n >= 0 holds */
+  return w->shift[d] < 0 ? n / w->stride[d] : n >> w->shift[d];
+}
 
 /* Along one axis: the n neighbours of a pixel, the first at `at`; neighbour i has place k + i * dk in the window. */
 typedef struct pn_span {
@@ -20,7 +32,8 @@ PN_SHARED pn_span pn_span_seen(const pn_window *w, int d, int64_t o, int64_t n_i
 
 PN_SHARED pn_span pn_span_seeing(const pn_window *w, int d, int64_t i, int64_t n_out) { /* outputs that see input i; perhaps none */
   int64_t reach = i + w->low[d], s = w->stride[d];
-  int64_t first = reach < w->kernel[d] ? 0 : (reach - w->kernel[d]) / s + 1, last = pn_min64(reach / s, n_out - 1);
+  int64_t first = reach < w->kernel[d] ? 0 : pn_window_steps(w, d, reach - w->kernel[d]) + 1;
+  int64_t last = pn_min64(pn_window_steps(w, d, reach), n_out - 1);
   pn_span span = { first, pn_max64(0, last - first + 1), reach - first * s, -s };
   return span;
 }

@@ -196,8 +196,8 @@ local custom_module = {}
 -- @tparam function f of tensors; returns one or more; nothing in it may be random
 -- @param ... tensors, real
 -- @tparam[opt] table options the last argument: step (1e-2; 1e-5 in the f64 build), tolerance (1e-2; 1e-6), of the largest slope
--- @treturn number the largest difference, as a share of the largest slope; an error where it is above the tolerance, with the input,
---   the element and both slopes
+-- @treturn number the largest difference, as a share of the largest slope; an error where it is above the tolerance, with the
+--   input, the element and both slopes
 function custom_module.check_gradient(f, ...)
   local x, options = { ... }, nil
   if type(x[#x]) == "table" then options = table.remove(x) end
@@ -232,7 +232,7 @@ function custom_module.check_gradient(f, ...)
     end
   end
   local share = largest > 0 and worst / largest or worst
-  if not (share <= options.tolerance) then
+  if share > options.tolerance or share ~= share then
     raise("check_gradient: input %d, element %d: backward says %.6g, the values %.6g", unpack(place))
   end
   return share

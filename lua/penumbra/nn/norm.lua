@@ -33,10 +33,10 @@ local BatchNorm = module.class "batch_norm"
 --- y = gamma·(x - mean)/√(var + eps) + beta for each channel, then relu where asked (Ioffe & Szegedy 2015).
 -- Parameters: beta; gamma where asked (I3D has none, METHOD 4). Buffers: mean, var. In training, all modes but frozen also move the
 -- buffers towards the input's statistics.
--- @tparam table options channels; mode: "running" (in training the mean and variance of the input, in evaluation the buffers: the
---   default, and what other libraries mean by batch norm), "frozen" (the buffers, as they were loaded), "batch" (always those of the
---   input), "moving" (alpha of the input's, the rest the buffers'); alpha (0.1); eps (1e-3); momentum: the share of the buffers
---   that stays in a step (running 0.9, else 0.999); gamma (false); relu (false)
+-- @tparam table options channels; mode: "running" (in training the mean and variance of the input, in evaluation the buffers:
+--   the default, and what other libraries mean by batch norm), "frozen" (the buffers, as they were loaded), "batch" (always those
+--   of the input), "moving" (alpha of the input's, the rest the buffers'); alpha (0.1); eps (1e-3); momentum: the share of the
+--   buffers that stays in a step (running 0.9, else 0.999); gamma (false); relu (false)
 function BatchNorm:new(options)
   named.check("batch_norm", options, { "channels", "mode", "alpha", "eps", "momentum", "gamma", "relu" })
   local channels = named.whole("batch_norm", "channels", options.channels, 1)
