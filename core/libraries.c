@@ -47,9 +47,10 @@ static void look_in_python(search *s, const char *prefix) {
 /* Of each python3 on the PATH: where it stands (a virtual environment), and where it is a link to; then where the pip of Debian's and
 ** Ubuntu's python3 installs: for all users, and for one. */
 static void look_in_pythons(search *s) {
-  const char *at = getenv("PATH");
+  const char *at = getenv("PATH"), *prefix;
   look_in_python(s, getenv("VIRTUAL_ENV"));
   look_in_python(s, getenv("CONDA_PREFIX"));
+  if ((prefix = getenv("CONDA_PREFIX")) && *prefix) look_in(s, "%s/lib", prefix); /* packages of Conda's own */
   while (at && *at && !s->found[0]) {
     size_t n = strcspn(at, ":");
     char path[PATH_MAX + 16], real[PATH_MAX];

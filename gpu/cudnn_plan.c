@@ -7,8 +7,8 @@
 #include <cudnn.h>
 #include <string.h>
 
-#if CUDNN_MAJOR < 9
-#error "cuDNN 9 or later"
+#if CUDNN_VERSION < 90800
+#error "cuDNN 9.8 or later: earlier headers cannot describe a device that is not there"
 #endif
 
 /* Of one builder: the question, the configurations, the engine of one and its knobs. */

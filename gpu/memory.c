@@ -76,6 +76,7 @@ void pn_memory_give(pn_context *c, void *memory) {
 void pn_memory_release(int index, void *memory, size_t bytes) {
   pn_context *c = pn_context_opened(index);
   (void)bytes;
+  (void)pn_gpu_try(cudaSetDevice(index)); /* a thread that never used CUDA would open device 0 for the events */
   pthread_mutex_lock(&pn_gpu_lock);
   bool ours = pn_context_captures(c) && pn_pool_give(c->capture->pool, memory);
   if (ours) pn_fake_reclaim(c->gpu.stream, memory);

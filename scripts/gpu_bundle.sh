@@ -60,9 +60,15 @@ done
 for file in "$out"/build/penumbra "$out"/build/libpenumbra.so $(find "$out/build/lib/lua" -name '*.so'); do ldd "$file"; done |
   awk '$2 == "=>" && $3 ~ /^\// { print $3 }' | sort -u | grep -vE '/(libc|libm|libdl|librt|libpthread|ld-linux[^/]*|libpenumbra[^/]*)\.so' |
   while read -r library; do install -m 644 "$library" "$out/build/lib/$(basename "$library")"; done
-# LuaJIT unwinds with GCC's library, of which cuDNN may want a newer one than ours: ours is only for machines that have none.
+# Only for machines that have none: GCC's library, with which LuaJIT unwinds and of which cuDNN may want a newer one than ours, and
+# expat, which asks for a newer C library than all the rest.
 mkdir "$out/build/lib/spare"
-mv "$out"/build/lib/libgcc_s.so.1 "$out/build/lib/spare/"
+for name in libgcc_s.so.1 libexpat.so.1; do
+  if [ -e "$out/build/lib/$name" ]; then mv "$out/build/lib/$name" "$out/build/lib/spare/"; fi
+done
+# The oldest C library that all of it runs with, and the CUDA libraries that it asks for.
+wants=$(find "$out/build" "$out/build-f64" -name spare -prune -o -type f -print | xargs objdump -T 2>/dev/null | grep -o 'GLIBC_2\.[0-9]*' | sort -Vu | tail -n 1)
+cuda=$(objdump -p "$out/build/libpenumbra_cuda.so" | awk '$1 == "NEEDED" && $2 ~ /^lib(cu|nv)/ { print $2 }' | paste -sd ' ')
 
 # ---- data, where it is at hand; the largest last
 size_of() { du -sb "$out" | cut -f 1; }
@@ -98,3 +104,4 @@ chmod 755 "$out/gpu-check.sh"
 tar -C build -czf "$out.tar.gz" gpu-bundle
 [ "$(size_of)" -lt "$limit" ] || { echo "$out is larger than 64 MiB" >&2; exit 1; }
 echo "$out: $(($(size_of) / 1048576)) MiB, $out.tar.gz: $(($(stat -c %s "$out.tar.gz") / 1048576)) MiB; there: ./gpu-check.sh"
+echo "wants there: the C library ${wants/GLIBC_/glibc } or later, ${cuda:-no CUDA library}, and a driver for their CUDA"

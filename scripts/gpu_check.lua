@@ -53,9 +53,10 @@ end
 
 -- ---- the card ------------------------------------------------------------------------------------------------------------------
 
-local patience = "timeout 60 " -- for what only answers a question
+local PATIENCE = 180 -- seconds, for what only answers a question: the first one loads cuDNN
 
-local function answer(command) return shell.line(patience .. command) end
+local function patiently(command) return ("timeout %d %s"):format(PATIENCE, command) end
+local function answer(command) return shell.line(patiently(command)) end
 
 local function penumbra(words, environment)
   return ("env PENUMBRA_CUDA_LIB=%s %s %s %s"):format(quote(plugin), environment or "", quote(program.exe), words)
@@ -63,9 +64,12 @@ end
 
 local card = answer(penumbra "-e 'print(pn.device.describe \"cuda:0\")'")
 if not card then
-  local why = shell.run(patience .. penumbra "-e 'pn.device.choose \"cuda\"'")
-  print("no card to check: " .. (why:gsub("^penumbra: %S*%s*device=cuda: ", ""):gsub("%s+$", "")))
-  return 3
+  local text, code = shell.run(patiently(penumbra "-e 'pn.device.choose \"cuda\"'"))
+  local why = text:gsub("^penumbra: %S*%s*device=cuda: ", ""):gsub("%s+$", "")
+  if code == 124 then why = ("no answer within %d s"):format(PATIENCE) end
+  local is_none = why:find("no device", 1, true) or why:find("no CUDA-capable device", 1, true)
+  print((is_none and "no card to check: " or "the card cannot be used: ") .. why)
+  return is_none and 3 or 1 -- whoever skips at 3 must not skip a library that is missing
 end
 
 -- ---- results -------------------------------------------------------------------------------------------------------------------

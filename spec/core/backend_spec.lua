@@ -62,8 +62,9 @@ describe("a device", function()
 
     it("finds it in a folder that is named, and among Python's packages", function()
       if not has_compiler then pending "no gcc" end
+      must("mkdir -p %s/conda && cp -r %s/far %s/conda/lib", top, top, top)
       for _, environment in ipairs {
-        "PENUMBRA_CUDA_PATH=/nowhere:" .. top .. "/far", "VIRTUAL_ENV=" .. top .. "/env",
+        "PENUMBRA_CUDA_PATH=/nowhere:" .. top .. "/far", "VIRTUAL_ENV=" .. top .. "/env", "CONDA_PREFIX=" .. top .. "/conda",
       } do
         local text = said(top .. "/libplug.so", ask, environment)
         assert.truthy(text:find("libplug.so is not a backend of Penumbra", 1, true), text)

@@ -25,11 +25,14 @@ describe("gpu-check", function()
   local function results() return json.decode(read()) end
   local function has(text, what) assert.truthy(text:find(what, 1, true), text) end
 
-  it("says in one line that there is no card, with a code of its own", function()
+  it("says in one line what it cannot use, and where there is no card with a code of its own", function()
     local text, code = check "plugin=/nowhere/libpenumbra_cuda.so"
-    assert.equal(3, code)
-    assert.matches("^no card to check: no CUDA: /nowhere/libpenumbra_cuda.so: cannot open shared object file[^\n]*\n$", text)
+    assert.equal(1, code)
+    assert.matches("^the card cannot be used: no CUDA: /nowhere/libpenumbra_cuda.so: cannot open shared object file[^\n]*\n$", text)
     assert.is_false(files.exists(out, "directory"))
+    text, code = shell.run(("env PENUMBRA_EMULATED_DEVICES=0 %s %s/scripts/gpu_check.lua out=%s plugin=%s"):format(quote(program.exe),
+      here, out, quote(here .. "/build/libpenumbra_emulated.so")))
+    assert.same({ "no card to check: no CUDA: no CUDA-capable device is detected\n", 3 }, { text, code })
   end)
 
   it("says so before anything is built", function()
