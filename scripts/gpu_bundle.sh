@@ -66,8 +66,8 @@ mkdir "$out/build/lib/spare"
 for name in libgcc_s.so.1 libexpat.so.1; do
   if [ -e "$out/build/lib/$name" ]; then mv "$out/build/lib/$name" "$out/build/lib/spare/"; fi
 done
-# The oldest C library that all of it runs with, and the CUDA libraries that it asks for.
-wants=$(find "$out/build" "$out/build-f64" -name spare -prune -o -type f -print | xargs objdump -T 2>/dev/null | grep -o 'GLIBC_2\.[0-9]*' | sort -Vu | tail -n 1)
+# The oldest C library that all of it runs with, but for the emulation, which is for rehearsals; and the CUDA libraries that it asks for.
+wants=$(find "$out/build" "$out/build-f64" \( -name spare -o -name 'libpenumbra_emulated*' \) -prune -o -type f -print | xargs objdump -T 2>/dev/null | grep -o 'GLIBC_2\.[0-9]*' | sort -Vu | tail -n 1)
 cuda=$(objdump -p "$out/build/libpenumbra_cuda.so" | awk '$1 == "NEEDED" && $2 ~ /^lib(cu|nv)/ { print $2 }' | paste -sd ' ')
 
 # ---- data, where it is at hand; the largest last

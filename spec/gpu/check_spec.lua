@@ -28,7 +28,7 @@ describe("gpu-check", function()
   it("says in one line what it cannot use, and where there is no card with a code of its own", function()
     local text, code = check "plugin=/nowhere/libpenumbra_cuda.so"
     assert.equal(1, code)
-    assert.matches("^the card cannot be used: no CUDA: /nowhere/libpenumbra_cuda.so: cannot open shared object file[^\n]*\n$", text)
+    assert.matches("^the card cannot be used: no CUDA: /nowhere/libpenumbra_cuda.so: cannot open shared object[^\n]*\n$", text)
     assert.is_false(files.exists(out, "directory"))
     text, code = shell.run(("env PENUMBRA_EMULATED_DEVICES=0 %s %s/scripts/gpu_check.lua out=%s plugin=%s"):format(quote(program.exe),
       here, out, quote(here .. "/build/libpenumbra_emulated.so")))
