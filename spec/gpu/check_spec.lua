@@ -30,8 +30,8 @@ describe("gpu-check", function()
     assert.equal(1, code)
     assert.matches("^the card cannot be used: no CUDA: /nowhere/libpenumbra_cuda.so: cannot open shared object[^\n]*\n$", text)
     assert.is_false(files.exists(out, "directory"))
-    text, code = shell.run(("env PENUMBRA_EMULATED_DEVICES=0 %s %s/scripts/gpu_check.lua out=%s plugin=%s"):format(quote(program.exe),
-      here, out, quote(here .. "/build/libpenumbra_emulated.so")))
+    text, code = shell.run(("env PENUMBRA_EMULATED_DEVICES=0 %s %s/scripts/gpu_check.lua out=%s plugin=%s"):format(
+      quote(program.exe), here, out, quote(here .. "/build/libpenumbra_emulated.so")))
     assert.same({ "no card to check: no CUDA: no CUDA-capable device is detected\n", 3 }, { text, code })
   end)
 
