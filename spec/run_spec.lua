@@ -76,7 +76,7 @@ local function train(out, epochs, stop, more)
     optim.momentum:copy(optim.momentum * 0.9 + batch * noise)
     net.w:copy(net.w - optim.momentum * 0.125)
     optim.step = optim.step + 1
-    run:log { loss = pn.mean(net.w * net.w), note = "x" }
+    run:log { loss = pn.mean(net.w * net.w), note = "x", rate = 1 / epoch }
     if epoch == stop then break end
   end
   run:close()
@@ -107,6 +107,8 @@ describe("a run", function()
     assert.equal("x", records[6].note)
     assert.equal("number", type(records[6].loss))
     assert.truthy(files.exists(run.dir .. "/loss.png"))
+    assert.truthy(files.exists(run.dir .. "/curves/rate.png")) -- all else that is a number
+    assert.equal(1, #pn.image.files(run.dir .. "/curves"))
     local tensors, metadata = pn.load(run.dir .. "/checkpoint.safetensors")
     assert.truthy(tensors["layer.weight"])
     assert.equal("6", metadata.epoch)

@@ -12,7 +12,7 @@
 -- The directory: config.json (resolved; functions as source; there once a turn is done), run.json (seed, and for each session its
 -- command, commit, versions, what keys it changed, SHA-256 of its sources), source/ (the recipe and what it required), log.jsonl,
 -- engines.txt (on CUDA: how each convolution is done), checkpoint.safetensors, masks/SEQUENCE/*.png, overlays/SEQUENCE/*.png (and
--- .mp4), loss.png, scores.json, report.html.
+-- .mp4), loss.png, curves/, scores.json, report.html.
 --
 -- A run that goes on equals one that never stopped, bit for bit: parameters, optimiser and random streams are in the
 -- checkpoint, and a source gives its batch by the number of the epoch. Ctrl-C, SIGTERM and SIGHUP end the epoch at hand, write a
@@ -624,7 +624,7 @@ end
 
 -- ---- results -----------------------------------------------------------------------------------------------------------
 
---- Draws loss.png from the log: each loss, thin, with its running mean.
+--- Draws loss.png from the log: each loss, thin, with its running mean; and curves/KEY.png for each other number.
 -- @treturn ?string the path; nil when there is nothing to draw
 function Run:plot() return require("penumbra.run.report").plot(self.dir) end
 

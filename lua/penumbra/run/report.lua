@@ -1,4 +1,5 @@
---- What a run leaves to look at: loss.png, and report.html, one file that holds configuration, losses, scores and overlays.
+--- What a run leaves to look at: loss.png, curves of all else that was logged, and report.html, one file that holds configuration,
+-- losses, scores and overlays.
 -- @module penumbra.run.report
 local bit = require "bit"
 local files = require "penumbra.base.files"
@@ -8,33 +9,56 @@ local raise = require "penumbra.base.raise"
 
 local report = {}
 
---- Draws loss.png in the directory of a run, from its log: every key that ends in "loss", over the epochs.
--- @tparam string dir
--- @treturn ?string the path; nil when there is nothing to draw
-function report.plot(dir)
-  local names, x, y = {}, {}, {}
+-- What the log has of itself: no curves.
+local OF_THE_LOG = { epoch = true, step = true, seconds = true, data = true }
+
+-- Every number that was logged, by key: { x = epochs, y = values }; and the keys, sorted, of losses and of all else.
+local function curves_of(dir)
+  local curves, losses, others = {}, {}, {}
   for _, record in ipairs(log.read(dir .. "/log.jsonl")) do
     for key, value in pairs(record) do
-      if key:match "loss$" and type(value) == "number" then
-        if not y[key] then
-          names[#names + 1], x[key], y[key] = key, {}, {}
+      if type(value) == "number" and not OF_THE_LOG[key] then
+        local curve = curves[key]
+        if not curve then
+          curve = { x = {}, y = {} }
+          curves[key] = curve
+          table.insert(key:match "loss$" and losses or others, key)
         end
-        x[key][#x[key] + 1], y[key][#y[key] + 1] = record.epoch, value
+        curve.x[#curve.x + 1], curve.y[#curve.y + 1] = record.epoch, value
       end
     end
   end
-  if #names == 0 or #y[names[1]] < 2 then return nil end
-  table.sort(names)
-  local positive, longest = true, 0
-  local how = { path = dir .. "/loss.png", title = "loss", x_label = "epoch" }
-  for i, name in ipairs(names) do
-    how[i] = { name, y[name], x = x[name] }
-    longest = math.max(longest, #y[name])
-    for _, value in ipairs(y[name]) do positive = positive and value > 0 end
+  table.sort(losses)
+  table.sort(others)
+  return curves, losses, others
+end
+
+-- Some of them in one picture, over the epochs: thin, with a running mean where they are long.
+local function draw(path, title, curves, keys)
+  local how = { path = path, title = title, x_label = "epoch", log_y = title == "loss" }
+  local longest = 0
+  for i, key in ipairs(keys) do
+    how[i] = { key, curves[key].y, x = curves[key].x }
+    longest = math.max(longest, #curves[key].y)
+    for _, value in ipairs(curves[key].y) do how.log_y = how.log_y and value > 0 end
   end
-  how.log_y = positive
+  if longest < 2 then return nil end
   how.smooth = longest > 20 and 2 * math.floor(longest / 40) + 1 or 0
   return require("penumbra.plot").lines(how)
+end
+
+--- Draws the log of a run in its directory: loss.png, every key that ends in "loss", and curves/KEY.png for each other number that
+-- was logged.
+-- @tparam string dir
+-- @treturn ?string the path of loss.png; nil when there is no loss to draw
+function report.plot(dir)
+  local curves, losses, others = curves_of(dir)
+  for _, key in ipairs(others) do
+    local problem = files.make_directory(dir .. "/curves")
+    if problem then raise("%s", problem) end
+    draw(("%s/curves/%s.png"):format(dir, key:gsub("[^%w_.-]", "_")), key, curves, { key })
+  end
+  return #losses > 0 and draw(dir .. "/loss.png", "loss", curves, losses) or nil
 end
 
 local alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
@@ -150,6 +174,13 @@ function report.write(run)
   if run.result then parts[#parts + 1] = "<h2>Scores</h2>\n" .. scores_table(run.dir, run.result) end
   if files.exists(run.dir .. "/loss.png") then
     parts[#parts + 1] = "<h2>Loss</h2>\n" .. picture(run.dir .. "/loss.png", "each loss, thin, with its running mean")
+  end
+  if files.exists(run.dir .. "/curves", "directory") then
+    parts[#parts + 1] = "<h2>Also logged</h2>\n<div class=\"grid\">\n"
+    for _, path in ipairs(require("penumbra.image").files(run.dir .. "/curves", "png")) do
+      parts[#parts + 1] = picture(path, path:match "([^/]*)%.png$")
+    end
+    parts[#parts + 1] = "</div>\n"
   end
   parts[#parts + 1] = overlays(run.dir)
   parts[#parts + 1] = "<h2>Configuration</h2>\n<table>\n"
