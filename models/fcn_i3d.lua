@@ -67,16 +67,7 @@ local function refuse(key, value, known)
 end
 
 local function settings(cfg)
-  local o = {}
-  for key, default in pairs(defaults) do
-    o[key] = default
-    if cfg[key] ~= nil then
-      o[key] = cfg[key]
-    end
-    if type(o[key]) ~= type(default) then
-      raise("fcn_i3d: %s is a %s, expects a %s", key, type(o[key]), type(default))
-    end
-  end
+  local o = pn.config.pick("fcn_i3d", cfg, defaults)
   for key, known in pairs(choices) do
     local found = false
     for _, name in ipairs(known) do

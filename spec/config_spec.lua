@@ -1,5 +1,6 @@
 -- config_spec: pn.config against what METHOD's recipes ask of it: typed overrides, nearest names, files, --help, --print.
 local config = require "penumbra.config"
+local helper = require "spec.helper"
 
 -- What a call raises, as text; fails when it raises nothing.
 local function message_of(f, ...)
@@ -41,6 +42,32 @@ describe("config", function()
     assert.is_nil(cfg.note)
     assert.equal(1e-3, table_of_recipe.optim.lr)
     assert.same({ "1a", "2c", "3c", "4f" }, table_of_recipe.skips)
+  end)
+
+  it("refuses to be asked for a key that is not declared, and names the nearest", function()
+    local cfg = config.resolve({
+      config.optional "CLIP: a file", note = config.optional "a remark", dice = 1, optim = { lr = 1, inner = { deep = 2 } }, list = {},
+    }, {}, { name = "x" })
+    helper.failure(function() return cfg.dcie end, "config_spec.lua:", "the configuration has no 'dcie', did you mean 'dice'?")
+    helper.failure(function() return cfg.optim.lrr end, "the configuration has no 'optim.lrr', did you mean 'lr'?")
+    helper.failure(function() return cfg.optim.inner.depe end, "no 'optim.inner.depe', did you mean 'deep'?")
+    helper.failure(function() return cfg.zzzzz end, "no 'zzzzz': pn.config declares its keys, and with pn.optional one that")
+    assert.same({}, { cfg.note, cfg.threads, cfg[1], rawget(cfg, "dcie") })
+    cfg.sequence, cfg.optim.more = "camel", 3
+    assert.same({ "camel", 3 }, { cfg.sequence, cfg.optim.more })
+    cfg.note = nil
+    assert.is_nil(cfg.note)
+    local plain = config.plain(cfg)
+    assert.same({ { lr = 1, inner = { deep = 2 }, more = 3 }, "camel", {} }, { plain.optim, plain.sequence, plain.list })
+    assert.truthy(tostring(cfg):find("optim.inner.deep = 2\noptim.lr = 1\n", 1, true))
+  end)
+
+  it("gives a model its keys, with defaults for what a recipe does not have", function()
+    local cfg = config.resolve({ width = 3, seed = 7, other = 1 }, {}, { name = "x" })
+    local known = { width = 8, depth = config.whole(2, 1), name = "a" }
+    assert.same({ width = 3, depth = 2, name = "a" }, config.pick("tiny", cfg, known))
+    assert.same({ width = 8, depth = 2, name = "a" }, config.pick("tiny", nil, known))
+    helper.failure(function() config.pick("tiny", { width = "8" }, known) end, "tiny: width is a string, expects a number")
   end)
 
   it("overrides each kind, typed by its default", function()
@@ -204,7 +231,7 @@ describe("config", function()
         with_file(".json", '{ "frames": 4, "out": "a", "resume": "b", "threads": 3, "workers": 2 }', function(path)
           local cfg = resolve("out=mine", "config=" .. path)
           assert.same({ 4, "mine" }, { cfg.frames, cfg.out })
-          assert.same({}, { cfg.resume, cfg.threads, cfg.workers })
+          assert.same({}, { cfg.resume, cfg.threads, rawget(cfg, "workers") })
         end)
         assert.same({}, told)
         with_file(".lua", "return { frames = 4, threads = 3, out = 'a' }", function(path)
@@ -277,6 +304,24 @@ describe("config", function()
       make('{"sigma": 3}', "parent")
       assert.same({ ("resume: %s/checkpoint.safetensors: belongs to the recipe 'parent', this is 'oneshot': penumbra parent "
         .. "resume=%s goes on with it"):format(dir, dir), 2 }, { message_of(resolve, "resume=" .. dir) })
+    end)
+
+    it("names the command that goes on with a run of another recipe", function()
+      make('{"sigma": 3}', "mine")
+      files.make_directory(dir .. "/source")
+      files.write(dir .. "/source/mine.lua", "")
+      local copy = dir .. "/source/mine.lua"
+      for word, known in pairs {
+        ["mine.lua"] = copy, ["'my runs/mine.lua'"] = copy, ["spec/recipe.lua"] = "spec/recipe.lua", mine = "mine",
+      } do
+        local sessions = { {}, { command = ("penumbra %s epochs=3"):format(word) } }
+        files.write(dir .. "/run.json", require("penumbra.json").line { sessions = sessions })
+        local text = message_of(resolve, "resume=" .. dir)
+        assert.truthy(text:find((": penumbra %s resume=%s goes on with it"):format(known, dir), 1, true), text)
+      end
+    end)
+
+    it("says what is no checkpoint", function()
       assert.is_nil(files.write(dir .. "/checkpoint.safetensors", "nonsense"))
       assert.truthy(message_of(resolve, "resume=" .. dir):find(dir .. "/checkpoint.safetensors", 1, true))
       assert.equal("mine", config.resolve({ resume = "x" }, { "resume=mine" }, { name = "x" }).resume) -- a key of its own

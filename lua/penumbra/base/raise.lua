@@ -4,28 +4,7 @@
 -- `return pn.sum(x)` is a tail call: LuaJIT keeps nothing of the function that it stands in, so the line is that of its caller.
 -- Where that caller named the function by a local, an upvalue or a global, the message ends with where it was defined.
 
-local package_directory = debug.getinfo(1, "S").source:match("^(@.*/)base/[^/]*$") or "@"
-
--- The models beside this package; where the program runs in its own directory they are found as ./models.
-local home = package_directory:match "^(@.*)lua/penumbra/$"
-local models = home and home .. "models/" or package_directory
-local models_here
-
-local function is_ours(source)
-  if source:sub(1, #package_directory) == package_directory or source:sub(1, #models) == models then
-    return true
-  elseif source:sub(1, 10) ~= "@./models/" then
-    return false
-  end
-  if models_here == nil then
-    local file = io.open("./lua/penumbra/base/raise.lua", "r")
-    models_here = file ~= nil
-    if file then
-      file:close()
-    end
-  end
-  return models_here
-end
+local is_ours = require "penumbra.base.ours"
 
 -- What a name stands for in the function at a level, counted from here.
 local function value_of(name, kind, level)

@@ -15,12 +15,16 @@
 -- their defaults and the comment beside each; `--print` the resolved configuration.
 -- Positional arguments land in cfg[1], cfg[2], ... where the recipe declares them: pn.required"help", pn.optional"help" or
 -- pn.rest"help" in the list part of its table. A number with a range: pn.number(1, 0.5, 2), pn.whole(16, 1).
+-- Reading a key that is not declared is an error that names the nearest; one that is optional and was not given is nil.
 -- @module penumbra.config
 local config_text = require "penumbra.config.text"
+local files = require "penumbra.base.files"
 local is_list = require "penumbra.base.is_list"
 local json = require "penumbra.json"
 local kinds = require "penumbra.config.kinds"
+local raise = require "penumbra.base.raise"
 local recipe_text = require "penumbra.config.recipe_text"
+local strict = require "penumbra.config.strict"
 local usage = require "penumbra.base.usage"
 
 local config = {
@@ -319,6 +323,18 @@ local function load_file(state, path)
   merge_file(state, values, ("config: %s: "):format(path))
 end
 
+-- How the recipe of a run is called from here: as it was then, or, where that was a file which is not here, by the copy that the
+-- run keeps of it.
+local function recipe_of_run(dir, metadata)
+  local record = json.decode(files.read(dir .. "/run.json") or "null")
+  local sessions = type(record) == "table" and record.sessions or {}
+  local command = sessions[#sessions] and sessions[#sessions].command or ""
+  local word = command:match "^penumbra ('[^']*')" or command:match "^penumbra (%S+)" or tostring(metadata.recipe)
+  local path = word:gsub("'", "")
+  local copy = ("%s/source/%s"):format(dir, path:match "[^/]*$")
+  return path:match "%.lua$" and not files.exists(path) and files.exists(copy) and copy or word
+end
+
 -- The configuration of the run that resume= names: of its config.json, or, where there is none that can be opened, of its
 -- checkpoint.
 local function load_run(state, dir)
@@ -331,7 +347,7 @@ local function load_run(state, dir)
   local recipe = bare_name(state.name)
   if metadata.recipe ~= recipe then
     usage.fail("resume: %s: belongs to the recipe '%s', this is '%s': penumbra %s resume=%s goes on with it", path,
-      tostring(metadata.recipe), recipe, tostring(metadata.recipe), dir)
+      tostring(metadata.recipe), recipe, recipe_of_run(dir, metadata), dir)
   end
   local file = io.open(from, "r")
   local text = file and file:read("*a")
@@ -356,6 +372,7 @@ local function set(state, path, text)
   local key = parts[#parts]
   local default = key and defaults[key]
   if default == nil then unknown(state, path) end
+  state.written[path] = true
   local kind = kind_of(default)
   local value = parse[kind](path, text, default)
   if kind == "group" then
@@ -380,10 +397,9 @@ end
 
 -- ---- printing -------------------------------------------------------------------------------------------------------------
 
-local meta = setmetatable({}, { __mode = "k" }) -- cfg -> { name, file, sources }
+local meta = setmetatable({}, { __mode = "k" }) -- cfg -> { name, file, sources, written }
 
-local Config = { travels_as_table = true } -- but for how it prints it is plain values (penumbra.worker.pack)
-function Config.__tostring(cfg)
+local function print_of(cfg)
   local lines = {}
   for _, row in ipairs(flatten(cfg, "", {})) do
     lines[#lines + 1] = ("%s = %s"):format(row.path, (config_text.value(row.value, row.path, meta[cfg].sources)))
@@ -401,7 +417,8 @@ end
 -- @treturn table cfg; prints as a sorted list of keys
 function config.resolve(defaults, args, about)
   if type(defaults) ~= "table" then error("pn.config: expects a table", 3) end
-  local state = { name = about.name, file = about.file, help = about.help or {}, recipe = defaults, sources = {}, positional = {} }
+  local state = { name = about.name, file = about.file, help = about.help or {}, recipe = defaults, sources = {}, positional = {},
+    written = {} }
   state.defaults = common(about.file)
   for key, value in pairs(defaults) do
     if type(key) == "number" then
@@ -472,8 +489,8 @@ function config.resolve(defaults, args, about)
   end
   demand(state.defaults, cfg, "")
 
-  meta[cfg] = { name = state.name, file = state.file, sources = state.sources }
-  setmetatable(cfg, Config)
+  meta[cfg] = { name = state.name, file = state.file, sources = state.sources, written = state.written }
+  strict.make(cfg, state.defaults, print_of)
   if prints then
     print(cfg)
     usage.leave(0)
@@ -508,6 +525,25 @@ function config.declared(recipe)
   return mine.defaults
 end
 
+--- What a model is made of: its defaults, with what a configuration has of these keys. The configuration may hold others beside.
+-- @tparam string what the model, for messages
+-- @tparam ?table cfg
+-- @tparam table defaults the model's keys
+-- @treturn table
+function config.pick(what, cfg, defaults)
+  local values = {}
+  for key, default in pairs(defaults) do
+    if is_declared(default) then default = default.value end
+    local value = cfg and cfg[key]
+    if value == nil then value = default end
+    if default ~= nil and type(value) ~= type(default) then
+      raise("%s: %s is a %s, expects a %s", what, key, type(value), type(default))
+    end
+    values[key] = value
+  end
+  return values
+end
+
 --- The name a recipe goes by: its file without folder and ending.
 -- @tparam table cfg
 -- @treturn string
@@ -517,6 +553,17 @@ function config.name(cfg) return bare_name(meta[cfg] and meta[cfg].name or "run"
 -- @tparam table cfg
 -- @treturn ?string nil where there is none, as on the prompt
 function config.file(cfg) return meta[cfg] and meta[cfg].file end
+
+--- Was a key written on the command line, not left at its default or taken from a file?
+-- @tparam table cfg also a table that has one behind it (__index)
+-- @tparam string path of the key: "optim.lr"
+function config.was_written(cfg, path)
+  while cfg and not meta[cfg] do
+    local behind = getmetatable(cfg)
+    cfg = behind and type(behind.__index) == "table" and behind.__index
+  end
+  return cfg and meta[cfg].written[path] == true or false
+end
 
 --- The configuration as plain data for JSON: functions as their source text (a default that its text alone does not make again as
 -- { function = "mine.lua:12" }, which stands for the recipe's own), positional arguments as "1", "2", ...
