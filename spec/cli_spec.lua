@@ -139,7 +139,9 @@ describe("penumbra", function()
       "\n -- online: what is learnt on the way; every = 0: nothing\n online.dreams 1 how many of each are learnt then\n",
       "\n online.windows 1 how many of each are learnt then\n",
     } do assert.truthy(text:find(line, 1, true), line .. "\n" .. text) end
-    assert.truthy(run({ "parent", "--help" }):find("augment.search +8 +draws of the first frame"))
+    local help = run { "parent", "--help" }
+    assert.truthy(help:find("augment.search +8 +draws of the first frame"))
+    assert.truthy(help:find("optim.kind +sgd %(or adam, adamw%)")) -- the default, and what else there is
   end)
 
   it("runs a recipe with overrides, prints its configuration, and refuses what it does not know", function()

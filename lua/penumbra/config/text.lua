@@ -4,6 +4,7 @@
 local is_list = require "penumbra.base.is_list"
 local kinds = require "penumbra.config.kinds"
 local recipe_text = require "penumbra.config.recipe_text"
+local strict = require "penumbra.config.strict"
 
 local config_text = {}
 
@@ -30,7 +31,7 @@ function config_text.value(value, path, sources)
     return ((text or place):gsub("%s*\n%s*", " "))
   end
   if type(value) == "table" and kinds.is_declared(value) then
-    if value.choices then return table.concat(value.choices, " | ") end
+    if value.choices then return ("%s (or %s)"):format(value.choices[1], table.concat(value.choices, ", ", 2)) end
     if value.value ~= nil then return config_text.value(value.value, path) end
     return value.what == "required" and "(required)" or "(none)"
   end
@@ -47,7 +48,7 @@ end
 function config_text.flatten(values, prefix, into)
   for key, value in pairs(values) do
     local path = prefix .. tostring(key)
-    if type(value) == "table" and getmetatable(value) == nil and not is_list(value) then
+    if strict.is_group(value) and not is_list(value) then
       config_text.flatten(value, path .. ".", into)
     else
       into[#into + 1] = { path = path, value = value }
