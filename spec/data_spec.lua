@@ -382,6 +382,13 @@ describe("a clip of one's own", function()
       pn.video.available() and "text.mp4: cannot read the video" or "the program ffmpeg is not installed")
     helper.failure(function() data.clip { video = path, mask = "" } end, "clip: video=", "needs mask=FILE.png")
     helper.failure(function() data.clip { davis = root, sequence = "a", mask = mask } end, "first.png goes with video=")
+    local keys = { davis = root, sequence = "a", video = pn.optional "a video", mask = pn.optional "its mask", object = 0 }
+    local function cfg_of(...) return pn.config.resolve(keys, { "video=" .. path, "mask=" .. mask, ... }, { name = "x" }) end
+    for _, cfg in ipairs { cfg_of "sequence=b", setmetatable({ object = "all" }, { __index = cfg_of "sequence=b" }) } do
+      helper.failure(function() data.clip(cfg) end,
+        ("clip: sequence=b and video=%s are two clips: give one of the two"):format(path))
+    end
+    helper.failure(function() data.clip(cfg_of()) end, "a mask of another size")
     tree("pair", 2, { 1, 2 })
     helper.failure(function() data.clip { davis = root, sequence = "pair", object = 3 } end, "object 3 is not in the mask",
       "objects there: 1, 2")

@@ -6,6 +6,7 @@
 -- A mask for the first frame: ffmpeg -i holiday.mp4 -frames:v 1 first.png, painted over: black where the object is not.
 
 local lfs = require "lfs"
+local config = require "penumbra.config"
 local davis = require "penumbra.data.davis"
 local image = require "penumbra.image"
 local named = require "penumbra.base.named"
@@ -77,6 +78,9 @@ function own.clip(cfg)
   if path then
     if not mask then
       raise("clip: video=%s needs mask=FILE.png, which marks the object in the first frame", path)
+    end
+    if config.was_written(cfg, "sequence") then
+      raise("clip: sequence=%s and video=%s are two clips: give one of the two", cfg.sequence, path)
     end
     return own.open(path, { mask = mask, object = cfg.object, quiet = cfg.quiet })
   end
