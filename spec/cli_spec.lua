@@ -144,6 +144,17 @@ describe("penumbra", function()
     assert.truthy(help:find("optim.kind +sgd %(or adam, adamw%)")) -- the default, and what else there is
   end)
 
+  it("finds what stands beside a script, after all else, and says in a line what it does not find", function()
+    files.make_directory(dir .. "/beside/models")
+    write("beside/models/own_one.lua", "return 7")
+    write("beside/ffi.lua", "error 'not this one'")
+    local path = write("beside/main.lua", 'require "ffi"\nprint(require "models.own_one")\nrequire "models.onw"')
+    local output, code = run { path }
+    assert.equal(1, code)
+    assert.truthy(output:find(("^7\npenumbra: %%S+/beside/main.lua:3: no module 'models.onw': looked for models/onw.lua in %%., .*, "
+      .. "%s/beside, and for models/onw.so where Lua keeps its libraries\n$"):format((dir:gsub("%p", "%%%0")))), output)
+  end)
+
   it("runs a recipe with overrides, prints its configuration, and refuses what it does not know", function()
     local path = write("toy.lua", toy)
     assert.same({ "lr 0.5 clip there\n", 0 }, { run { path, "there", "optim.lr=0.5" } })

@@ -1,5 +1,6 @@
 --- The command line: penumbra FILE.lua key=value ..., and the commands of `penumbra help`. Run by lua/main.c, which also
 -- turns errors into exit codes: 0 done, 1 the work failed, 2 the command line was wrong.
+local modules = require "penumbra.base.modules"
 local program = require "penumbra.program"
 local usage = require "penumbra.base.usage"
 
@@ -29,6 +30,7 @@ local function run_file(path, arguments)
   local chunk, problem = loadfile(path)
   if not chunk then error(problem, 0) end
   rawset(_G, "arg", arguments)
+  modules.look_beside(path)
   return chunk(unpack(arguments))
 end
 
@@ -181,5 +183,6 @@ function main(arguments)
   return run_file(find_script(word), arguments_from(arguments, 2, word))
 end
 
+modules.speak_plainly()
 local code = main(rawget(_G, "arg"))
 return type(code) == "number" and code or 0
