@@ -396,7 +396,9 @@ describe("a run", function()
     assert.equal(recipe, kept "source/mine.lua")
     assert.equal("return function(epoch) return epoch end", kept "source/lib/step.lua")
     assert.equal("return 1", kept "source/lib/deep/init.lua")
-    for _, name in ipairs { "lib/unused.lua", "penumbra/run.lua", "penumbra.lua" } do assert.is_nil(kept("source/" .. name)) end
+    for _, name in ipairs { "lib/unused.lua", "penumbra/run/init.lua", "penumbra/init.lua" } do
+      assert.is_nil(kept("source/" .. name))
+    end
     local list = json.decode(kept "run.json").sessions[1].source
     assert.same({ "lib/deep/init.lua", "lib/step.lua", "mine.lua" }, { list[1].file, list[2].file, list[3].file })
     assert.equal(pn.formats.sha256(home .. "/mine.lua"), list[3].sha256)

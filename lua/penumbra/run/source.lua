@@ -14,7 +14,7 @@ local function absolute(path)
   return (path:gsub("/%./", "/"))
 end
 
-local package_directory = absolute(debug.getinfo(1, "S").source:match "^@(.*/)[^/]*$" or "penumbra/")
+local package_directory = absolute(debug.getinfo(1, "S").source:match "^@(.*/)run/[^/]*$" or "penumbra/")
 
 local function path_of(module) return package.searchpath(module, package.path) end
 
