@@ -2,6 +2,7 @@
 -- turns errors into exit codes: 0 done, 1 the work failed, 2 the command line was wrong.
 local modules = require "penumbra.base.modules"
 local program = require "penumbra.program"
+local scope = require "penumbra.scope"
 local usage = require "penumbra.base.usage"
 
 local commands, summary = {}, {}
@@ -25,13 +26,20 @@ local function arguments_from(list, n, name)
   return rest
 end
 
+-- What a script returned. One that failed leaves no folder of a run that had not begun.
+local function finish(ok, ...)
+  if ok then return ... end
+  if package.loaded["penumbra.run"] then require("penumbra.run.folder").clear() end
+  error((...), 0)
+end
+
 -- Runs a script as `penumbra FILE ...` does: its arguments in the global arg.
 local function run_file(path, arguments)
   local chunk, problem = loadfile(path)
   if not chunk then error(problem, 0) end
   rawset(_G, "arg", arguments)
   modules.look_beside(path)
-  return chunk(unpack(arguments))
+  return finish(scope.protect(chunk, unpack(arguments)))
 end
 
 -- A recipe by its short name: the user's own recipes/ first, then ours.

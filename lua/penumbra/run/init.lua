@@ -17,6 +17,7 @@
 -- A run that goes on equals one that never stopped, bit for bit: parameters, optimiser and random streams are in the
 -- checkpoint, and a source gives its batch by the number of the epoch. Ctrl-C, SIGTERM and SIGHUP end the epoch at hand, write a
 -- checkpoint, stop; the second stops at once.
+-- A directory that was made for a run is removed again where its script fails before a turn is done or a result written.
 -- A checkpoint knows no device: it goes on anywhere. Two processes never write into one directory (penumbra.run.lock).
 -- out= of a run goes on with it where all keys are the same but for the device and a larger epochs; with others only resume= does.
 --
@@ -28,6 +29,7 @@ local checkpoint = require "penumbra.run.checkpoint"
 local config = require "penumbra.config"
 local device = require "penumbra.device"
 local files = require "penumbra.base.files"
+local folder = require "penumbra.run.folder"
 local formats = require "penumbra.formats"
 local json = require "penumbra.json"
 local lock = require "penumbra.run.lock"
@@ -298,7 +300,7 @@ local function open(cfg)
       error(changes, 0)
     end
   end
-  local problem = files.make_directory(self.dir)
+  local problem = folder.make(self.dir)
   if problem then usage.fail("out: %s", problem) end
   take_lock(self, true)
   if self.went_on then
