@@ -2,7 +2,8 @@
 local files = require "penumbra.base.files"
 local helper = require "spec.helper"
 local program = require "penumbra.program"
-local quote = require("penumbra.base.shell").quote
+local shell = require "penumbra.base.shell"
+local quote = shell.quote
 
 describe("docs/from_pytorch.md", function()
   local dir = helper.directory(teardown)
@@ -47,5 +48,37 @@ describe("docs/from_pytorch.md", function()
       for part in name:gmatch "[^.]+" do value = value[part] end
       assert.is_not_nil(value, name)
     end
+  end)
+end)
+
+describe("docs/models.md", function()
+  local dir = helper.directory(teardown)
+  local page = files.read(program.home .. "/docs/models.md")
+  local model, script = page:match "\n```lua\n(.-)\n```.*\n```lua\n(.-)\n```"
+  files.make_directory(dir .. "/models")
+  files.write(dir .. "/models/tiny.lua", model)
+  files.write(dir .. "/tiny.lua", script)
+  local out = dir .. "/out"
+
+  local function succeeds(...)
+    local words = { quote(program.exe) }
+    for _, word in ipairs { ... } do words[#words + 1] = quote(word) end
+    local output, code = shell.run(table.concat(words, " "))
+    assert.equal(0, code, output)
+    return output
+  end
+
+  it("has a model and a recipe that learn, from another directory", function()
+    local output = succeeds(dir .. "/tiny.lua", "threads=1", "out=" .. out)
+    assert.is_true(tonumber(output:match "walk +(%d+%.%d)") > 50, output)
+  end)
+
+  it("has a model that segment and info take", function()
+    local tiny = "model=" .. dir .. "/models/tiny.lua"
+    local frames = out .. "/toy/JPEGImages/480p/walk"
+    succeeds("segment", frames, "checkpoint=" .. out, tiny, "threads=1", "out=" .. dir .. "/segment")
+    assert.is_true(files.exists(dir .. "/segment/masks/walk/00007.png"))
+    local output = succeeds("info", dir .. "/models/tiny.lua", "width=4", "frames=4", "size=16", "measure=false")
+    assert.truthy(output:find("head +1,4,4,16,16 %-> 1,1,4,16,16"), output)
   end)
 end)

@@ -386,6 +386,19 @@ describe("segment", function()
 
   it("names what is wrong with its options and its clip", function()
     local clip = moving(3, 8, 8)
+    for net, said in pairs {
+      [pn.nn.relu()] = "infer: the module 'relu' has no method logits; inference calls net:logits(x)", [3] = "got a number",
+      [{ eval = print, logits = print, input = "rgb" }] = "infer: unknown pixel rule (the model's input) 'rgb'",
+    } do
+      helper.failure(function() infer.check(net) end, "infer_spec.lua:", said)
+      helper.failure(function() infer.segment(net, clip) end, "infer_spec.lua:", said)
+    end
+    local net = seeing()
+    assert.equal(net, infer.check(net))
+    function net.logits() return {} end
+    helper.failure(function() infer.segment(net, clip) end, "net:logits(x) gave a table, expects a tensor of logits (N,1,T,H,W)")
+    function net.logits(_, x) return x end
+    helper.failure(function() infer.segment(net, clip) end, "infer: net:logits(x) gave 1,3,16,", " expects logits 1,1,16,")
     helper.failure(function() infer.segment(seeing(), clip, { strid = 2 }) end, "unknown option 'strid'", "did you mean 'stride'?")
     helper.failure(function() infer.segment(seeing(), clip, { mode = "tile" }) end, "unknown mode 'tile', did you mean 'tiles'?")
     helper.failure(function() infer.segment(seeing(), clip, { stride = 0 }) end, "stride is 0, expects a whole number from 1")

@@ -189,6 +189,9 @@ describe("penumbra info MODEL", function()
     fails("info: the first word is a model or a recipe, got 'frames=3'", "frames=3")
     fails("no file 'models/none.lua'", "models/none.lua")
     fails("info: recipes/evaluate.lua names no model (a recipe does so by require \"models.NAME\")", "evaluate")
+    local keyless = write("keyless.lua", 'local nn = require("penumbra").nn\nreturn function() return nn.relu() end')
+    fails(("info: unknown key 'width': %s returns a model without `defaults`, the table of its keys (docs/models.md)"):format(
+      keyless), keyless, "frames=4", "width=8")
     local path = write("nothing.lua", "local x = 1")
     local expects = "expects a model (a function from a configuration to a module) or a recipe (pn.config)"
     fails(("info: %s returns nothing, %s"):format(path, expects), path)

@@ -238,6 +238,8 @@ end
 -- ---- clips: what networks read --------------------------------------------------------------------------------------------
 
 local pixel_rules = { rgb_pm1 = C.PN_RGB_PM1, bgr_01 = C.PN_BGR_01 }
+--- The rules by which a network may want its pixels, by name.
+image.pixel_rules = pixel_rules
 
 --- Frames u8 (T,H,W,3), one (H,W,3), or clips of them (N,T,H,W,3), to what a network reads: real (N,3,T,H,W), channels-last, on the
 -- device of the frames.

@@ -63,7 +63,19 @@ local function open(path, run_file)
     usage.fail("info: %s returns %s, expects a model (a function from a configuration to a module) or a recipe (pn.config)",
       path, model == nil and "nothing" or "a " .. type(model))
   end
-  return type(model) == "table" and model.defaults or {}, model
+  return type(model) == "table" and model.defaults or {}, model, type(model) ~= "table" or not model.defaults
+end
+
+-- A model that does not say its keys cannot be given any.
+local function check_keys(path, arguments)
+  local is_ours = {}
+  for _, key in ipairs(keys) do is_ours[key[1]] = true end
+  for _, text in ipairs(arguments) do
+    local name = text:match "^([%a_][%w_.]*)="
+    if name and not is_ours[name] and name ~= "threads" and name ~= "config" then
+      usage.fail("info: unknown key '%s': %s returns a model without `defaults`, the table of its keys (docs/models.md)", name, path)
+    end
+  end
 end
 
 local function whole(name, value)
@@ -219,9 +231,10 @@ local function run(arguments, find, run_file)
   if not word then return code end
   local path = script_of(word, find)
   local pn = require "penumbra"
-  local declared, model = open(path, run_file)
+  local declared, model, is_keyless = open(path, run_file)
   local rest = {}
   for i = 2, #arguments do rest[#rest + 1] = arguments[i] end
+  if is_keyless then check_keys(path, rest) end
   local cfg = settings_of(path, declared, rest)
   for _, name in ipairs { "frames", "batch" } do whole(name, cfg[name]) end
   local height, width = size_of(cfg.size or type(cfg.crop) == "number" and ("%d"):format(cfg.crop) or "224")

@@ -106,6 +106,22 @@ function infer.line()
   end
 end
 
+--- Checks that a model has what inference needs: in a recipe, before it trains (docs/models.md).
+-- @param net as for `segment`
+-- @return the same
+function infer.check(net)
+  local has = type(net) == "table" and net or {}
+  if type(has.logits) ~= "function" or type(has.eval) ~= "function" then
+    raise("infer: %s; inference calls net:logits(x), which takes a clip (N,3,T,H,W) to logits (N,1,T,H,W), above 0 where the "
+      .. "object is (docs/models.md)",
+      has.kind and ("the module '%s' has no method logits"):format(has.name) or "expects a model, got a " .. type(net))
+  end
+  if has.input ~= nil then
+    named.choice("infer", "pixel rule (the model's input)", has.input, image.pixel_rules)
+  end
+  return net
+end
+
 --- Segments a clip. A frame of which the network's answer is not finite is an error that names it, and the layer.
 -- @param net a module with `net:logits(x)`: real (1,3,T,H,W) to logits (1,1,T,H,W); net.input is its pixel rule (image.to_clip)
 -- @param clip tensor u8 (T,H,W,3), or a clip with n_frames and :frame(i) -> u8 (H,W,3)
@@ -117,7 +133,7 @@ end
 -- @return probabilities u8 (T,H,W), 0-255, where options.probabilities asks for them; else nil
 -- @return table threshold; and first_j, the J of frame 1 at it, where first_mask is given
 function infer.segment(net, clip, options)
-  local pass = new_pass(net, clip, settings(options))
+  local pass = new_pass(infer.check(net), clip, settings(options))
   pass:run()
   return pass.masks, pass.probabilities, { threshold = pass.threshold, first_j = pass.first_j }
 end

@@ -10,6 +10,7 @@ local ffi = require "ffi"
 local binding = require "penumbra.ffi"
 local image = require "penumbra.image"
 local ops = require "penumbra.ops"
+local raise = require "penumbra.base.raise"
 local scope = require "penumbra.scope"
 local tensor = require "penumbra.tensor"
 
@@ -26,6 +27,21 @@ local function each_batch(job, visit)
   end
 end
 
+-- A model may give anything.
+local function checked(logits, clip)
+  if not binding.is_tensor(logits) then
+    raise("infer: net:logits(x) gave %s, expects a tensor of logits (N,1,T,H,W)",
+      logits == nil and "nothing" or "a " .. type(logits))
+  end
+  local given, shape = logits:shape(), clip:shape()
+  shape[2] = 1
+  if table.concat(given, ",") ~= table.concat(shape, ",") then
+    raise("infer: net:logits(x) gave %s of a clip %s, expects logits %s: one for each pixel", table.concat(given, ","),
+      table.concat(clip:shape(), ","), table.concat(shape, ","))
+  end
+  return logits
+end
+
 -- What the network says of a clip real (N,3,T,H,W) that it is shown so many times smaller: means of squares of pixels go in, what
 -- comes out is interpolated. Real (N,1,T,H,W).
 local function probabilities(net, clip, smaller)
@@ -33,7 +49,7 @@ local function probabilities(net, clip, smaller)
   if smaller > 1 then
     clip = ops.avg_pool3d(clip, { kernel = { 1, smaller, smaller }, pad = { { 0, 0 }, { 0, -h % smaller }, { 0, -w % smaller } } })
   end
-  local logits = net:logits(clip)
+  local logits = checked(net:logits(clip), clip)
   if logits:dtype() ~= binding.real then
     logits = logits:cast(binding.real)
   end
