@@ -48,10 +48,11 @@ pn.infer.with(cfg.infer)
 pn.online.with(cfg.online)
 pn.optim.check(cfg.optim)
 pn.lucid.check(clip:frame(1), cfg)
-require("models.fcn_i3d").check(cfg)
+local net    = pn.infer.check(require "models.fcn_i3d"(cfg))
+if cfg.weights ~= "" then net:load(cfg.weights, { allow_missing = true }) end
 local run    = pn.run(cfg)
-local net    = require "models.fcn_i3d"(cfg):to(cfg.device)
-if cfg.weights ~= "" then run:say(net:load(cfg.weights, { allow_missing = true }).loaded.text) end
+if net.loaded then run:say(net.loaded.text) end
+net:to(cfg.device)
 local optim  = pn.optim.new(net:groups(cfg.refine_lr), cfg.optim)
 local scaler = pn.optim.scaler{ on = cfg.precision == "fp16" } -- else it only passes the loss and the step on
 local stream = pn.lucid.stream(clip:frame(1), clip:mask(1), cfg)
@@ -99,7 +100,7 @@ cfg.infer.after_frame = pn.online.learner(clip, stream, cfg, function(batch)
   scaler:step(optim)
 end)
 cfg.infer.first_mask, cfg.infer.progress = clip:mask(1), pn.infer.line()
-local masks, probabilities, found = net:segment(clip, cfg.infer)
+local masks, probabilities, found = pn.infer.segment(net, clip, cfg.infer)
 clip.found = found -- for scores.json
 run:say("frame 1   J %.1f at threshold %.2f", 100 * found.first_j, found.threshold)
 run:finish(masks, clip, probabilities)

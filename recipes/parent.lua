@@ -36,17 +36,20 @@ local cfg = pn.config{
 }
 
 local set  = pn.data.davis(cfg.davis)
-pn.optim.check(cfg.optim) -- what is wrong there shows now, not after the run has a folder
-require("models.fcn_i3d").check(cfg)
-local run  = pn.run(cfg)
-local net  = require "models.fcn_i3d"(cfg):to(cfg.device)
-if cfg.weights ~= "" then run:say(net:load(cfg.weights, { allow_missing = true }).loaded.text) end
-local optim = pn.optim.new(net:groups(cfg.refine_lr), cfg.optim)
-local scaler = pn.optim.scaler{ on = cfg.precision == "fp16" } -- else it only passes the loss and the step on
-local feed = pn.ahead(pn.data.clips(set, {
+-- What is wrong with these shows now, not after the run has a folder.
+pn.optim.check(cfg.optim)
+local clips = pn.data.clips(set, {
   set = cfg.set, sequences = #cfg.sequences > 0 and cfg.sequences or nil, frames = cfg.frames, crop = cfg.crop, input = cfg.input,
   seed = cfg.seed, augment = cfg.augment,
-}), cfg) -- decoded and augmented while the network learns
+})
+local net  = require "models.fcn_i3d"(cfg)
+if cfg.weights ~= "" then net:load(cfg.weights, { allow_missing = true }) end
+local run  = pn.run(cfg)
+if net.loaded then run:say(net.loaded.text) end
+net:to(cfg.device)
+local optim = pn.optim.new(net:groups(cfg.refine_lr), cfg.optim)
+local scaler = pn.optim.scaler{ on = cfg.precision == "fp16" } -- else it only passes the loss and the step on
+local feed = pn.ahead(clips, cfg) -- decoded and augmented while the network learns
 local norm = { norm = cfg.loss_norm }
 
 -- Forward and backward; on CUDA captured once, then launched as one (graph=false: kernel by kernel).

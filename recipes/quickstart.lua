@@ -17,13 +17,16 @@ local cfg = pn.config{
   least  = 0.8, -- J that counts as success
 }
 
-pn.infer.with(cfg.infer) -- what is wrong there shows now, not after the training
+-- What is wrong with these shows now: no run has begun.
+pn.infer.with(cfg.infer)
+pn.optim.check(cfg.optim)
+local net    = pn.infer.check(require "models.fcn_i3d"(cfg))
 local run    = pn.run(cfg)
+net:to(cfg.device)
 local root   = pn.data.toy.write(run.dir .. "/toy", {
   sequences = { "walk" }, frames = cfg.toy.frames, height = cfg.toy.height, width = cfg.toy.width, seed = cfg.seed,
 })
 local clip   = pn.data.davis(root):sequence "walk"
-local net    = require "models.fcn_i3d"(cfg):to(cfg.device)
 local optim  = pn.optim.new(net:parameters(), cfg.optim)
 local scaler = pn.optim.scaler{ on = cfg.precision == "fp16" } -- else it only passes the loss and the step on
 local dreams = pn.ahead(pn.lucid.stream(clip:frame(1), clip:mask(1), cfg), cfg) -- rendered while the network learns
@@ -49,7 +52,7 @@ for epoch, batch in run:epochs(cfg.epochs, dreams) do
 end
 
 cfg.infer.first_mask, cfg.infer.progress = clip:mask(1), pn.infer.line()
-local masks, probabilities = net:segment(clip, cfg.infer)
+local masks, probabilities = pn.infer.segment(net, clip, cfg.infer)
 local score = run:score(run:save_masks(masks, clip, probabilities), clip)
 if score.J.mean <= cfg.least then
   error(("J is %.1f, expected more than %.1f"):format(100 * score.J.mean, 100 * cfg.least), 0)

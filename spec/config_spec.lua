@@ -46,7 +46,8 @@ describe("config", function()
 
   it("refuses to be asked for a key that is not declared, and names the nearest", function()
     local cfg = config.resolve({
-      config.optional "CLIP: a file", note = config.optional "a remark", dice = 1, optim = { lr = 1, inner = { deep = 2 } }, list = {},
+      config.optional "CLIP: a file", note = config.optional "a remark", dice = 1, list = {},
+      optim = { lr = 1, inner = { deep = 2 } },
     }, {}, { name = "x" })
     helper.failure(function() return cfg.dcie end, "config_spec.lua:", "the configuration has no 'dcie', did you mean 'dice'?")
     helper.failure(function() return cfg.optim.lrr end, "the configuration has no 'optim.lrr', did you mean 'lr'?")

@@ -35,7 +35,10 @@ function recipe.on(library)
   function self.oneshot(out, ...)
     local words = { "oneshot", "davis=" .. self.tree, "sequence=walk", "out=" .. out }
     for _, word in ipairs(recipe.small) do words[#words + 1] = word end
-    for _, word in ipairs { ... } do words[#words + 1] = word end
+    for _, word in ipairs { ... } do
+      if word:match "^video=" then words[3] = "seed=1" end -- in place of the sequence
+      words[#words + 1] = word
+    end
     return words
   end
 

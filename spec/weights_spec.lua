@@ -291,6 +291,14 @@ describe("weights.load", function()
   end)
 
   it("says where it looked", function()
+    local run = dir .. "/run"
+    files.make_directory(run)
+    assert.equal(run, weights.find(run))
+    files.write(run .. "/run.json", "{}")
+    helper.failure(function() weights.find(run) end, ("weights: %s is the folder of a run that has no checkpoint"):format(run))
+    pn.save(run .. "/checkpoint.safetensors", {})
+    assert.equal(run .. "/checkpoint.safetensors", weights.find(run))
+    assert.equal(run .. "/checkpoint.safetensors", weights.find(run .. "/"))
     helper.failure(function() weights.load(dir .. "/none.safetensors") end, "weights: there is no " .. dir .. "/none.safetensors")
     helper.failure(function() weights.load "no_such_weights" end,
       "there is no no_such_weights, neither here nor in " .. weights.home(), "penumbra fetch i3d brings it")

@@ -544,4 +544,13 @@ describe("a layer of one's own", function()
     assert.equal("sequential", net.name)
     assert.equal("stem", net.stem.name)
   end)
+
+  it("reads its own tensors from the checkpoint of a run, which holds more", function()
+    local path = os.tmpname()
+    pn.save(path, { weight = pn.tensor { 2 }, ["@optim/#1/momentum"] = pn.tensor { 5 } })
+    local Scale = nn.class "scale"
+    function Scale:new() self:add_parameter("weight", pn.ones { 1 }) end
+    assert.equal(2, Scale():load(path).weight:item())
+    os.remove(path)
+  end)
 end)

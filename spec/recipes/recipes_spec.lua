@@ -175,6 +175,85 @@ describe("recipes", function()
     assert.is_false(files.exists(out, "directory"))
   end)
 
+  it("recipes tell what is wrong with their network, weights and set before there is a run", function()
+    local out = scratch .. "/deep/nowhere"
+    assert.is_nil(files.write(scratch .. "/corrupt.safetensors", "nonsense"))
+    pn.save(scratch .. "/other.safetensors", { ["head.weight"] = pn.zeros { 1 } })
+    local parent = { "parent", "davis=" .. tree, "weights=", "out=" .. out }
+    for _, case in ipairs {
+      { "fcn_i3d: skips is '9z'", "quickstart", "out=" .. out, "skips=1a,9z" },
+      { "fcn_i3d: batchnorm is 'instance'", "quickstart", "out=" .. out, "batchnorm=instance" },
+      { "optim.lr is -1", "quickstart", "out=" .. out, "optim.lr=-1" },
+      { "has no set 'trian'", parent[1], parent[2], parent[3], parent[4], "set=trian" },
+      { "weights: there is no " .. scratch .. "/none", unpack(oneshot(out, "weights=" .. scratch .. "/none")) },
+      { "corrupt.safetensors", unpack(oneshot(out, "weights=" .. scratch .. "/corrupt.safetensors")) },
+      { "other.safetensors: none of its 1 tensors is named as in I3D", unpack(oneshot(out,
+        "weights=" .. scratch .. "/other.safetensors")) },
+    } do
+      local code, text = run(unpack(case, 2))
+      assert.equal(1, code, text)
+      assert.truthy(text:find(case[1], 1, true), text)
+      assert.is_nil(text:find("run in", 1, true), text)
+      assert.is_false(files.exists(scratch .. "/deep", "directory"))
+    end
+  end)
+
+  it("a run whose script fails before anything is done leaves no folder", function()
+    local path = scratch .. "/failing.lua"
+    local function fails(text, out)
+      files.write(path, 'local pn = require "penumbra"\nlocal run = pn.run(pn.config{})\n' .. text)
+      local code, said = run(path, "out=" .. out)
+      assert.equal(1, code, said)
+      assert.truthy(said:find("failing.lua:%d: boo\n"), said)
+    end
+    fails("for _ in run:epochs(3) do error 'boo' end", scratch .. "/fail/a/b")
+    assert.is_false(files.exists(scratch .. "/fail", "directory"))
+    files.make_directory(scratch .. "/fail/a")
+    fails("error 'boo'", scratch .. "/fail/a/b")
+    assert.is_false(files.exists(scratch .. "/fail/a/b", "directory"))
+    assert.is_true(files.exists(scratch .. "/fail/a", "directory")) -- it was there
+    fails("error 'boo'", scratch .. "/fail/a")
+    assert.is_true(files.exists(scratch .. "/fail/a/run.json"))
+    fails("for epoch in run:epochs(3) do if epoch == 2 then error 'boo' end end", scratch .. "/fail/c") -- a turn is done
+    assert.is_true(files.exists(scratch .. "/fail/c/config.json"))
+    fails("io.open(run.dir .. '/mine', 'w'):close() error 'boo'", scratch .. "/fail/d")
+    assert.is_true(files.exists(scratch .. "/fail/d/mine"))
+  end)
+
+  it("segment takes the checkpoint in the folder of a run, and says what does not fit its model", function()
+    local frames, at, out = tree .. "/JPEGImages/480p/walk", scratch .. "/oneshot", scratch .. "/segment/new"
+    local keys = { "infer.frames=4", "infer.stride=4", "out=" .. out }
+    local function fails(expected, ...)
+      local words = { "segment", frames, ... }
+      for _, key in ipairs(keys) do words[#words + 1] = key end
+      local code, text = run(unpack(words))
+      assert.equal(1, code, text)
+      assert.truthy(text:find(expected, 1, true), text)
+      assert.is_false(files.exists(scratch .. "/segment", "directory"))
+    end
+    local function model(name, text)
+      files.write(("%s/%s.lua"):format(scratch, name), 'local nn = require("penumbra").nn\n' .. text)
+      return ("model=%s/%s.lua"):format(scratch, name)
+    end
+    local layer = "nn.conv3d { from = 3, to = 1, kernel = 1 }"
+    local checkpoint = ("checkpoint=%s/checkpoint.safetensors"):format(at)
+    local small = model("small", ("local Small = nn.class 'small'\nfunction Small:new(o) self.head = %s end\n"
+      .. "function Small:logits(x) return self.head(x) end\nreturn function(cfg) return Small(cfg) end"):format(layer))
+    local another = ("checkpoint.safetensors holds another network than %s/small.lua: model=FILE.lua names the one that its run "
+      .. "taught (small: load_state: "):format(scratch)
+    fails(another, checkpoint, small)
+    fails("infer: the module 'conv3d' has no method logits; inference calls net:logits(x)", checkpoint,
+      model("layer", "return function() return " .. layer .. " end"))
+    fails(("model: %s/nothing.lua gives nothing, expects a model"):format(scratch), checkpoint, model("nothing", ""))
+    fails(("model: %s/picky.lua cannot be made of the keys that the run of %s/checkpoint.safetensors had: no such depth"):format(
+      scratch, at), checkpoint, model("picky", "return function() error 'no such depth' end"))
+    fails("no module 'models.none'", checkpoint, "model=none")
+    pn.save(scratch .. "/small.safetensors", { ["head.weight"] = pn.zeros { 1 } }, { config = "{}" })
+    fails("another network than fcn_i3d: model=FILE.lua names the one", "checkpoint=" .. scratch .. "/small.safetensors")
+    succeeds("segment", frames, "checkpoint=" .. at, unpack(keys))
+    assert.equal(6, #pn.image.files(out .. "/masks/walk", "png"))
+  end)
+
   it("oneshot learns on while it segments, to the same masks each time", function()
     local function masks(name, ...)
       local out = scratch .. "/online-" .. name

@@ -1,14 +1,21 @@
---- How the run that made a checkpoint segmented: its settings of inference, and the threshold it found on its first frame.
+--- What the run that made a checkpoint had: its network, its settings of inference, and the threshold it found on its first frame.
 -- So that a network is used as it was, and a clip is segmented as the run did it.
 -- @module penumbra.infer.of_run
 
 local config = require "penumbra.config"
 local files = require "penumbra.base.files"
+local formats = require "penumbra.formats"
 local infer = require "penumbra.infer"
 local json = require "penumbra.json"
+local raise = require "penumbra.base.raise"
 local sorted_keys = require "penumbra.base.sorted_keys"
 
 local of_run = {}
+
+-- A message without its place.
+local function bare(problem)
+  return (tostring(problem):gsub("^%S+:%d+: ", ""))
+end
 
 local function show(value)
   return type(value) == "number" and ("%.4g"):format(value) or tostring(value)
@@ -22,6 +29,44 @@ function of_run.keys()
     keys[name] = config.optional(("as in the run of the checkpoint, else %s"):format(show(default)), type(default))
   end
   return keys
+end
+
+--- The configuration of the run that made a checkpoint.
+-- @tparam string path of the checkpoint
+-- @treturn table
+function of_run.recorded(path)
+  local file = formats.open(path)
+  local config_text = file.metadata.config
+  file:close()
+  if not config_text then
+    raise("%s: not the checkpoint of a run: it does not say which network it holds", path)
+  end
+  return json.decode(config_text)
+end
+
+--- The network of a checkpoint, made of the keys of its run.
+-- @tparam string path of the checkpoint
+-- @tparam table recorded the configuration of its run
+-- @tparam function make the model: a configuration to a module
+-- @tparam string name of the model, for messages
+-- @return the module
+function of_run.network(path, recorded, make, name)
+  local meta = type(make) == "table" and getmetatable(make)
+  if type(make) ~= "function" and not (meta and meta.__call) then
+    raise("model: %s gives %s, expects a model: a function from a configuration to a module (docs/models.md)", name,
+      (make == nil or make == true) and "nothing" or "a " .. type(make))
+  end
+  local made, net = pcall(make, recorded)
+  if not made then
+    raise("model: %s cannot be made of the keys that the run of %s had: %s", name, path, bare(net))
+  end
+  infer.check(net)
+  local loaded, problem = pcall(net.load, net, path)
+  if not loaded then
+    raise("checkpoint: %s holds another network than %s: model=FILE.lua names the one that its run taught (%s)", path, name,
+      bare(problem))
+  end
+  return net
 end
 
 -- The threshold that a run found on the first frame of a clip: of the name, or of the only one it had. scores.json has it, beside

@@ -148,12 +148,23 @@ function methods:save(path, metadata)
   return self
 end
 
---- Reads a file of tensors (safetensors, npz, PyTorch, ...) into the module. Returns the module.
+-- What a run keeps beside its network stands in its checkpoint as "@optim/...": no module has such a name.
+local function without_others(tensors)
+  for _, name in ipairs(sorted_keys(tensors)) do
+    if name:sub(1, 1) == "@" then
+      tensors[name] = nil
+    end
+  end
+  return tensors
+end
+
+--- Reads a file of tensors (safetensors, npz, PyTorch, ...; of the checkpoint of a run its network) into the module. Returns the
+-- module.
 -- @tparam string path
 -- @tparam ?table options as for `load_state`
 function methods:load(path, options)
   scope.run(function()
-    self:load_state((require("penumbra.formats").load(path)), options)
+    self:load_state(without_others((require("penumbra.formats").load(path))), options)
   end)
   return self
 end

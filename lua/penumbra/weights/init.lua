@@ -30,11 +30,27 @@ function weights.home()
   return variable "PENUMBRA_HOME" or cache .. "/penumbra"
 end
 
---- Where weights of this name are: the path itself, or the file of that name in `weights.home()`.
+-- The checkpoint of a run, where a path is the folder of one.
+local function checkpoint_in(path)
+  local checkpoint = path:gsub("(.)/+$", "%1") .. "/checkpoint.safetensors"
+  if lfs.attributes(checkpoint, "mode") then
+    return checkpoint
+  end
+  if lfs.attributes(path .. "/run.json", "mode") then
+    raise("weights: %s is the folder of a run that has no checkpoint", path)
+  end
+end
+
+--- Where weights of this name are: the path itself, the checkpoint in it where it is the folder of a run, or the file of that name
+-- in `weights.home()`.
 -- @tparam string path
 -- @treturn string an existing file, folder or bundle
 function weights.find(path)
   named.text("weights", path)
+  local checkpoint = checkpoint_in(path)
+  if checkpoint then
+    return checkpoint
+  end
   local fetched = weights.home() .. "/" .. path
   for _, candidate in ipairs { path, path .. ".index", not path:find("/", 1, true) and fetched or nil } do
     if lfs.attributes(candidate, "mode") then
