@@ -427,7 +427,11 @@ describe("arguments", function()
 
   it("are in range", function()
     helper.failure(function() pn.ops.conv3d(x, x, nil, { stride = 0 }) end, "conv3d: stride is 0, expects 1 to 4096")
-    helper.failure(function() pn.ops.sum(x, { axes = { 0 } }) end, "sum: axes is 0, expects 1 to 6")
+    helper.failure(function() pn.ops.sum(x, { axes = { 0 } }) end, "sum: axes is 0, the tensor has axes 1 to 5, or -5 to -1 from the")
+    helper.failure(function() pn.ops.sum(x, { 9 }) end, "sum: axes is 9, the tensor has axes 1 to 5, or -5 to -1 from the last")
+    helper.failure(function() pn.sum(pn.tensor(1), { 0 }) end, "sum: axes is 0, the tensor has no axes")
+    helper.failure(function() x:slice(2, -2, 2) end, "slice: first is -2, expects 1 or more (axes and positions count from 1)")
+    helper.failure(function() x:slice(2, 1, -2) end, "slice: count is -2, expects -1 or more")
     helper.failure(function() pn.ops.sum(x, { axes = { 1, 2, 3, 4, 5, 6, 1 } }) end, "sum: axes has 7 numbers, at most 6")
   end)
 

@@ -125,8 +125,26 @@ describe("elements", function()
     helper.failure(function() return t < t end,
       "tensors have no order: compare numbers (t:item(), t:get(i, ...)), or elements (t:lt(other), t:ge(0.5))")
     helper.failure(function() return t >= 1 end, "tensors have no order")
+    local left = 'x - n * (x / n):cast("i64"):cast("real")'
+    helper.failure(function() return t % 2 end, "tensors have no %: " .. left .. " is what is left of x / n, with the sign of x")
+    helper.failure(function() return 7 % t end, "tensors have no %")
+    local made = setfenv(assert(loadstring("return " .. left)), { x = pn.tensor { 7.5, -7.5, 4 }, n = 2 })()
+    assert.same({ 1.5, -1.5, 0 }, made:totable())
     message = helper.failure(function() return "a " .. t end, "a tensor is no text: tostring(t) is")
     assert.is_truthy(message:find "^spec/tensor_spec.lua:%d+: ")
+  end)
+
+  it("and numbers that are not finite go by the rules of floating point", function()
+    local x = pn.tensor { 1, -2, 0 }:requires_grad(true)
+    local function text(t) return table.concat(t:totable(), " "):gsub("%-nan", "nan") end
+    assert.equal("inf -inf nan", (text(x / 0)))
+    assert.equal("inf inf inf", (text(x + math.huge)))
+    assert.equal("-inf -inf -inf", (text(x - math.huge)))
+    assert.equal("inf inf inf", (text(math.huge - x)))
+    assert.equal("inf -inf nan", (text(math.huge * x)))
+    assert.equal("nan nan nan", (text(x * (0 / 0))))
+    pn.sum(x / 0):backward()
+    assert.equal("inf inf inf", (text(x:grad())))
   end)
 
   it("are counted when they are not finite, and summed up as a checksum", function()
@@ -383,7 +401,7 @@ describe("the place of an error", function()
     local message = helper.failure(function()
       local y = tail(x)
       return y
-    end, "sum: axes is 9, expects 1 to 6   (in what tail returns, ", ("tensor_spec.lua:%d)"):format(line))
+    end, "sum: axes is 9, the tensor has axes 1 to 2, or -2 to -1 from the last   (in what tail returns, ", ("tensor_spec.lua:%d)"):format(line))
     assert.truthy(message:find(("tensor_spec.lua:%d: sum"):format(line + 7), 1, true), message)
   end)
 

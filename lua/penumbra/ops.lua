@@ -45,21 +45,31 @@ end
 
 local n_axes -- of the first tensor of the call at hand; nil where there is none
 
+local ENDLESS = 1e15 -- as good as no bound: what the registry has for sizes and positions
+
+-- An axis of the tensor at hand, from 1, where it may count from the last; the operation knows one that is too large.
+local function axis_from_first(op, arg, value)
+  if value == 0 or value < -n_axes or value > arg.max + 1 then
+    raise("%s: %s is %g, the tensor has %s", op.name, arg.name, value,
+      n_axes > 0 and ("axes 1 to %d, or -%d to -1 from the last"):format(n_axes, n_axes) or "no axes")
+  end
+  return value < 0 and n_axes + 1 + value or value
+end
+
 -- A whole number in the argument's range, as C wants it.
 local function whole(op, arg, value)
   if type(value) ~= "number" or value ~= math.floor(value) or math.abs(value) >= 2 ^ 53 then
     raise("%s: %s is %s, expects a whole number%s", op.name, arg.name, describe_value(value),
       arg.help and type(value) == "number" and (" (%s)"):format(arg.help) or "")
   end
-  if arg.is_axis and value < 0 and n_axes then
-    if value < -n_axes then
-      raise("%s: %s is %g, the tensor has axes 1 to %d, or -%d to -1 from the last", op.name, arg.name, value, n_axes, n_axes)
-    end
-    value = n_axes + 1 + value
+  if arg.is_axis and n_axes then
+    value = axis_from_first(op, arg, value)
   end
   local shift = arg.one_based and 1 or 0
   if arg.min < arg.max and (value - shift < arg.min or value - shift > arg.max) then
-    raise("%s: %s is %g, expects %g to %g", op.name, arg.name, value, arg.min + shift, arg.max + shift)
+    raise("%s: %s is %g, expects %g %s%s", op.name, arg.name, value, arg.min + shift,
+      arg.max >= ENDLESS and "or more" or ("to %g"):format(arg.max + shift),
+      arg.one_based and " (axes and positions count from 1)" or "")
   end
   if arg.one_based and value < 1 then
     raise("%s: %s is %g, expects 1 or more (axes and positions count from 1)", op.name, arg.name, value)

@@ -674,6 +674,11 @@ local function linear(t, factor, offset)
   return methods.scale(t, { a = factor, b = offset })
 end
 
+-- Numbers that are not take the way of tensors: x / 0 is infinite, as anywhere.
+local function is_finite(value)
+  return type(value) == "number" and value - value == 0
+end
+
 -- What someone wrote between [ ].
 local function index_text(key)
   if type(key) ~= "table" then
@@ -723,34 +728,37 @@ ffi.metatype(binding.Ref, {
     raise("a tensor is no text: tostring(t) is")
   end,
   __add = function(a, b)
-    if type(a) == "number" then
+    if is_finite(a) then
       return linear(b, 1, a)
-    elseif type(b) == "number" then
+    elseif is_finite(b) then
       return linear(a, 1, b)
     end
     return methods.add(a, b)
   end,
   __sub = function(a, b)
-    if type(a) == "number" then
+    if is_finite(a) then
       return linear(b, -1, a)
-    elseif type(b) == "number" then
+    elseif is_finite(b) then
       return linear(a, 1, -b)
     end
     return methods.sub(a, b)
   end,
   __mul = function(a, b)
-    if type(a) == "number" then
+    if is_finite(a) then
       return linear(b, a, 0)
-    elseif type(b) == "number" then
+    elseif is_finite(b) then
       return linear(a, b, 0)
     end
     return methods.mul(a, b)
   end,
   __div = function(a, b)
-    if type(b) == "number" then
+    if type(b) == "number" and is_finite(1 / b) then
       return linear(a, 1 / b, 0)
     end
     return methods.div(a, b)
+  end,
+  __mod = function()
+    raise("tensors have no %: x - n * (x / n):cast(\"i64\"):cast(\"real\") is what is left of x / n, with the sign of x")
   end,
   __pow = function(a, b)
     if is_tensor(b) then

@@ -73,7 +73,8 @@ local function check_keys(path, arguments)
   for _, text in ipairs(arguments) do
     local name = text:match "^([%a_][%w_.]*)="
     if name and not is_ours[name] and name ~= "threads" and name ~= "config" then
-      usage.fail("info: unknown key '%s': %s returns a model without `defaults`, the table of its keys (docs/models.md)", name, path)
+      usage.fail("info: unknown key '%s': %s returns a model without `defaults`, the table of its keys (docs/models.md)", name,
+        path)
     end
   end
 end
