@@ -33,6 +33,15 @@ local optim = { schedule = guarded("optim.schedule", require "penumbra.optim.sch
 local Optimiser = {}
 Optimiser.__index = Optimiser
 
+-- optim.lr = 0.1 is optim:set_lr(0.1): lr itself is a method.
+function Optimiser:__newindex(name, value)
+  if name == "lr" then
+    self:set_lr(value)
+  else
+    rawset(self, name, value)
+  end
+end
+
 local GROUP_OPTIONS = { "params", "lr_scale", "weight_decay" }
 
 local function number_option(what, name, value, low, high)
@@ -96,29 +105,32 @@ local function new(kind, what, params, options, known, defaults)
   if options.clip_norm ~= nil then
     number_option(what, "clip_norm", options.clip_norm, 1e-30, math.huge)
   end
-  self.lr, self.clip_norm = options.lr, options.clip_norm
+  self.given_lr, self.clip_norm = options.lr, options.clip_norm
   self.entries = read_parameters(kind, params, self.weight_decay)
   return self
 end
 
 --- The rate of the next step.
 function Optimiser:rate()
-  if type(self.lr) == "function" then
-    local lr = self.lr(self.n_steps)
+  if type(self.given_lr) == "function" then
+    local lr = self.given_lr(self.n_steps)
     if type(lr) ~= "number" or not (lr >= 0 and lr < math.huge) then
       raise("%s: the schedule gave %s at step %d, expects a number from 0", self.kind, tostring(lr), self.n_steps)
     end
     return lr
   end
-  return self.lr
+  return self.given_lr
 end
+
+--- The same.
+Optimiser.lr = Optimiser.rate
 
 --- Sets the rate: a number, or a function of the number of steps done. Returns the optimiser.
 function Optimiser:set_lr(lr)
   if type(lr) ~= "function" then
     number_option(self.kind, "lr", lr, 0, math.huge)
   end
-  self.lr = lr
+  self.given_lr = lr
   return self
 end
 
