@@ -74,9 +74,10 @@ end, cfg)
 
 run:keep{ net = net, optim = optim, dreams = stream, scaler = scaler.on and scaler or nil }
 for epoch, batch in run:epochs(cfg.epochs, dreams) do
-  local loss, fused = step(batch.frames, batch.mask, cfg.side_weight(epoch, cfg.epochs), cfg.balance(epoch, cfg.epochs))
+  local at = pn.config.at(cfg, epoch, cfg.epochs) -- what the functions among the keys say of this epoch
+  local loss, fused = step(batch.frames, batch.mask, at.side_weight, at.balance)
   run:guard(loss, function() return net(batch.frames) end)
-  optim:set_lr(cfg.optim.lr * cfg.lr_scale(epoch, cfg.epochs))
+  optim:set_lr(cfg.optim.lr * at.lr_scale)
   scaler:step(optim)
   local places, wrong
   if cfg.mine_every > 0 and epoch % cfg.mine_every == 0 then -- hard negatives: a share of the dreams then shows these places

@@ -67,9 +67,10 @@ end, cfg)
 
 run:keep{ net = net, optim = optim, scaler = scaler.on and scaler or nil }
 for epoch, batch in run:epochs(cfg.epochs, feed) do
-  local loss, fused = step(batch.frames, batch.mask, cfg.side_weight(epoch, cfg.epochs))
+  local at = pn.config.at(cfg, epoch, cfg.epochs) -- what the functions among the keys say of this epoch
+  local loss, fused = step(batch.frames, batch.mask, at.side_weight)
   run:guard(loss, function() return net(batch.frames) end)
-  optim:set_lr(cfg.optim.lr * cfg.lr_scale(epoch, cfg.epochs))
+  optim:set_lr(cfg.optim.lr * at.lr_scale)
   scaler:step(optim)
   run:log{ loss = loss, fused_loss = fused, sequence = batch.params.sequence }
 end

@@ -45,7 +45,8 @@ end, cfg)
 
 run:keep{ net = net, optim = optim, scaler = scaler.on and scaler or nil }
 for epoch, batch in run:epochs(cfg.epochs, dreams) do
-  local loss = step(batch.frames, batch.mask, cfg.side_weight(epoch, cfg.epochs), cfg.balance(epoch, cfg.epochs))
+  local at = pn.config.at(cfg, epoch, cfg.epochs) -- what the functions among the keys say of this epoch
+  local loss = step(batch.frames, batch.mask, at.side_weight, at.balance)
   run:guard(loss, function() return net(batch.frames) end)
   scaler:step(optim)
   run:log{ loss = loss }

@@ -71,6 +71,19 @@ describe("config", function()
     helper.failure(function() config.pick("tiny", { width = "8" }, known) end, "tiny: width is a string, expects a number")
   end)
 
+  it("gives the numbers of functions, and names the key of one that gives something else", function()
+    local function at(text) return config.at(resolve("side_weight=" .. text), 3, 40) end
+    assert.equal(1 - 3 / 40, at("linear").side_weight)
+    for text, said in pairs {
+      ["function() end"] = "nothing", ["function() return 'x' end"] = "'x'", ["function() return 0 / 0 end"] = "nan",
+      ["function() return 1 / 0 end"] = "inf",
+    } do
+      helper.failure(function() return at(text).side_weight end, "config_spec.lua:",
+        ("side_weight: its function gave %s at (3, 40), expects a number"):format(said))
+    end
+    helper.failure(function() return at("linear").frames end, "config.at: the key 'frames' holds no function")
+  end)
+
   it("overrides each kind, typed by its default", function()
     local cfg = resolve("sequence=camel", "frames=8", "flip=off", "skips=1a,2c", "steps=3,4", "optim.lr=5e-3", "optim.inner.deep=2",
       "side_weight=function(e, n) return e * n end", "output=sum_of_five", "note=1", "limit=2.5")

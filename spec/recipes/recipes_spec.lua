@@ -198,6 +198,17 @@ describe("recipes", function()
     end
   end)
 
+  it("oneshot names the key whose function gives no number", function()
+    local out = scratch .. "/no-number"
+    for key, said in pairs { side_weight = "nothing", balance = "nothing", lr_scale = "'x'" } do
+      local text = said == "nothing" and "function() return nil end" or "function() return 'x' end"
+      local code, message = run(unpack(oneshot(out, ("%s=%s"):format(key, text))))
+      assert.equal(1, code)
+      assert.truthy(message:find(("%s: its function gave %s at (1, 2), expects a number\n"):format(key, said), 1, true), message)
+      assert.is_false(files.exists(out, "directory"))
+    end
+  end)
+
   it("a run whose script fails before anything is done leaves no folder", function()
     local path = scratch .. "/failing.lua"
     local function fails(text, out)

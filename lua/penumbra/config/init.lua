@@ -544,6 +544,27 @@ function config.pick(what, cfg, defaults)
   return values
 end
 
+--- What the functions among the keys give: a number each, or an error that names the key.
+--
+--     local at = pn.config.at(cfg, epoch, cfg.epochs)
+--     local loss = loss + at.side_weight * side
+--
+-- @tparam table cfg
+-- @param ... the arguments of the functions
+-- @treturn table key -> number, each worked out when it is asked for
+function config.at(cfg, ...)
+  local arguments, n = { ... }, select("#", ...)
+  return setmetatable({}, { __index = function(_, key)
+    if type(cfg[key]) ~= "function" then raise("config.at: the key '%s' holds no function", tostring(key)) end
+    local value = cfg[key](unpack(arguments, 1, n))
+    if type(value) == "number" and math.abs(value) < math.huge then return value end
+    local given = {}
+    for i = 1, n do given[i] = tostring(arguments[i]) end
+    raise("%s: its function gave %s at (%s), expects a number", key, value == nil and "nothing" or show(value),
+      table.concat(given, ", "))
+  end })
+end
+
 --- The name a recipe goes by: its file without folder and ending.
 -- @tparam table cfg
 -- @treturn string
