@@ -5,6 +5,7 @@
 -- Each handle knows the serial number of the scope it belongs to (0: none), so keeping one costs a single store.
 -- What the tape needs for backward it holds itself, by reference count: freeing a handle never frees what a gradient waits for.
 
+local explained = require "penumbra.base.unknown_call"
 local raise = require "penumbra.base.raise"
 
 local scope = {}
@@ -101,10 +102,11 @@ function scope.unwind(to)
   end
 end
 
---- As xpcall(f, debug.traceback), where the error itself is returned unchanged and the traceback of the innermost
--- failure is kept for `scope.traceback()`.
+--- As xpcall(f, debug.traceback), where the error itself is returned (only what Lua says of a call of nothing is put better) and
+-- the traceback of the innermost failure is kept for `scope.traceback()`.
 function scope.protect(f, ...)
   return xpcall(f, function(message)
+    message = explained(message)
     last_traceback = debug.traceback(tostring(message), 2)
     return message
   end, ...)

@@ -553,4 +553,47 @@ describe("a layer of one's own", function()
     assert.equal(2, Scale():load(path).weight:item())
     os.remove(path)
   end)
+
+  it("names the nearest of what a module has where it is called by a name that it has not", function()
+    local Tiny = nn.class "tiny"
+    function Tiny:new()
+      self.head, self.down = nn.relu(), { nn.relu() }
+    end
+    function Tiny.forward(_, x, f) return f(x) end
+    local net = Tiny()
+    for _, case in ipairs {
+      { "the module 'tiny' has no 'haed' to call, did you mean 'head'?", function() net:haed() end },
+      { "the module 'tiny' has no 'haed' to call, did you mean 'head'?", function() net.haed() end },
+      { "the module 'tiny' has no 'parametrs' to call, did you mean 'parameters'?", function() net:parametrs() end },
+      { "the module 'tiny' has no 'half' to call", function() net:half() end },
+      { "the module 'down.1' has no 'forwrd' to call, did you mean 'forward'?", function() net.down[1]:forwrd() end },
+    } do
+      local said = helper.failure(function() pn.scope(case[2]) end, case[1])
+      assert.truthy(said:find "^spec/nn/module_spec.lua:%d+: the module", said)
+      assert.is_nil(said:match "half.*did you mean")
+      helper.failure(function() net(pn.ones { 1 }, case[2]) end, ": tiny: " .. case[1]) -- inside of a call, with its path
+    end
+    assert.is_nil(net.haed) -- to read it is no mistake
+  end)
+
+  it("says what a class lacks that cannot be called", function()
+    local Bad = nn.class "bad"
+    helper.failure(function() Bad()(pn.ones { 1 }) end, "bad: the class 'bad' has no method forward(self, x), which a call runs")
+    function Bad.foward(_, x) return x end
+    helper.failure(function() Bad()(pn.ones { 1 }) end, "which a call runs, did you mean 'foward'?")
+  end)
+
+  it("keeps the name 'own' for itself", function()
+    local Mine = nn.class "mine"
+    for _, new in ipairs {
+      function(self) self.own = 1 end, function(self) self.own = {} end,
+      function(self) self.own, self.conv = 1, nn.relu() end, function(self) self.own = nil end,
+    } do
+      Mine.new = new
+      helper.failure(function() Mine() end, "module_spec.lua:",
+        "mine: 'own' is where a module keeps its parts: the field needs another name")
+    end
+    function Mine.new() error("its own", 0) end
+    assert.equal("its own", select(2, pcall(Mine)))
+  end)
 end)

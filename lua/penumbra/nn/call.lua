@@ -3,7 +3,11 @@
 
 local ffi = require "ffi"
 local binding = require "penumbra.ffi"
+local explained = require "penumbra.base.unknown_call"
+local nearest = require "penumbra.base.nearest"
+local raise = require "penumbra.base.raise"
 local scope = require "penumbra.scope"
+local sorted_keys = require "penumbra.base.sorted_keys"
 
 local C, is_tensor = binding.C, binding.is_tensor
 
@@ -14,6 +18,7 @@ local function annotate(message)
   if message == annotated then
     return message
   end
+  message = explained(message)
   scope.note_traceback(debug.traceback(tostring(message), 2))
   local path = paths[depth]
   if type(message) == "string" and path then
@@ -65,6 +70,11 @@ local function forget(mark, ...)
   return ...
 end
 
+local function refuse(self)
+  local hint = nearest.hint("forward", sorted_keys(getmetatable(self).methods))
+  raise("the class '%s' has no method forward(self, x), which a call runs%s", self.kind, hint)
+end
+
 local function enter(self, x, ...)
   local outer = paths[depth]
   local path = outer and outer .. "." .. self.name or self.name
@@ -73,10 +83,11 @@ local function enter(self, x, ...)
   C.pn_memory_set_label(path)
   local shape = is_tensor(x) and x:shape() or nil
   scope.push()
+  local forward = self.forward or refuse(self)
   if self.own.recomputes and C.pn_recording() then
-    return forget(C.pn_tape_mark(), leave(self, shape, self:forward(x, ...)))
+    return forget(C.pn_tape_mark(), leave(self, shape, forward(self, x, ...)))
   end
-  return leave(self, shape, self:forward(x, ...))
+  return leave(self, shape, forward(self, x, ...))
 end
 
 -- Every call tidies up after itself, so that a forward may catch the failure of a module below and go on.

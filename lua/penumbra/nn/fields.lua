@@ -270,6 +270,16 @@ local function check(self)
   end
 end
 
+-- What became of a constructor. One that set `own` took away what a module holds: that is told in place of all that came of it.
+function fields.guard(self, ok, problem)
+  local own = rawget(self, "own")
+  if type(own) ~= "table" or type(own.held) ~= "table" then
+    raise("%s: 'own' is where a module keeps its parts: the field needs another name", rawget(self, "kind"))
+  elseif not ok then
+    error(problem, 0)
+  end
+end
+
 -- A module just made: its fields are looked through.
 function fields.settle(self)
   adopt(self)

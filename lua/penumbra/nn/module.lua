@@ -27,6 +27,7 @@ local fields = require "penumbra.nn.fields"
 local nearest = require "penumbra.base.nearest"
 local raise = require "penumbra.base.raise"
 local random = require "penumbra.random"
+local scope = require "penumbra.scope"
 
 local Module = {}
 Module.__index = Module
@@ -61,7 +62,7 @@ local function class(kind)
   end
   local methods = setmetatable({ kind = kind }, Module)
   local meta = {
-    is_module = true,
+    is_module = true, methods = methods,
     __index = function(self, key)
       local own = self.own
       local value = own.held[key]
@@ -93,7 +94,7 @@ local function class(kind)
         kind = kind, training = true,
       }, meta)
       if methods.new then
-        methods.new(self, options or {})
+        fields.guard(self, scope.protect(methods.new, self, options or {}))
       end
       fields.settle(self)
       self:initialise(first_streams(kind))
