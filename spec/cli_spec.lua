@@ -151,8 +151,8 @@ describe("penumbra", function()
     local path = write("beside/main.lua", 'require "ffi"\nprint(require "models.own_one")\nrequire "models.onw"')
     local output, code = run { path }
     assert.equal(1, code)
-    assert.truthy(output:find(("^7\npenumbra: %%S+/beside/main.lua:3: no module 'models.onw': looked for models/onw.lua in %%., .*, "
-      .. "%s/beside, and for models/onw.so where Lua keeps its libraries\n$"):format((dir:gsub("%p", "%%%0")))), output)
+    assert.truthy(output:find(("^7\npenumbra: %%S+/beside/main.lua:3: no module 'models.onw': looked for models/onw.lua in %%., "
+      .. ".*, %s/beside, and for models/onw.so where Lua keeps its libraries\n$"):format((dir:gsub("%p", "%%%0")))), output)
   end)
 
   it("runs a recipe with overrides, prints its configuration, and refuses what it does not know", function()

@@ -361,11 +361,11 @@ describe("an optimiser", function()
       "'a' is there twice")
     helper.failure(function() pn.optim.sgd({ { params = { p }, lr_scal = 2 } }, { lr = 1 }) end, "did you mean 'lr_scale'?")
     helper.failure(function() pn.optim.sgd({ p }, { lr = function() return 0 / 0 end }):rate() end, "the schedule gave")
-    local sgd = pn.optim.sgd({ p }, { lr = pn.optim.schedule.linear { from = 1, steps = 4 } })
-    assert.same({ 1, 1 }, { sgd:rate(), sgd:lr() })
-    sgd.lr = 0.5
-    assert.same({ 0.5, 0.5 }, { sgd:rate(), sgd:lr() })
-    helper.failure(function() sgd.lr = -1 end, "sgd: lr is -1, expects a number from 0")
+    local falling = pn.optim.sgd({ p }, { lr = pn.optim.schedule.linear { from = 1, steps = 4 } })
+    assert.same({ 1, 1 }, { falling:rate(), falling:lr() })
+    falling.lr = 0.5
+    assert.same({ 0.5, 0.5 }, { falling:rate(), falling:lr() })
+    helper.failure(function() falling.lr = -1 end, "sgd: lr is -1, expects a number from 0")
     helper.failure(function() pn.optim.sgd({ p }, { lr = 1 }):set_lr("x") end, "sgd: lr is x")
   end)
 

@@ -401,7 +401,8 @@ describe("the place of an error", function()
     local message = helper.failure(function()
       local y = tail(x)
       return y
-    end, "sum: axes is 9, the tensor has axes 1 to 2, or -2 to -1 from the last   (in what tail returns, ", ("tensor_spec.lua:%d)"):format(line))
+    end, "sum: axes is 9, the tensor has axes 1 to 2, or -2 to -1 from the last   (in what tail returns, ",
+      ("tensor_spec.lua:%d)"):format(line))
     assert.truthy(message:find(("tensor_spec.lua:%d: sum"):format(line + 7), 1, true), message)
   end)
 

@@ -123,7 +123,8 @@ function set.pad3(op, arg, value, to)
       end
     end
   elseif type(value) == "string" then
-    raise("%s: %s is %q, the only word it knows is \"same\"", op.name, arg.name, value)
+    raise("%s: %s is %q, the only word it knows is \"same\"%s", op.name, arg.name, value,
+      value == "valid" and (": %s = 0 is what is called \"valid\" elsewhere"):format(arg.name) or "")
   else
     local number = whole(op, arg, value)
     for i = 0, 5 do

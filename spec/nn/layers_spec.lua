@@ -425,6 +425,21 @@ describe("layers without parameters", function()
     assert.is_false(nn.max_pool3d({ kernel = 3 }).keeps_grid)
     helper.failure(function() nn.max_pool3d {} end, "max_pool3d: kernel is missing")
     helper.failure(function() nn.max_pool3d { kernel = 2, count_include_pad = true } end, "unknown option 'count_include_pad'")
+    for pad, said in pairs {
+      [-1] = "-1", [0.5] = "0.5", valid = '"valid"', [{ 1, 2 }] = "another list", [{ 1, 2, { 3 } }] = "another list",
+      [{ 1, -2, 3 }] = "another list", [math.huge] = "inf", [true] = "true",
+    } do
+      for _, kind in ipairs { "conv3d", "conv_transpose3d", "max_pool3d", "avg_pool3d" } do
+        local options = { kernel = 3, pad = pad }
+        if kind:match "^conv" then options.from, options.to = 1, 1 end
+        local text = helper.failure(function() nn[kind](options) end, "layers_spec.lua:", kind .. ": pad is " .. said
+          .. ', expects "same", a whole number from 0, {t, h, w} or {{low, high}, {low, high}, {low, high}} of such')
+        assert.equal(pad == "valid", text:match ': pad = 0 is what is called "valid" elsewhere$' ~= nil)
+      end
+    end
+    for _, pad in ipairs { "same", 0, { 0, 1, 2 }, { { 0, 1 }, 2, { 3, 4 } } } do
+      assert.equal(pad, nn.conv3d { from = 1, to = 1, kernel = 9, pad = pad }.pad)
+    end
   end)
 
   it("activate", function()

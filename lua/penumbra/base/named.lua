@@ -88,6 +88,25 @@ local function triple(what, name, value, low)
   return { list[1], list[2], list[3] }
 end
 
+local function is_count(value)
+  return type(value) == "number" and value == math.floor(value) and value >= 0 and value < math.huge
+end
+
+local function is_side(value)
+  return is_count(value) or type(value) == "table" and #value == 2 and is_count(value[1]) and is_count(value[2])
+end
+
+--- What a layer pads by: "same", a whole number from 0, {t, h, w} or {{low, high}, {low, high}, {low, high}}; or an error.
+local function pad(what, value)
+  local is_triple = type(value) == "table" and #value == 3 and is_side(value[1]) and is_side(value[2]) and is_side(value[3])
+  if value ~= "same" and not is_count(value) and not is_triple then
+    raise("%s: pad is %s, expects \"same\", a whole number from 0, {t, h, w} or {{low, high}, {low, high}, {low, high}} of such%s",
+      what, type(value) == "string" and ("%q"):format(value) or type(value) == "table" and "another list" or tostring(value),
+      value == "valid" and ": pad = 0 is what is called \"valid\" elsewhere" or "")
+  end
+  return value
+end
+
 --- One of a few names, or an error that lists them.
 -- @tparam table known name to what it stands for
 -- @return what the name stands for
@@ -130,6 +149,7 @@ local function text(what, value, expected)
 end
 
 return setmetatable({
-  optional = optional, required = required, check = check, whole = whole, triple = triple, choice = choice, range = range,
+  optional = optional, required = required, check = check, whole = whole, triple = triple, pad = pad, choice = choice,
+  range = range,
   share = share, text = text,
 }, { __call = read })

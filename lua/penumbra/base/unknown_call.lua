@@ -1,5 +1,5 @@
 --- What Lua says of a call of a method or field that is not there, said with what the object is and which of its names is nearest.
--- All is found out once the call has failed, so that reading a field costs nothing more; an object is found by the text of its line.
+-- All is found out once the call has failed, so that reading a field costs nothing more; the text of its line tells the object.
 
 local nearest = require "penumbra.base.nearest"
 local sorted_keys = require "penumbra.base.sorted_keys"

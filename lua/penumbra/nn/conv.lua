@@ -66,13 +66,13 @@ end
 local Conv3d = module.class "conv3d"
 
 --- 3-D convolution. x (N,from,T,H,W) -> (N,to,T',H',W'); 2-D is T = 1 with a kernel of 1 along time.
--- @tparam table options from, to (channels); kernel, stride (1), dilation (1): numbers or {t,h,w}; pad: "same" (TensorFlow's
---   rule, the default), a number, {t,h,w} or {{low,high},...}; groups (1); bias (true); init ("kaiming", "xavier", a number, or a
---   function(t, rng))
+-- @tparam table options from, to (channels); kernel (1), stride (1), dilation (1): numbers or {t,h,w}; pad: "same" (TensorFlow's
+--   rule, the default), a number (0: what is called "valid" elsewhere), {t,h,w} or {{low,high},...}; groups (1); bias (true); init
+--   ("kaiming", "xavier", a number, or a function(t, rng))
 function Conv3d:new(options)
   named.check("conv3d", options, { "from", "to", "kernel", "stride", "pad", "dilation", "groups", "bias", "init" })
   begin(self, options)
-  self.pad = options.pad == nil and "same" or options.pad
+  self.pad = named.pad("conv3d", options.pad == nil and "same" or options.pad)
   self.writes_into = true
   self.keeps_grid = self.pad == "same" and triple_text(self.stride) == "1,1,1"
   local k = self.kernel
@@ -108,7 +108,7 @@ function ConvTranspose3d:new(options)
   named.check("conv_transpose3d", options,
     { "from", "to", "kernel", "stride", "pad", "output_pad", "dilation", "groups", "bias", "init" })
   begin(self, options)
-  self.pad = options.pad == nil and 0 or options.pad
+  self.pad = named.pad("conv_transpose3d", options.pad == nil and 0 or options.pad)
   self.output_pad = named.triple("conv_transpose3d", "output_pad", options.output_pad or 0, 0)
   self.writes_into = true
   local k = self.kernel

@@ -16,7 +16,7 @@ local function pool(kind, known)
     self.kernel = named.triple(kind, "kernel", options.kernel, 1)
     self.stride = named.triple(kind, "stride", options.stride or options.kernel, 1)
     self.named = {
-      kernel = self.kernel, stride = self.stride, pad = options.pad == nil and "same" or options.pad,
+      kernel = self.kernel, stride = self.stride, pad = named.pad(kind, options.pad == nil and "same" or options.pad),
       count_include_pad = options.count_include_pad,
     }
     self.keeps_grid = self.named.pad == "same" and table.concat(self.stride, ",") == "1,1,1"
