@@ -349,6 +349,14 @@ if [ -n "$PENUMBRA_LIB" ]; then %s; elif [ "$PENUMBRA_EMULATED_DEVICES" = 1 ]; t
     assert.same({ "penumbra: the input ends in the middle of a statement\n", 2 },
       { run(("%s repl <%s"):format(quote(program.exe), quote(unfinished))) })
 
+    local function typed(...) -- what is said, without the prompt
+      return (run(("%s repl <%s"):format(quote(program.exe), quote(write("lines", table.concat({ ... }, "\n") .. "\n")))))
+    end
+    assert.equal("boo\nprompt:1: boo\nprompt:1: boo\n", typed('error("boo")', 'do error("boo") end', 'x = error("boo")'))
+    assert.equal("prompt:1: unexpected symbol near '*'\n", typed "1 +* 2")
+    assert.equal("prompt:1: unexpected symbol near '='\n", typed "x = = 2")
+    assert.equal("3\n", typed("1 +", "2")) -- goes on in the next line
+    for _, word in ipairs { "exit", " quit ", "exit()", "quit()" } do assert.equal("1\n", typed("1", word, "2")) end
     local repl = require "penumbra.commands.repl"
     local pn = require "penumbra"
     assert.same({ "pn.zeros", "pn.zeros_like" }, repl.complete("pn.zero", { pn = pn }))

@@ -343,6 +343,17 @@ describe("evaluate", function()
     end
   end)
 
+  it("looks first whether the scores can be written", function()
+    local failed = helper.failure(function()
+      measure.evaluate { masks = masks, davis = root, sequences = "bird,nothing", json = directory .. "/nosuch/x.json" }
+    end, directory .. "/nosuch/x.json: cannot write the scores: No such file or directory")
+    assert.is_nil(failed:find("sequence", 1, true))
+    helper.failure(function()
+      measure.evaluate { masks = masks, davis = root, sequences = "nothing", json = directory .. "/x.json" }
+    end, "no sequence 'nothing'")
+    for name in require("lfs").dir(directory) do assert.is_nil(name:match "^x%.json") end
+  end)
+
   it("is behind the program's door", function()
     local json = directory .. "/door.json"
     local command = ("build/penumbra evaluate '%s' davis='%s' sequences=bird,boat json='%s' >'%s/door.txt' 2>&1"):format(masks,

@@ -3,6 +3,7 @@
 -- set at the prompt stay. Without a terminal it reads lines from the standard input.
 -- @module penumbra.commands.repl
 local ffi = require "ffi"
+local explained = require "penumbra.base.unknown_call"
 local show = require "penumbra.show"
 local usage = require "penumbra.base.usage"
 
@@ -161,14 +162,31 @@ end
 
 local function is_unfinished(problem) return problem:match "<eof>'?$" ~= nil end
 
+-- An expression, or statements. Where neither can be read, the problem is that of what it looks like: no statement begins with "1".
 local function compile(text, scope)
   local chunk, problem = loadstring("return " .. text, "=prompt")
-  if not chunk then chunk, problem = loadstring(text, "=prompt") end
+  if not chunk then
+    local of_expression = problem
+    chunk, problem = loadstring(text, "=prompt")
+    local near = problem and problem:match "near '(.*)'$"
+    if near and text:match("^%s*(.*)$"):sub(1, #near) == near then problem = of_expression end
+  end
   if chunk then
     setfenv(chunk, scope)
     jit.off(chunk, true) -- compiled code does not look for Ctrl-C
   end
   return chunk, problem
+end
+
+local function listed(...) return { n = select("#", ...), ... } end
+
+-- Whether it came to its end, and its results, or the problem. No function of ours stands between: a message would name its line.
+local function call(chunk)
+  return listed(xpcall(chunk, function(message)
+    message = explained(message)
+    if os.getenv "PENUMBRA_TRACEBACK" then return debug.traceback(tostring(message), 2) end
+    return message
+  end))
 end
 
 --- Runs the prompt until the end of its input.
@@ -216,6 +234,11 @@ function repl.run()
     if dropped then text, line = "", "" end
     text = text == "" and line or text .. "\n" .. line
     local source = text:match "^%s*=%s*(.*)$" or text
+    local word = source:match "^%s*(%a+)%s*$"
+    if word == "exit" or word == "quit" then -- without the brackets of a call
+      text = ""
+      break
+    end
     local topic = source:match "^%s*help%s+([%a_][%w_.]*)%s*$"
     if topic then source = ("help %q"):format(topic) end
     local chunk, problem = compile(source, scope)
@@ -227,15 +250,10 @@ function repl.run()
         report(problem)
       elseif source:match "%S" then
         if found and terminal then program.catch_interrupt "raise" end
-        local results = { n = 0 }
-        local function collect(...) results = { n = select("#", ...), ... } end
-        local ok, trouble = xpcall(function() collect(chunk()) end, function(message)
-          if os.getenv "PENUMBRA_TRACEBACK" then return debug.traceback(tostring(message), 2) end
-          return message
-        end)
+        local results = call(chunk)
         if found and terminal then program.catch_interrupt "off" end
-        if ok then
-          for i = 1, results.n do
+        if results[1] then
+          for i = 2, results.n do
             local shown_ok, shown_text = pcall(repl.format, results[i])
             print(shown_text)
             if not shown_ok then break end
@@ -245,7 +263,7 @@ function repl.run()
             print "(a local is gone with its line; without `local` the name stays)"
           end
         else
-          report(trouble)
+          report(results[2])
         end
       end
     end

@@ -162,6 +162,9 @@ function folders.evaluate(how)
       raise("measure.evaluate: %s=%s: no such folder", key, tostring(how[key]))
     end
   end
+  if how.json then
+    text.check_path(how.json)
+  end
   local truth_root = annotations(how.davis, how.resolution)
   local known = directories(truth_root)
   local is_known = {}

@@ -62,15 +62,33 @@ function text.json(result)
   return "{\n" .. table.concat(parts, ",\n") .. "\n}\n"
 end
 
+local function refuse(path, problem)
+  raise("%s: cannot write the scores%s", path, problem and problem:gsub("^.*: ", ": ") or "")
+end
+
+-- What is written beside a path first.
+local function beside(path)
+  return path .. ".part"
+end
+
+--- Fails where a result could not be written: before it is worked out.
+function text.check_path(path)
+  local file, problem = io.open(beside(path), "w")
+  if not file then
+    refuse(path, problem)
+  end
+  file:close()
+  os.remove(beside(path))
+end
+
 --- Writes a result as JSON; what stood at the path stays whole until the new file is complete.
 function text.write_json(path, result)
-  local beside = path .. ".part"
-  local file, problem = io.open(beside, "w")
+  local file, problem = io.open(beside(path), "w")
   local written = file and file:write(text.json(result))
   local closed = file and file:close()
-  if not (written and closed and os.rename(beside, path)) then
-    os.remove(beside)
-    raise("%s: cannot write the scores%s", path, problem and problem:gsub("^.*: ", ": ") or "")
+  if not (written and closed and os.rename(beside(path), path)) then
+    os.remove(beside(path))
+    refuse(path, problem)
   end
 end
 
