@@ -144,6 +144,13 @@ describe("penumbra", function()
     assert.truthy(help:find("optim.kind +sgd %(or adam, adamw%)")) -- the default, and what else there is
   end)
 
+  it("says of a model that info takes it", function()
+    local text = "penumbra: 'fcn_i3d' is a model, no recipe or command: penumbra info fcn_i3d --help lists its keys, penumbra info "
+      .. "fcn_i3d its layers\n"
+    assert.same({ text, 2 }, { run { "help", "fcn_i3d" } })
+    assert.same({ text, 2 }, { run { "fcn_i3d", "width=1" } })
+  end)
+
   it("finds what stands beside a script, after all else, and says in a line what it does not find", function()
     files.make_directory(dir .. "/beside/models")
     write("beside/models/own_one.lua", "return 7")

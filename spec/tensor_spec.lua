@@ -467,9 +467,60 @@ describe("the nearest name", function()
     assert.equal(": pn.exp(pn.sum(pn.log(x))) where all are above 0", nearest.hint("prod", { "exp", "sum", "log" }))
   end)
 
+  it("is none where PyTorch means another thing that is not here", function()
+    for name, known in pairs { fft = "ffi", hub = "sub", cumsum = "sum" } do
+      assert.equal("", nearest.hint(name, { known }), name)
+    end
+    assert.equal("hub", nearest("hub", { "hub", "sub" }))
+  end)
+
   it("says what is so", function() -- each text that is an expression, against its result
     local x = pn.tensor { 1, 2, 4 }
     local function value(code) return assert(loadstring("local pn, x = ... return " .. code))(pn, x) end
+    -- pn.NAME says it, `where`, `of` and `by` say of what.
+    local function said(name, from)
+      local ok, text = pcall(function() return (from or pn)[name] end)
+      assert.is_false(ok)
+      return (text:match "has no '[%w_]+': (.*)$")
+    end
+    local names = "x, y, t, p, q, labels, n, k, a, pn, math"
+    local z = pn.tensor { -1.5, 2.5, -2, 0 }
+    local rounded = z:cast("i64"):cast("real")
+    for name, case in pairs {
+      leaky_relu = { { -0.015, 2.5, -0.02, 0 } }, mse_loss = { (0.25 + 0.25 + 0 + 1) / 4 }, l1_loss = { 0.5 },
+      silu = { { -1.5 / (1 + math.exp(1.5)), 2.5 / (1 + math.exp(-2.5)), -2 / (1 + math.exp(2)), 0 } },
+      floor = { { -2, 2, -2, 0 }, "where t = x:cast(\"i64\"):cast(\"real\")" }, sign = { { -1, 1, -1, 0 } },
+      ceil = { { -1, 3, -2, 0 }, "where t = x:cast(\"i64\"):cast(\"real\")" },
+      roll = { { 0, -1.5, 2.5, -2 }, "by k along axis a of n" }, isnan = { { 0, 0, 0, 0 } }, isinf = { { 0, 0, 0, 0 } },
+      isfinite = { { 1, 1, 1, 1 } }, kl_div = { 0.5 * math.log(2) + 0.5 * math.log(2 / 3), "of probabilities" },
+      one_hot = { { { 0, 1, 0 }, { 0, 0, 1 } }, "labels of real numbers" },
+    } do
+      local code = assert(said(name), name)
+      if case[2] then code = assert(code:match("^(.*), " .. case[2]:gsub("%p", "%%%0") .. "$"), code) end
+      local found = assert(loadstring(("local %s = ... return %s"):format(names, code)))(z, pn.tensor { -1, 2, -2, 1 }, rounded,
+        pn.tensor { 0.5, 0.5 }, pn.tensor { 0.25, 0.75 }, pn.tensor { 2, 3 }, 4, 1, 1, pn, math)
+      helper.assert_close(found, pn.tensor(case[1]), 1e-5, name)
+    end
+    x = pn.tensor { 1 / 0, 0 / 0, -1 / 0, 3 }
+    assert.same({ 0, 1, 0, 0 }, value(said "isnan"):totable())
+    assert.same({ 1, 0, 1, 0 }, value(said "isinf"):totable())
+    assert.same({ 0, 0, 0, 1 }, value(said "isfinite"):totable())
+    local rows = assert(loadstring("local pn, x, y = ... return " .. said("cdist"):gsub(", rows of x and y$", "")))(pn,
+      pn.tensor { { 1, 2 }, { 3, 5 }, { 0, 0 } }, pn.tensor { { 0, 0 }, { 3, 4 } })
+    helper.assert_close(rows, pn.tensor { { 5 ^ 0.5, 8 ^ 0.5 }, { 34 ^ 0.5, 1 }, { 0, 5 } }, 1e-6)
+    assert.equal("pn.captured(step, cfg) launches a step as one on CUDA", said "compile")
+    assert.equal("function", type(getmetatable(pn.captured) and getmetatable(pn.captured).__call or pn.captured))
+    for name, text in pairs { SiLU = said "silu", LeakyReLU = said "leaky_relu", Identity = "x" } do
+      assert.equal("an nn.class whose forward gives " .. text, said(name, pn.nn))
+    end
+    assert.equal(said "mse_loss", said("MSELoss", pn.nn))
+    helper.failure(function() pn.scope(function()
+      local net = pn.nn.relu()
+      net:register_hook()
+    end) end, "has no 'register_hook' to call: net:hook(pattern, function(module, name, y) ... end) sees what modules give")
+    assert.equal("read", nearest("load", { "read", "write", "resize" }))
+    helper.failure(function() return pn.image.load end, "image has no 'load', did you mean 'read'?")
+    x = pn.tensor { 1, 2, 4 }
     for name, expected in pairs { prod = 8, log2 = { 0, 1, 2 }, expm1 = { math.exp(1) - 1, math.exp(2) - 1, math.exp(4) - 1 } } do
       local code = nearest.hint(name, { "exp", "log", "sum" }):gsub("^: ", ""):gsub(" where all.*$", "")
       helper.assert_close(value(code), pn.tensor(expected), 1e-5, name)

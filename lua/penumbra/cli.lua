@@ -137,6 +137,10 @@ local function unknown(word)
   local names = recipe_names()
   for name in pairs(commands) do names[#names + 1] = name end
   table.sort(names)
+  if word:match "^[%w_]+$" and (exists("models/" .. word .. ".lua") or exists(program.home .. "/models/" .. word .. ".lua")) then
+    usage.fail("'%s' is a model, no recipe or command: penumbra info %s --help lists its keys, penumbra info %s its layers", word,
+      word, word)
+  end
   usage.fail("no command, recipe or file '%s'%s (penumbra help lists all)", word, usage.nearest(word, names))
 end
 

@@ -81,29 +81,50 @@ local aliases = {
   fill_ = "fill", zero_ = "fill", copy_ = "copy", requires_grad_ = "requires_grad",
   from_numpy = "tensor", as_tensor = "tensor", modulelist = "sequential", lr_scheduler = "schedule",
   imread = { "read", "image" }, imwrite = { "write", "image" }, encode = "line", dumps = "line",
-  stringify = "line", loads = "decode", parse = "decode",
+  stringify = "line", loads = "decode", parse = "decode", load = "read", save = "write",
   multiheadattention = "attention", multi_head_attention = "attention", scaled_dot_product_attention = "attention",
 }
 
 -- What PyTorch or NumPy has by that name -> what says it here, and the names which that needs: told where they are all known.
 local said_otherwise = {
+  LeakyReLU = { "an nn.class whose forward gives pn.maximum(x, 0.01 * x)", "class" },
+  Identity = { "an nn.class whose forward gives x", "class" },
+  MSELoss = { "pn.mean(pn.square(x - y))", "class" },
+  SiLU = { "an nn.class whose forward gives x * pn.sigmoid(x)", "class" },
   arange = { "a table makes it: pn.tensor{1, 2, 3}", "tensor" },
   all = { "pn.sum(mask):item() == mask:count(), of a real mask of 0 and 1", "sum", "matmul" },
   any = { "pn.max(mask):item() > 0, of a real mask of 0 and 1", "max", "matmul" },
+  cdist = { "pn.sqrt(pn.sum(pn.square(x:unsqueeze(2) - y:unsqueeze(1)), { 3 })), rows of x and y", "sqrt", "sum", "unsqueeze" },
+  ceil = { "t + pn.lt(t, x), where t = x:cast(\"i64\"):cast(\"real\")", "lt", "cast" },
+  compile = { "pn.captured(step, cfg) launches a step as one on CUDA", "precision" },
   cross_entropy = { "-pn.mean(pn.sum(target * pn.log_softmax(x), { axes = 2 })), target 1 at the class, else 0", "log_softmax" },
   einsum = { "permute, reshape and matmul say it", "permute", "reshape", "matmul" },
+  floor = { "t - pn.gt(t, x), where t = x:cast(\"i64\"):cast(\"real\")", "gt", "cast" },
   expm1 = { "pn.exp(x) - 1", "exp" },
   grid_sample = { "pn.augment.warp moves pixels of frames and masks, without a gradient; pn.resize3d has one", "resize3d" },
+  isfinite = { "pn.lt(pn.abs(x), math.huge)", "lt", "abs" },
+  isinf = { "pn.eq(pn.abs(x), math.huge)", "eq", "abs" },
+  isnan = { "pn.ne(x, x)", "ne" },
+  kl_div = { "pn.sum(p * (pn.log(p) - pn.log(q))), of probabilities", "sum", "log" },
+  l1_loss = { "pn.mean(pn.abs(x - y))", "mean", "abs" },
+  leaky_relu = { "pn.maximum(x, 0.01 * x)", "maximum" },
   linspace = { "a table makes it: pn.tensor{0, 0.5, 1}", "tensor" },
   log10 = { "pn.log(x) / math.log(10)", "log" },
   log1p = { "pn.log(x + 1)", "log" },
   log2 = { "pn.log(x) / math.log(2)", "log" },
+  mse_loss = { "pn.mean(pn.square(x - y))", "mean", "square" },
+  one_hot = { "pn.eq(labels:unsqueeze(-1), pn.tensor{1, 2, 3}), labels of real numbers", "eq", "unsqueeze", "tensor" },
   manual_seed = { "a stream has its own seed: pn.random.stream(seed, \"name\")", "random", "tensor" },
   prod = { "pn.exp(pn.sum(pn.log(x))) where all are above 0", "exp", "sum", "log" },
   rand = { "pn.random.stream(seed):fill(pn.empty{2, 3})", "random", "tensor" },
   randint = { "pn.random.stream(seed):integer(from, to) draws a number", "random", "tensor" },
   randn = { "pn.random.stream(seed):fill(pn.empty{2, 3}, \"normal\")", "random", "tensor" },
+  register_forward_hook = { "net:hook(pattern, function(module, name, y) ... end) sees what modules give", "hook" },
+  register_hook = { "net:hook(pattern, function(module, name, y) ... end) sees what modules give", "hook" },
+  roll = { "pn.concat(x:slice(a, n - k + 1), x:slice(a, 1, n - k), { axis = a }), by k along axis a of n", "concat", "slice" },
   rsqrt = { "1 / pn.sqrt(x)", "sqrt", "matmul" },
+  sign = { "pn.gt(x, 0) - pn.lt(x, 0)", "gt", "lt" },
+  silu = { "x * pn.sigmoid(x)", "sigmoid" },
 }
 for other, one in pairs {
   float32 = '"f32"', float64 = '"f64"', float16 = '"f16"', uint8 = '"u8"', int64 = '"i64"', int32 = '"i32"',
@@ -116,6 +137,9 @@ for _, made in ipairs {
 } do
   said_otherwise[made] = { "pn." .. made .. " is made of operations", "argsort", "reshape" } -- where operations alone are known
 end
+
+-- What PyTorch has by that name, and nothing here: what looks like it is something else.
+local nothing_alike = { cumprod = true, cumsum = true, fft = true, hub = true, jit = true }
 
 local function is_among(name, candidates)
   for _, candidate in ipairs(candidates) do
@@ -163,6 +187,9 @@ local function nearest(name, candidates)
     if not best or d < best_distance or (d == best_distance and candidate < best) then
       best, best_distance = candidate, d
     end
+  end
+  if best_distance > 0 and nothing_alike[name] then
+    return nil
   end
   return best_distance > 0 and aliased(name, candidates) or best_distance <= reach(name) and best or nil
 end

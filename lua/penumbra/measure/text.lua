@@ -67,27 +67,27 @@ local function refuse(path, problem)
 end
 
 -- What is written beside a path first.
-local function beside(path)
+local function unfinished(path)
   return path .. ".part"
 end
 
 --- Fails where a result could not be written: before it is worked out.
 function text.check_path(path)
-  local file, problem = io.open(beside(path), "w")
+  local file, problem = io.open(unfinished(path), "w")
   if not file then
     refuse(path, problem)
   end
   file:close()
-  os.remove(beside(path))
+  os.remove(unfinished(path))
 end
 
 --- Writes a result as JSON; what stood at the path stays whole until the new file is complete.
 function text.write_json(path, result)
-  local file, problem = io.open(beside(path), "w")
+  local file, problem = io.open(unfinished(path), "w")
   local written = file and file:write(text.json(result))
   local closed = file and file:close()
-  if not (written and closed and os.rename(beside(path), path)) then
-    os.remove(beside(path))
+  if not (written and closed and os.rename(unfinished(path), path)) then
+    os.remove(unfinished(path))
     refuse(path, problem)
   end
 end
