@@ -275,6 +275,26 @@ describe("safetensors", function()
     assert.same({ "a", "b" }, archive.names)
     helper.failure(function() archive:load "a" end, path, "tensor a has the element type F8_E4M3, which no tensor has")
     helper.failure(function() archive:load "b" end, path, "tensor b has 7 axes; a tensor has at most 6")
+    assert.equal("has the element type F8_E4M3, which no tensor has", archive:refusal "a")
+    helper.failure(function() formats.load(path) end, path, "tensor a has the element type F8_E4M3, which no tensor has")
+  end)
+
+  it("loads what else is in a file with tensors that it cannot load, and tells of these once", function()
+    local header = '{"a":{"dtype":"F8_E4M3","shape":[2],"data_offsets":[0,2]},' ..
+      '"b":{"dtype":"U8","shape":[1],"data_offsets":[2,3]}}'
+    local path = write("some.safetensors", safetensors(header, "123"))
+    local told, before = {}, io.stderr
+    io.stderr = { write = function(_, ...) told[#told + 1] = table.concat { ... } end } -- luacheck: ignore
+    local ok, tensors = pcall(formats.load, path)
+    pcall(formats.load, path)
+    io.stderr = before -- luacheck: ignore
+    assert(ok, tensors)
+    assert.is_nil(tensors.a)
+    assert.same({ 51 }, tensors.b:totable())
+    assert.same({ ("penumbra: %s: 1 of 2 tensors left out: a has the element type F8_E4M3, which no tensor has\n"):format(path) },
+      told)
+    local archive = formats.open(path)
+    assert.is_nil(archive:refusal "b")
   end)
 
   it("refuses what the reference implementation refuses", function()

@@ -121,6 +121,17 @@ function binding.heed()
   end
 end
 
+local told = {}
+
+--- The same for what this package has to tell.
+-- @tparam string text
+function binding.tell(text)
+  if not told[text] then
+    told[text] = true
+    io.stderr:write("penumbra: ", text, "\n")
+  end
+end
+
 local out_type = ffi.typeof("pn_tensor *[1]")
 
 --- A fresh place for a function to leave a tensor in.

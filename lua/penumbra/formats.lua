@@ -79,6 +79,13 @@ function Archive:crc32c(name)
   return C.pn_archive_crc32c(handle, i, value) and tonumber(value[0]) or nil
 end
 
+--- Why a tensor cannot be loaded: "has the element type F8_E4M3, which no tensor has"; nil where it can.
+function Archive:refusal(name)
+  local handle, i = index_of(self, name)
+  local text = C.pn_archive_refusal(handle, i)
+  return text ~= nil and ffi.string(text) or nil
+end
+
 --- Reads one tensor.
 -- @return a tensor on the CPU, last axis fastest
 function Archive:load(name)
@@ -115,16 +122,41 @@ function formats.open(path)
   return archive
 end
 
---- Reads every tensor of a file.
+-- Is a tensor one that no tensor here can be, rather than one whose bytes are not there?
+local function is_alien(archive, name)
+  local refusal = archive:refusal(name)
+  return refusal ~= nil and not refusal:match "^cannot be read"
+end
+
+local function tell_of(archive, left_out)
+  local texts = {}
+  for i = 1, math.min(#left_out, 3) do
+    texts[i] = ("%s %s"):format(left_out[i], archive:refusal(left_out[i]))
+  end
+  binding.tell(("%s: %d of %d tensors left out: %s%s"):format(archive.path, #left_out, #archive.names, table.concat(texts, "; "),
+    #left_out > 3 and "; ..." or ""))
+end
+
+--- Reads every tensor of a file. One of an element type (or with more axes) than tensors have is left out, with a notice that names
+-- it, unless it is all that the file holds.
 -- @tparam string path
 -- @treturn {[string]=tensor} by name; keys of nested dictionaries join with '.' (PyTorch) or '/' (NumPy); the one array of
 --   an npy file is `data`
 -- @treturn {[string]=string} metadata
 function formats.load(path)
   local archive = formats.open(path)
-  local tensors = {}
+  local tensors, left_out = {}, {}
   for _, name in ipairs(archive.names) do
-    tensors[name] = archive:load(name)
+    if is_alien(archive, name) then
+      left_out[#left_out + 1] = name
+    else
+      tensors[name] = archive:load(name)
+    end
+  end
+  if #left_out > 0 and next(tensors) == nil then
+    archive:load(left_out[1]) -- fails
+  elseif #left_out > 0 then
+    tell_of(archive, left_out)
   end
   archive:close()
   return tensors, archive.metadata
