@@ -21,8 +21,8 @@ local recorded = of_run.recorded(path)
 local taken
 cfg.infer, taken = of_run.settings(path, recorded, cfg.infer, { clip = clip.name, has_mask = cfg.mask ~= nil })
 local function model_of(name)
-  if name:match "%.lua$" then return assert(loadfile(name))() end
-  return require("models." .. name)
+  if name:match "%.lua$" then return (assert(loadfile(name))()) end
+  return (require("models." .. name))
 end
 local net = of_run.network(path, recorded, model_of(cfg.model), cfg.model)
 

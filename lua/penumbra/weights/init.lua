@@ -197,12 +197,12 @@ local function best_scheme(source)
   if best then
     return best, best_found
   end
-  local some = {}
-  for i = 1, math.min(3, #source.names) do
-    some[i] = source.names[i]
+  local names = {}
+  for _, name in ipairs(source.names) do
+    names[#names + 1] = name:sub(1, 1) ~= "@" and name or nil -- @: what a run keeps beside its network
   end
-  raise("%s: none of its %d tensors is named as in I3D (it has %s%s)", source.path, #source.names, table.concat(some, ", "),
-    #source.names > 3 and ", ..." or "")
+  raise("%s: none of its %d tensors is named as in I3D (it has %s%s)", source.path, #names,
+    table.concat(names, ", ", 1, math.min(3, #names)), #names > 3 and ", ..." or "")
 end
 
 local sizes = ffi.typeof "int64_t [?]"
