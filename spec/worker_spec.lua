@@ -46,7 +46,8 @@ for _, n in ipairs { 0, 1, 3 } do
     end)
 
     it("names what is not there", function()
-      helper.failure(function() pool:collect(pool:submit("no.such.module", "f")) end, "module 'no.such.module' not found")
+      helper.failure(function() pool:collect(pool:submit("no.such.module", "f")) end,
+        "no module 'no.such.module': looked for no/such/module.lua in ")
       helper.failure(function() pool:collect(pool:submit(jobs, "nothing")) end,
         "worker: module 'spec.fixtures.jobs' has no function 'nothing'")
       helper.failure(function() pool:submit(jobs, 7) end, "worker: submit expects the names of a module and of a function in it")

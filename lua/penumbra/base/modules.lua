@@ -16,7 +16,7 @@ end
 local function folders()
   local list, seen = {}, {}
   for folder in package.path:gmatch "([^;]*)/%?%.lua" do
-    if not seen[folder] then list[#list + 1] = folder end
+    if not seen[folder] and not folder:find("?", 1, true) then list[#list + 1] = folder end
     seen[folder] = true
   end
   return list

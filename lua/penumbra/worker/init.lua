@@ -11,6 +11,7 @@
 
 local ffi = require "ffi"
 local binding = require "penumbra.ffi"
+local modules = require "penumbra.base.modules"
 local named = require "penumbra.base.named"
 local pack = require "penumbra.worker.pack"
 local raise = require "penumbra.base.raise"
@@ -81,6 +82,7 @@ function worker.serve(jobs, results)
   jobs, results = ffi.cast("pn_channel *", jobs), ffi.cast("pn_channel *", results)
   C.pn_run_alone(true)
   require "penumbra" -- handles get their methods there
+  modules.speak_plainly()
   while true do
     local message = C.pn_channel_receive(jobs, math.huge)
     if message == nil or C.pn_channel_closed(jobs) then
