@@ -20,6 +20,7 @@ local cfg = pn.config{
 -- What is wrong with these shows now: no run has begun.
 pn.infer.with(cfg.infer)
 pn.optim.check(cfg.optim)
+pn.lucid.check(pn.empty{ cfg.toy.height, cfg.toy.width, 3, dtype = "u8" }, cfg)
 local net    = pn.infer.check(require "models.fcn_i3d"(cfg))
 local run    = pn.run(cfg)
 net:to(cfg.device)

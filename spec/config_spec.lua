@@ -52,7 +52,7 @@ describe("config", function()
     helper.failure(function() return cfg.dcie end, "config_spec.lua:", "the configuration has no 'dcie', did you mean 'dice'?")
     helper.failure(function() return cfg.optim.lrr end, "the configuration has no 'optim.lrr', did you mean 'lr'?")
     helper.failure(function() return cfg.optim.inner.depe end, "no 'optim.inner.depe', did you mean 'deep'?")
-    helper.failure(function() return cfg.zzzzz end, "no 'zzzzz': pn.config declares its keys, and with pn.optional one that")
+    helper.failure(function() return cfg.zzzzz end, "no 'zzzzz': pn.config declares its keys (pn.optional: one that need")
     assert.same({}, { cfg.note, cfg.threads, cfg[1], rawget(cfg, "dcie") })
     cfg.sequence, cfg.optim.more = "camel", 3
     assert.same({ "camel", 3 }, { cfg.sequence, cfg.optim.more })

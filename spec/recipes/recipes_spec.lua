@@ -183,6 +183,7 @@ describe("recipes", function()
     for _, case in ipairs {
       { "fcn_i3d: skips is '9z'", "quickstart", "out=" .. out, "skips=1a,9z" },
       { "fcn_i3d: batchnorm is 'instance'", "quickstart", "out=" .. out, "batchnorm=instance" },
+      { "crop is 10000, larger than the frame (240 x 426, height x width)", "quickstart", "out=" .. out, "crop=10000" },
       { "optim.lr is -1", "quickstart", "out=" .. out, "optim.lr=-1" },
       { "has no set 'trian'", parent[1], parent[2], parent[3], parent[4], "set=trian" },
       { "weights: there is no " .. scratch .. "/none", unpack(oneshot(out, "weights=" .. scratch .. "/none")) },

@@ -15,7 +15,8 @@ local strict = {}
 local function refuse(key, prefix, known)
   local hint = nearest.hint(key, known)
   raise("the configuration has no '%s%s'%s", prefix, key,
-    hint ~= "" and hint or ": pn.config declares its keys, and with pn.optional one that need not be given")
+    hint ~= "" and hint or ": pn.config declares its keys (pn.optional: one that need not be given); a model of one's own takes "
+      .. "those that a recipe may lack by pn.config.pick")
 end
 
 -- The names of keys, without the positions of arguments.
