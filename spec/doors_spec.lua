@@ -381,11 +381,12 @@ if [ -n "$PENUMBRA_LIB" ]; then %s; elif [ "$PENUMBRA_EMULATED_DEVICES" = 1 ]; t
       "for i = 1, 1e5 do x = i end", "function f() for i = 1, 1e5 do x = i end end", "f()", "print('compiled', seen)")
     assert.truthy(said:find("compiled\t0\n", 1, true), said)
     said = typed("help(pn.relu)", "help 'lucid.stream'", "help(pn.nn.conv3d)", "help(pn.lucid)", "help(3)", "help 'lucid.straem'",
-      "=pn.ops.help 'exp'", "exit()", "print 'still here'")
+      "help 'fcn_i3d'", "=pn.ops.help 'exp'", "exit()", "print 'still here'")
     for _, text in ipairs { "relu: ", "\nfunction lucid.stream(frame, mask, cfg)\nA stream of dreams of one frame.\n@tparam",
       "function Conv3d:new(options)\n3-D convolution.", "\nDreams of the first frame: clips of one coherent motion",
       "a number: help takes a function, a tensor, a layer, a module, or the name of one in pn or of a recipe",
       "help: there is no lucid.straem in pn, did you mean 'stream'?",
+      "\nFCN-I3D: an object's mask in every frame of a clip",
       "\nexp: " } do
       assert.truthy(said:find(text, 1, true), text .. "\n" .. said)
     end

@@ -91,7 +91,7 @@ end
 local function overview()
   return table.concat({
     "help(x) tells of a function, a tensor, a layer or a module; help \"conv3d\", help \"lucid.stream\" of what pn holds,",
-    "help \"oneshot\" of the keys of a recipe.", "",
+    "help \"oneshot\" of the keys of a recipe, help \"fcn_i3d\" of a model.", "",
     "Tensors      pn.tensor{{1, 2}, {3, 4}}  pn.zeros{2, 3}  pn.ones  pn.full  pn.empty  pn.load  pn.save  pn.random.stream(seed)",
     "Operations", wrapped(ops.names(), "  "),
     "Made of them", wrapped(made_of_operations(), "  "),
@@ -117,6 +117,12 @@ local function of_recipe(name)
   end
 end
 
+-- The head of models/NAME.lua, where there is such a model.
+local function of_model(name)
+  local module = "models." .. name
+  return name:match "^[%w_]+$" and package.searchpath(module, package.path) and of_module(module) or nil
+end
+
 -- "lucid.stream" -> pn.lucid.stream
 local function value_at(path)
   local value = require "penumbra"
@@ -133,7 +139,7 @@ end
 
 --- What is written about a value.
 -- @param value a function, a tensor, a layer or its class, a module, or the name of one in pn: "conv3d", "lucid.stream", or of a
---   recipe; nothing: an overview
+--   recipe or model; nothing: an overview
 -- @treturn string
 function help.text(...)
   local value = ...
@@ -143,7 +149,7 @@ function help.text(...)
   if name and type(value) == "function" and value ~= ops[name] then return of_function(value) .. "\n" .. ops.help(name) end
   if name then return ops.help(name) end
   if type(value) == "string" then
-    local text = of_recipe(value)
+    local text = of_recipe(value) or of_model(value)
     if text then return text end
     value = value_at(value)
   end
