@@ -219,7 +219,8 @@ int pn_tensor_fill(pn_tensor *t, double value) {
     const pn_backend *backend = backend_of(t);
     if (!backend || backend->fill(t, value)) return -1;
   } else if (pn_tensor_count(t)) {
-    if (value == 0 && pn_is_plain(t)) pn_clear(pn_bytes_of(t), (size_t)(pn_tensor_count(t) * pn_dtype_bytes(t->dtype)));
+    if (value == 0 && !signbit(value) && pn_is_plain(t))
+      pn_clear(pn_bytes_of(t), (size_t)(pn_tensor_count(t) * pn_dtype_bytes(t->dtype)));
     else walk_run(t, (const char *)&element, zero, t->dtype, line_copy);
   }
   if (!t->is_slot) pn_storage_wrote(t->storage);

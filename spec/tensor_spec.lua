@@ -4,6 +4,16 @@ local pn = require "penumbra"
 local helper = require "spec.helper"
 
 describe("making a tensor", function()
+  it("takes options beside the values, and the sign of a zero", function()
+    assert.equal("u8", pn.tensor({ 1, 2, dtype = "u8" }):dtype())
+    assert.equal("i64", pn.tensor({ { 1 }, { 2 }, dtype = "i64" }):dtype())
+    helper.failure(function() pn.tensor { 1, 2, dtipe = "u8" } end, "tensor: unknown option 'dtipe', did you mean 'dtype'?")
+    helper.failure(function() pn.tensor { { 1 }, { 2, dtype = "u8" } } end,
+      "tensor: field 'dtype' at depth 2: options stand beside the outermost values, or in a second table")
+    assert.equal(-math.huge, 1 / pn.tensor(-0.0):item())
+    assert.equal(-math.huge, 1 / pn.full({ 2, value = -0.0 }):get(2))
+  end)
+
   it("from sizes", function()
     local t = pn.zeros { 2, 3, dtype = "u8" }
     assert.same({ 2, 3 }, t:shape())

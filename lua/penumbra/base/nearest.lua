@@ -97,7 +97,7 @@ local said_otherwise = {
   cdist = { "pn.sqrt(pn.sum(pn.square(x:unsqueeze(2) - y:unsqueeze(1)), { 3 })), rows of x and y", "sqrt", "sum", "unsqueeze" },
   ceil = { "t + pn.lt(t, x), where t = x:cast(\"i64\"):cast(\"real\")", "lt", "cast" },
   compile = { "pn.captured(step, cfg) launches a step as one on CUDA", "precision" },
-  cross_entropy = { "-pn.mean(pn.sum(target * pn.log_softmax(x), { axes = 2 })), target 1 at the class, else 0", "log_softmax" },
+  cross_entropy = { "pn.loss.cross_entropy(x, labels), of classes from 1", "log_softmax" },
   einsum = { "permute, reshape and matmul say it", "permute", "reshape", "matmul" },
   floor = { "t - pn.gt(t, x), where t = x:cast(\"i64\"):cast(\"real\")", "gt", "cast" },
   expm1 = { "pn.exp(x) - 1", "exp" },
