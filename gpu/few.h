@@ -6,7 +6,7 @@
 #ifndef PENUMBRA_GPU_FEW_H
 #define PENUMBRA_GPU_FEW_H
 #include "gpu.h"
-#include "kernels/convolve.h"
+#include "kernels/geometry.h"
 #ifdef __cplusplus
 extern "C" {
 #endif

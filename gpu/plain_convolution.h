@@ -2,7 +2,7 @@
 ** that cuDNN is compared with, and what runs where cuDNN has nothing. Filters are O,t,h,w,I/groups. */
 #ifndef PENUMBRA_GPU_PLAIN_CONVOLUTION_H
 #define PENUMBRA_GPU_PLAIN_CONVOLUTION_H
-#include "kernels/convolve.h"
+#include "kernels/geometry.h"
 #include "pixels.h"
 
 typedef struct pn_plain_place {

@@ -6,6 +6,8 @@
 ** Few input channels (the 7x7x7 stem on RGB): rows are padded once and kernel columns x channels become one run of k. */
 #include <stdlib.h>
 #include <string.h>
+#include "convolve.h"
+#include "convolve_plain.h"
 #include "convolve_bf16.h"
 #include "gather.h"
 #include "product.h"

@@ -7,6 +7,7 @@
 ** Few input channels: the padded rows of convolve.c, in bf16. The plain variant rounds copies and runs the plain definition. */
 #include <string.h>
 #include "convolve_bf16.h"
+#include "convolve_plain.h"
 #include "gather.h"
 #include "product_bf16.h"
 

@@ -1,7 +1,7 @@
 /* convolve_bf16.h: the three of convolve.h with what they multiply rounded to bf16 (to nearest, ties to even), sums in f32. */
 #ifndef PENUMBRA_CONVOLVE_BF16_H
 #define PENUMBRA_CONVOLVE_BF16_H
-#include "convolve.h"
+#include "geometry.h"
 
 /* Precision bf16 is in force, and this convolution (y and x its outputs and inputs) is worth rounding for. */
 bool pn_takes_bf16(pn_pixels y, pn_pixels x, const pn_geometry *g);

@@ -1,5 +1,5 @@
 /* convolve_plain.c: what convolution is, in loops that can be read. Every fast kernel is compared with these. */
-#include "convolve.h"
+#include "convolve_plain.h"
 
 typedef struct job {
   pn_pixels y, x;

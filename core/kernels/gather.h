@@ -5,7 +5,7 @@
 ** gather walks f32 pixels and their bf16 copies. Sizes and strides are in elements. */
 #ifndef PENUMBRA_GATHER_H
 #define PENUMBRA_GATHER_H
-#include "convolve.h"
+#include "geometry.h"
 
 enum { PN_MOST_PANEL = 256 };
 

@@ -12,7 +12,7 @@
 ** A pass transforms the lines of a small array of vectors (a vector: some channels) along one axis. */
 #ifndef PENUMBRA_WINOGRAD_H
 #define PENUMBRA_WINOGRAD_H
-#include "convolve.h"
+#include "geometry.h"
 
 enum { PN_F23, PN_F43, PN_F34, PN_N_LINES };                                           /* F(m,r) of a line */
 enum { PN_INPUT, PN_OUTPUT, PN_EXPAND, PN_FILTER_IN, PN_FILTER_OUT, PN_N_TRANSFORMS }; /* B', A', A, G, G' */
