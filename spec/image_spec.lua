@@ -4,6 +4,7 @@
 local ffi = require "ffi"
 local lfs = require "lfs"
 local pn = require "penumbra"
+local disk = require "penumbra.base.files"
 local helper = require "spec.helper"
 
 local image = pn.image
@@ -322,6 +323,30 @@ describe("the size of a JPEG", function()
     file:close()
     assert.same({ image.size "spec/fixtures/ramp.jpg" }, { image.size(comment) })
     helper.assert_same_bits(image.read "spec/fixtures/ramp.jpg", image.read(comment))
+  end)
+end)
+
+describe("writing pictures", function()
+  it("is in the format that the name ends in", function()
+    local frame = pn.full { 16, 24, 3, value = 200, dtype = "u8" }
+    image.write(path "j.jpg", frame)
+    image.write(path "j.JPEG", frame, { quality = 20 })
+    image.write(path "none", frame)
+    for name, magic in pairs { ["j.jpg"] = "\255\216\255", ["j.JPEG"] = "\255\216\255", none = "\137PNG" } do
+      assert.equal(magic, disk.read(path(name)):sub(1, #magic), name)
+    end
+    helper.assert_close(image.read(path "j.jpg"):cast(pn.real), frame:cast(pn.real), .02)
+    assert.is_true(#disk.read(path "j.JPEG") < #disk.read(path "j.jpg"))
+    for _, case in ipairs {
+      { function() image.write(path "a.bmp", frame) end, "a.bmp: pictures are written as .png or .jpg" },
+      { function() image.write(path "a.jpg", pn.zeros { 4, 4, dtype = "u8" }) end, "a mask would not keep its values in a JPEG" },
+      { function() image.write(path "a.jpg", pn.zeros { 4, 4, 4, dtype = "u8" }) end,
+        "a JPEG has 1 or 3 channels, the image has 4" },
+      { function() image.write(path "a.jpg", frame, { quality = 0 }) end,
+        "write: quality is 0, expects a whole number from 1 to 100" },
+      { function() image.write_frames({ path "a.jpg" }, pn.zeros { 1, 4, 4, 3, dtype = "u8" }) end, "a.jpg: writes PNGs alone" },
+    } do helper.failure(case[1], case[2]) end
+    assert.is_false(disk.exists(path "a.jpg"))
   end)
 end)
 

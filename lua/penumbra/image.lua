@@ -139,22 +139,43 @@ function image.check_end(path)
   end
 end
 
---- Writes a PNG; what stood at the path stays whole until the new file is complete.
+-- The ending of a picture's name: "png", where there is none too, or "jpg".
+local function kind_of(what, path)
+  local kind = named.text(what, path):match "%.(%w+)$" or "png"
+  kind = kind:lower():gsub("^jpeg$", "jpg")
+  if kind ~= "png" and kind ~= "jpg" then
+    raise("%s: %s: pictures are written as .png or .jpg", what, path)
+  end
+  return kind
+end
+
+--- Writes a PNG, or a JPEG where the name ends so; what stood at the path stays whole until the new file is complete.
 -- @tparam string path
--- @tparam Tensor picture u8 (H,W,1|3|4), or a mask (H,W)
--- @tparam ?table how palette: a mask is written with the DAVIS palette (default for masks) or as grey values (false)
+-- @tparam Tensor picture u8 (H,W,1|3|4), or a mask (H,W); a JPEG has 1 or 3 channels
+-- @tparam ?table how palette: a mask is written with the DAVIS palette (default for masks) or as grey values (false); quality of a
+--   JPEG: 1 to 100 (95)
 function image.write(path, picture, how)
-  local palette = named("write", how, { palette = named.optional }).palette
+  how = named("write", how, { palette = named.optional, quality = 95 })
+  if kind_of("write", path) == "jpg" then
+    if ptr(picture, "write") ~= nil and picture:dims() == 2 then
+      raise("write: %s: a mask would not keep its values in a JPEG; a PNG does", path)
+    end
+    return check(C.pn_jpeg_write(path, ptr(picture, "write"), named.whole("write", "quality", how.quality, 1, 100)))
+  end
+  local palette = how.palette
   if palette == nil then
     palette = ptr(picture, "write") ~= nil and picture:dims() == 2
   end
-  check(C.pn_png_write(named.text("write", path), ptr(picture, "write"), palette and true or false))
+  check(C.pn_png_write(path, ptr(picture, "write"), palette and true or false))
 end
 
 --- Writes frames (T,H,W,C) or masks (T,H,W) as PNGs, by all threads; otherwise as `write`.
 -- @tparam {string} paths one for each
 function image.write_frames(paths, pictures, how)
   local list, n = paths_of("write_frames", paths)
+  for _, path in ipairs(paths) do
+    if kind_of("write_frames", path) ~= "png" then raise("write_frames: %s: writes PNGs alone", path) end
+  end
   local palette = named("write_frames", how, { palette = named.optional }).palette
   if palette == nil then
     palette = ptr(pictures, "write_frames") ~= nil and pictures:dims() == 3
