@@ -109,7 +109,7 @@ describe("losses for unequal classes", function()
     pn.check_gradient(function(a) return pn.loss.focal(a, t, { alpha = .3 }) end, x)
     local sure = pn.tensor({ 300, -300 }):requires_grad(true)
     pn.loss.focal(sure, pn.tensor { 1, 0 }, { gamma = .5 }):backward()
-    assert.same({ 0, 0 }, sure:grad():flat())
+    helper.assert_close(sure:grad():flat(), { 0, 0 }, 1e-30) -- finite, where the slope of 0 ^ 0.5 is not
   end)
 
   it("know many classes: cross_entropy", function()
