@@ -98,13 +98,22 @@ typedef struct spread {
   double n, mean, m2;
 } spread;
 
-/* Parts begin .. end-1 of channel c, joined in their order. */
+PN_DEVICE double rows_of_part(const cut *k, int64_t b) { return (double)(b < k->parts - 1 ? k->rows : k->count - b * k->rows); }
+
+/* Parts begin .. end-1 of channel c, in their order: first their mean, then the distances from it. A division at each, as to join them
+** one by one takes, would have the loads wait for one another. */
 PN_DEVICE spread join_parts(const double *partial, const cut *k, int64_t c, int64_t begin, int64_t end) {
   spread all = { 0, 0, 0 };
   for (int64_t b = begin; b < end; b++) {
-    const double n = (double)(b < k->parts - 1 ? k->rows : k->count - b * k->rows);
-    pn_norm_join(&all.mean, &all.m2, all.n, n, partial[b * 2 * k->c + c], partial[(b * 2 + 1) * k->c + c]);
+    const double n = rows_of_part(k, b);
     all.n += n;
+    all.mean += n * partial[b * 2 * k->c + c];
+  }
+  if (all.n == 0) return all;
+  all.mean /= all.n;
+  for (int64_t b = begin; b < end; b++) {
+    const double distance = partial[b * 2 * k->c + c] - all.mean;
+    all.m2 += partial[(b * 2 + 1) * k->c + c] + rows_of_part(k, b) * distance * distance;
   }
   return all;
 }
