@@ -115,6 +115,36 @@ describe("a run", function()
     assert.is_false(files.exists(run.dir .. "/checkpoint.safetensors.tmp"))
   end)
 
+  it("keeps the best of its states", function()
+    local function go(values, options)
+      local run = pn.run(configuration "best")
+      local net = toy(run)
+      run:keep { net = net }
+      local seen, from = {}, run.epoch
+      for epoch in run:epochs(from + #values) do
+        net.w:fill(epoch)
+        seen[#seen + 1] = run:best(values[epoch - from], options)
+      end
+      run:close()
+      return seen
+    end
+    local function best()
+      local tensors, metadata = pn.load(top .. "/best/best.safetensors")
+      return { tensors["layer.weight"]:get(1, 1), tonumber(metadata.best), tonumber(metadata.epoch) }
+    end
+    assert.same({ false, true, true, false, false }, go { 0 / 0, .3, .5, .4, .5 })
+    assert.same({ 3, .5, 3 }, best())
+    assert.same({ false, true }, go { .45, .6 }) -- it goes on, and remembers
+    assert.same({ 7, .6, 7 }, best())
+    assert.same({ true, false }, go({ .2, .3 }, { lower = true }))
+    assert.same({ 8, .2, 8 }, best())
+    local run = pn.run(configuration "unkept")
+    helper.failure(function() run:best(1) end, "run:best: nothing is kept: run:keep{ net = net } names what a checkpoint holds")
+    helper.failure(function() run:best() end, "run:best: the value is a nil, expects a number")
+    helper.failure(function() run:best(1, { higher = true }) end, "run:best: unknown option 'higher' (known: lower)")
+    run:close()
+  end)
+
   it("that goes on equals one that never stopped, bit for bit", function()
     local net, optim, rng = train("never", 6)
     train("twice", 6, 5) -- leaves in epoch 5: the checkpoint is that of epoch 4, the log knows of 5

@@ -12,7 +12,7 @@
 -- The directory: config.json (resolved; functions as source; there once a turn is done), run.json (seed, and for each session its
 -- command, commit, versions, what keys it changed, SHA-256 of its sources), source/ (the recipe and what it required), log.jsonl,
 -- engines.txt (on CUDA: how each convolution is done), checkpoint.safetensors, masks/SEQUENCE/*.png, overlays/SEQUENCE/*.png (and
--- .mp4), loss.png, curves/, scores.json, report.html.
+-- .mp4), loss.png, curves/, scores.json, report.html; best.safetensors, where run:best was asked.
 --
 -- A run that goes on equals one that never stopped, bit for bit: parameters, optimiser and random streams are in the
 -- checkpoint, and a source gives its batch by the number of the epoch. Ctrl-C, SIGTERM and SIGHUP end the epoch at hand, write a
@@ -33,6 +33,7 @@ local folder = require "penumbra.run.folder"
 local formats = require "penumbra.formats"
 local json = require "penumbra.json"
 local lock = require "penumbra.run.lock"
+local named = require "penumbra.base.named"
 local log = require "penumbra.run.log"
 local profile = require "penumbra.profile"
 local progress = require "penumbra.run.progress"
@@ -191,6 +192,19 @@ function Run:keep(parts)
   return self
 end
 
+-- What a checkpoint of now holds: tensors, and texts for its metadata.
+local function contents(self)
+  local tensors, texts = {}, {
+    format = checkpoint.marker, recipe = self.name, epoch = tostring(self.epoch), step = tostring(self.step),
+    seed = tostring(self.seed), log_bytes = tostring(self.journal.bytes), config = json.line(self.config), penumbra = pn.version,
+    loss = self.progress and ("%.17g %.17g"):format(self.progress.smooth, self.progress.weight) or nil,
+  }
+  for name, part in pairs(self.parts) do
+    flatten(state_of(name, part), name == "net" and "" or "@" .. name, tensors, texts)
+  end
+  return tensors, texts
+end
+
 --- Writes the checkpoint: beside the last one first, then in its place. In a loop over run:epochs there is no need to call it.
 -- @tparam ?table parts as for keep, when keep was not called
 -- @treturn string its path; nil when nothing is kept
@@ -204,15 +218,7 @@ function Run:checkpoint(parts)
     end
   end
   if next(self.parts) == nil then return nil end
-  local tensors, texts = {}, {
-    format = checkpoint.marker, recipe = self.name, epoch = tostring(self.epoch), step = tostring(self.step),
-    seed = tostring(self.seed), log_bytes = tostring(self.journal.bytes), config = json.line(self.config), penumbra = pn.version,
-    loss = self.progress and ("%.17g %.17g"):format(self.progress.smooth, self.progress.weight) or nil,
-  }
-  for name, part in pairs(self.parts) do
-    flatten(state_of(name, part), name == "net" and "" or "@" .. name, tensors, texts)
-  end
-  local ok, problem = pcall(formats.save, self.checkpoint_path, tensors, texts)
+  local ok, problem = pcall(formats.save, self.checkpoint_path, contents(self))
   if not ok then
     raise("cannot write %s: %s%s", self.checkpoint_path, (tostring(problem):gsub("^%S+:%d+: ", "")),
       self.saved_epoch and ("; the checkpoint of epoch %d still stands: make room and go on with resume=%s"):format(
@@ -221,6 +227,32 @@ function Run:checkpoint(parts)
   self.saved_epoch = self.epoch
   write_config(self)
   return self.checkpoint_path
+end
+
+--- Keeps the best so far: where the value is better than every one before, in this session and those that it goes on from, all that
+-- was named to run:keep is written to best.safetensors, for weights= and checkpoint= as the checkpoint is.
+--
+--     local j = run:score(net:segment(clip, cfg.infer), clip).J.mean
+--     run:best(j)
+--
+-- @tparam number value of a score; one that is no number (NaN) is never the best
+-- @tparam ?table options lower = true: of a loss, the lowest is the best
+-- @treturn boolean whether it was the best
+function Run:best(value, options)
+  local how = named("run:best", options, { lower = false })
+  if type(value) ~= "number" then raise("run:best: the value is a %s, expects a number", type(value)) end
+  if next(self.parts) == nil then raise("run:best: nothing is kept: run:keep{ net = net } names what a checkpoint holds") end
+  local path = self.dir .. "/best.safetensors"
+  if not self.best_value and self.went_on and files.exists(path) then
+    self.best_value = tonumber(checkpoint.metadata(path).best)
+  end
+  local before = self.best_value
+  if value ~= value or before and not (how.lower and value < before or not how.lower and value > before) then return false end
+  local tensors, texts = contents(self)
+  texts.best, texts.epoch = ("%.17g"):format(value), tostring(self.current or self.epoch)
+  formats.save(path, tensors, texts)
+  self.best_value = value
+  return true
 end
 
 -- ---- opening -------------------------------------------------------------------------------------------------------------------
