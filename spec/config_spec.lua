@@ -120,6 +120,20 @@ describe("config", function()
     assert.equal(5, resolve("checkpoint_every=5").checkpoint_every)
   end)
 
+  it("takes a number for a function: the same all along, also in a run that goes on", function()
+    local cfg = resolve "side_weight=0.25"
+    assert.equal(.25, cfg.side_weight(3, 7))
+    assert.equal("0.25", config.plain(cfg).side_weight)
+    assert.truthy(tostring(cfg):find("side_weight = 0.25", 1, true))
+    for _, text in ipairs { "return { side_weight = 0.5 }", 'return { side_weight = "0.5" }' } do
+      with_file("lua", text, function(path)
+        local half = resolve("config=" .. path)
+        assert.equal(.5, half.side_weight())
+        assert.equal("0.5", config.plain(half).side_weight)
+      end)
+    end
+  end)
+
   describe("refuses", function()
     local cases = {
       { "sequnce=camel", "unknown key 'sequnce': the nearest is 'sequence' (penumbra oneshot --help lists all)" },
@@ -134,7 +148,8 @@ describe("config", function()
       { "optim=4", "optim: expects a table such as {key=value}, got '4'" },
       { "optim={lr='a'}", "optim.lr: expects a number, got 'a'" },
       { "side_weight=1 - ", "side_weight: expects a Lua function such as" },
-      { "side_weight=7", "or one of constant, linear, steps, got '7'" },
+      { "side_weight={7}", "a number, or one of constant, linear, steps, got '{7}'" },
+      { "side_weight=1/0", "a number, or one of constant, linear, steps, got '1/0'" },
       { "side_weight=cosine", "or one of constant, linear, steps, got 'cosine'" },
       { "side_weight=nowhere.f", "its function uses 'nowhere', which it cannot see: it sees math, string, table, bit" },
       { "output=fuse", "output: expects one of fused, sum_of_five, got 'fuse': the nearest is 'fused'" },

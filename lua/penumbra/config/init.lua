@@ -8,8 +8,9 @@
 --     }
 --
 -- A value is typed by its default: number, boolean, string, list (comma-separated, or a Lua table), function (a Lua
--- expression, or a name of penumbra.side_weight). An unknown key, or a value of another type, is an error. A run records a function
--- as its text; the recipe's own may use its locals and have a name, one that is given must say all in its text.
+-- expression, a number, which is the same all along, or a name of penumbra.side_weight). An unknown key, or a value of
+-- another type, is an error. A run records a function as its text; the recipe's own may use its locals and have a name, one
+-- that is given must say all in its text.
 -- `config=FILE.lua` or `config=FILE.json` (such as the config.json of a run) reads overrides from a file, in the order of the
 -- command line; its out, resume, threads and workers are left out: they are of that run alone. `--help` prints the keys with
 -- their defaults and the comment beside each; `--print` the resolved configuration.
@@ -64,7 +65,8 @@ end
 
 local expected = {
   number = "a number", boolean = "true or false", string = "a string", list = "a list such as a,b,c",
-  ["function"] = "a Lua function such as 'function(epoch, n) return 1 - epoch / n end', or one of constant, linear, steps",
+  ["function"] = "a Lua function such as 'function(epoch, n) return 1 - epoch / n end', a number, or one of constant, linear, "
+    .. "steps",
   group = "a table such as {key=value}",
 }
 
@@ -134,6 +136,7 @@ function parse.boolean(path, text)
 end
 parse["function"] = function(path, text)
   local value = evaluate(path, text, "function")
+  if type(value) == "number" and math.abs(value) < math.huge then return function() return value end end
   if type(value) ~= "function" then wrong(path, text, "function") end
   return value
 end
@@ -226,6 +229,7 @@ end
 local function fit(state, path, default, value)
   local kind = kind_of(default)
   if kind == "function" then
+    if type(value) == "number" then value = ("%.17g"):format(value) end -- the same all along
     if type(value) == "string" then
       -- The text of the default itself stands for the default.
       if type(default) == "function" and value == recipe_text.of_function(default) then return default end
