@@ -37,4 +37,12 @@ published.per_sequence = {
   ["soapbox"] = { 0.8116, 0.8135, 0.8993, 0.8424 },
 }
 
+-- Is one of these sequences of that set? Beside scores of other clips the means would say nothing.
+function published.has_any(names)
+  for _, name in ipairs(names) do
+    if published.per_sequence[name] then return true end
+  end
+  return false
+end
+
 return published

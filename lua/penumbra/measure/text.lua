@@ -169,7 +169,7 @@ local function add_published(lines)
 end
 
 --- A result as a table for people, in percent: each sequence beside the first mask copied and, where known, published methods;
--- below, the published means. Returns the text.
+-- below, where one is of DAVIS 2016's, the published means. Returns the text.
 function text.format(result)
   local width = #"mean of 99"
   for _, name in ipairs(result.order) do
@@ -186,8 +186,10 @@ function text.format(result)
   end
   lines[#lines + 1] = ""
   lines[#lines + 1] = "Percent. Recall: frames above 50; decay: first quarter less last; copied: the first mask in every frame."
-  lines[#lines + 1] = "Published means over the 20 validation sequences of DAVIS 2016 (J / F):"
-  add_published(lines)
+  if published.has_any(result.order) then
+    lines[#lines + 1] = "Published means over the 20 validation sequences of DAVIS 2016 (J / F):"
+    add_published(lines)
+  end
   for _, note in ipairs(result.notes or {}) do
     lines[#lines + 1] = "note: " .. note
   end

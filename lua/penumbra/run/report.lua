@@ -118,8 +118,9 @@ local function scores_table(dir, result)
   end
   for _, name in ipairs(result.order) do add(name, result.sequences[name], result.baseline.sequences[name]) end
   if #result.order > 1 then add("mean", result.mean, result.baseline.mean) end
-  local published = {}
-  for i, row in ipairs(require("penumbra.measure.published").means) do
+  local known, published = require "penumbra.measure.published", {}
+  if not known.has_any(result.order) then return table.concat(rows, "\n") .. "</table>\n" end
+  for i, row in ipairs(known.means) do
     published[i] = ("%s %s / %s"):format(escape(row[1]), percent(row[2]), percent(row[3]))
   end
   return table.concat(rows, "\n") .. "</table>\n<p>Published on the 20 validation sequences of DAVIS 2016 (J / F): "
