@@ -5,37 +5,14 @@
 -- Where that caller named the function by a local, an upvalue or a global, the message ends with where it was defined.
 
 local is_ours = require "penumbra.base.ours"
+local value_of = require "penumbra.base.value_of"
 
--- What a name stands for in the function at a level, counted from here.
-local function value_of(name, kind, level)
-  local found
-  if kind == "local" then
-    for i = 1, 250 do
-      local other, value = debug.getlocal(level, i)
-      if not other then
-        break
-      elseif other == name then
-        found = value
-      end
-    end
-    return found
-  end
-  local f = debug.getinfo(level, "f").func
-  if kind == "global" then
-    return rawget(getfenv(f), name)
-  end
-  for i = 1, kind == "upvalue" and 250 or 0 do
-    local other, value = debug.getupvalue(f, i)
-    if not other or other == name then
-      return value
-    end
-  end
-end
+local is_variable = { ["local"] = true, upvalue = true, global = true }
 
 -- The function of the user's that the one at `level` calls, where something else runs in its place: it ended in a tail call.
 local function replaced(level)
   local below = debug.getinfo(level, "nf")
-  local called = below.name and value_of(below.name, below.namewhat, level + 2)
+  local called = is_variable[below.namewhat] and value_of(below.name, level + 1)
   local info = type(called) == "function" and called ~= below.func and debug.getinfo(called, "S")
   if not info or info.what ~= "Lua" or is_ours(info.source) then
     return ""

@@ -3,6 +3,7 @@
 
 local nearest = require "penumbra.base.nearest"
 local sorted_keys = require "penumbra.base.sorted_keys"
+local value_of = require "penumbra.base.value_of"
 
 -- The level, counted from the caller, of the function that runs at a place.
 local function level_at(file, line)
@@ -31,31 +32,6 @@ local function line_of(source, number)
   end
   file:close()
   return ""
-end
-
--- What a name stands for in the function at a level: a local of its, else one from outside, else a global.
-local function value_of(name, level)
-  local found
-  for i = 1, 250 do
-    local other, value = debug.getlocal(level + 1, i)
-    if not other then
-      break
-    elseif other == name then
-      found = value
-    end
-  end
-  if found ~= nil then
-    return found
-  end
-  local f = debug.getinfo(level + 1, "f").func
-  for i = 1, 250 do
-    local other, value = debug.getupvalue(f, i)
-    if not other then
-      return rawget(getfenv(f), name)
-    elseif other == name then
-      return value
-    end
-  end
 end
 
 -- The object of `self.down[2]:haed(x)`, as far as it is written in names and numbers.

@@ -51,9 +51,6 @@ end
 
 local TILES_ON_CUDA = 8
 
--- Batch norms that go by their buffers where nothing is taught.
-local BY_BUFFERS = { frozen = true, running = true }
-
 -- Statistics of the input are those of all tiles that are seen at once, so that such a network sees one unless it is told.
 local function batch_of(net, o, device)
   if o.batch > 0 then
@@ -61,7 +58,7 @@ local function batch_of(net, o, device)
   end
   local alone = device == "cpu"
   for _, entry in ipairs(net.modules and net:modules() or {}) do
-    alone = alone or entry.module.kind == "batch_norm" and not BY_BUFFERS[entry.module.mode]
+    alone = alone or entry.module.kind == "batch_norm" and not entry.module:is_frozen(false)
   end
   return alone and 1 or TILES_ON_CUDA
 end

@@ -64,15 +64,17 @@ function BatchNorm:describe()
   return self.mode .. (self.gamma and " gamma" or "") .. (self.named.relu and " relu" or "")
 end
 
--- What the operation is to take now: running statistics are those of the input in training, frozen ones otherwise.
-local function mode_now(self)
+-- What the operation is to take: running statistics are those of the input in training, frozen ones otherwise.
+local function mode_in(self, training)
   if self.mode ~= "running" then return self.mode end
-  return self.training and "batch" or "frozen"
+  return training and "batch" or "frozen"
 end
 
---- Are the statistics those of the buffers now?
-function BatchNorm:is_frozen()
-  return mode_now(self) == "frozen"
+--- Are the statistics those of the buffers?
+-- @tparam ?boolean training as the module is now when not given
+function BatchNorm:is_frozen(training)
+  if training == nil then training = self.training end
+  return mode_in(self, training) == "frozen"
 end
 
 --- What frozen statistics do to a channel: y = scale·x + bias, scale = gamma/√(var + eps), bias = beta - mean·scale. Two tensors
@@ -98,7 +100,7 @@ end
 -- @param into ?tensor where to write the result
 function BatchNorm:forward(x, into)
   local how = self.named
-  local mode = mode_now(self)
+  local mode = mode_in(self, self.training)
   how.mode, how.update, how.into = mode, self.training and mode ~= "frozen", into
   local y
   if self.gamma then
