@@ -54,7 +54,7 @@ end
 
 -- ---- backward -------------------------------------------------------------------------------------------------------------
 
-local waiting = {} -- by number: { ctx, backward, like } of what the tape may still ask for
+local waiting = {} -- by number: { ctx, backward, like } of what the tape may still ask for; like: each result without its memory
 local last = 0
 
 -- What flowed into a result: zeros where nothing did.
@@ -63,7 +63,7 @@ local function flowed(dy, like)
     C.pn_tensor_retain(dy)
     return binding.wrap(dy)
   end
-  return tensor.zeros_like(like)
+  return tensor.zeros(like)
 end
 
 local function run_backward(entry, dy, n_y, dx, n_x)
@@ -102,7 +102,6 @@ local function tidy()
     if not entry then return end
     waiting[id] = nil
     for _, t in ipairs(entry.ctx.tensors) do t:free() end
-    for _, t in ipairs(entry.like) do t:free() end
   end
 end
 
@@ -144,7 +143,10 @@ local function record(ctx, backward, x, y)
   end
   local like = {}
   for i, t in ipairs(x) do px[i - 1] = ptr(t) end
-  for i, t in ipairs(y) do py[i - 1], like[i] = ptr(t), t:detach():keep() end
+  for i, t in ipairs(y) do
+    py[i - 1], like[i] = ptr(t), t:shape()
+    like[i].dtype, like[i].device = t:dtype(), t:device()
+  end
   last = last + 1
   waiting[last] = { ctx = ctx, backward = backward, like = like }
   local rc = C.pn_tape_custom(ctx.name, px, #x, py, #y, callback, last)
